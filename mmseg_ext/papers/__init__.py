@@ -1,0 +1,1 @@
+"""One module per paper; importing it registers what the paper adds."""

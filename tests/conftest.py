@@ -1,0 +1,15 @@
+"""One torch thread a process (pytest runs two), MMSeg's scope, and our modules for every test."""
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import mmseg_ext  # noqa: F401
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope() -> None:
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
