@@ -1,0 +1,247 @@
+"""Pictures of predictions and of what a model's ``explain`` returns.
+
+Pictures are (H, W, 3) uint8 arrays in RGB; a palette is one RGB colour, 0 to 255, for each class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Palette = Sequence[Sequence[int]]
+
+WEIGHT_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
+HEAT = cv2.COLORMAP_INFERNO
+PANEL_WIDTHS = (400, 960)  # pixels: captions stay readable, a strip of large images stays small
+FONT, FONT_SIZE, LINE, MARGIN = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 20, 6
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A captioned picture; ``legend`` pairs a word with the colour it explains."""
+
+    caption: str
+    picture: np.ndarray
+    legend: Sequence[tuple[str, Sequence[int]]] = ()
+
+
+def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -> list[Panel]:
+    """One panel, of the image's size, for each named map of one image.
+
+    This is what the package expects of ``explain``.
+    A model may have a method ``explain(inputs, data_samples) -> dict[str, Tensor]`` that takes what
+    ``predict`` takes (a preprocessed batch; a further keyword argument ``pixel``, the (x, y) of a
+    pixel of the input, where it can explain single pixels) and returns maps (N, C, H, W), each over
+    the whole input at any resolution of its own. Their order is the order of the panels; the first
+    line that holds decides how one is drawn:
+
+    =========================  ====================================================================
+    map                        drawn as
+    =========================  ====================================================================
+    named ``prediction*``      logits, C = number of classes (1: the class where positive), in the
+                               classes' colours
+    named ``*weight``          C non-negative weights that sum to 1 at each pixel: the first is red,
+                               then green, blue, yellow, magenta, cyan, mixed. Where the dict has C
+                               maps ``prediction_<name>``, in the same order, these names explain
+                               the colours
+    integer                    C = 1, class indices, in the classes' colours (outside: black)
+    W = 1 and C > 1            a table, rows from top to bottom and channels from left to right
+    C = 1                      a heat map over the grey image
+    any other                  the norm over the channels as such a heat map
+    =========================  ====================================================================
+
+    Heat maps and tables span [0, 1] where the values lie within it, else from their least to their
+    largest value; booleans count as 0 and 1. HMSA, for example, returns ``attention_0.5`` (one
+    channel in [0, 1]), ``prediction_0.5``, ``prediction_1.0`` and ``scale_weight`` (two channels).
+
+    Args:
+        maps: name to (C, H, W), any dtype and device.
+        image: the image that all of them cover.
+        palette: the classes' colours.
+
+    Raises:
+        ValueError: a map does not have the channels that its name promises.
+    """
+    names = [name.split('_', 1)[1] for name in maps if name.startswith('prediction_')]
+    return [_draw_map(name, values, image, palette, names) for name, values in maps.items()]
+
+
+def _draw_map(
+    name: str, values: Tensor, image: np.ndarray, palette: Palette, names: Sequence[str]
+) -> Panel:
+    if values.ndim != 3:
+        raise ValueError(f'map {name!r} has the shape {tuple(values.shape)}, expected (C, H, W).')
+    values = values.detach().cpu()
+    channels, size = len(values), image.shape[:2]
+    if name.startswith('prediction'):
+        if channels not in (1, len(palette)):
+            raise ValueError(
+                f'map {name!r} has {channels} channels, expected one for each of the '
+                f'{len(palette)} classes: give it another name if it holds no logits.'
+            )
+        logits = F.interpolate(values[None].float(), size, mode='bilinear', align_corners=False)
+        return Panel(name, draw_overlay(image, _labels_of(logits[0]), palette))
+    if name.endswith('weight'):
+        return _draw_weights(name, values, size, names)
+    if not values.is_floating_point() and values.dtype != torch.bool:
+        return Panel(name, draw_overlay(image, values[0].numpy(), palette))
+    values = values.float()
+    if channels > 1 and values.shape[2] == 1:
+        return _draw_heat(f'{name} (rows x {channels} channels)', values[:, :, 0].T, size)
+    if channels > 1:
+        name, values = f'{name} (norm of {channels} channels)', values.norm(dim=0, keepdim=True)
+    return _draw_heat(name, values[0], size, over=image)
+
+
+def _labels_of(logits: Tensor) -> np.ndarray:
+    """Class indices (H, W) of logits (C, H, W); of one channel 1 where positive."""
+    return (logits.argmax(0) if len(logits) > 1 else (logits[0] > 0).long()).numpy()
+
+
+def _draw_weights(name: str, values: Tensor, size: tuple[int, int], names: Sequence[str]) -> Panel:
+    channels = len(values)
+    if channels > len(WEIGHT_COLORS):
+        raise ValueError(
+            f'map {name!r} has {channels} channels, expected at most {len(WEIGHT_COLORS)} weights.'
+        )
+    if len(names) != channels:
+        names = [str(i + 1) for i in range(channels)]
+    colors = torch.tensor(WEIGHT_COLORS[:channels], dtype=torch.float)
+    mixed = torch.einsum('chw,cr->hwr', values.float(), colors).clamp(0, 255)
+    picture = _resize(mixed.round().byte().numpy(), size, cv2.INTER_LINEAR)
+    return Panel(name, picture, list(zip(names, WEIGHT_COLORS, strict=False)))
+
+
+def _draw_heat(
+    name: str, values: Tensor, size: tuple[int, int], over: np.ndarray | None = None
+) -> Panel:
+    """Heat map of (h, w) values; the legend shows the ends and the middle of its range."""
+    low, high = values.min().item(), values.max().item()
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    levels = (values - low) * (255 / max(high - low, 1e-12))
+    interpolation = cv2.INTER_NEAREST if over is None else cv2.INTER_LINEAR
+    picture = _heat_colors(_resize(levels.round().byte().numpy(), size, interpolation))
+    if over is not None:
+        grey = cv2.cvtColor(cv2.cvtColor(over, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        picture = cv2.addWeighted(picture, 0.7, grey, 0.3, 0)
+    ticks = _heat_colors(np.array([[0, 128, 255]], np.uint8))[0].tolist()
+    texts = [f'{value:.3g}' for value in (low, (low + high) / 2, high)]
+    return Panel(name, picture, list(zip(texts, ticks, strict=True)))
+
+
+def _heat_colors(levels: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(cv2.applyColorMap(levels, HEAT), cv2.COLOR_BGR2RGB)
+
+
+def _resize(picture: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    return cv2.resize(picture, size[::-1], interpolation=interpolation)
+
+
+def color_labels(label: np.ndarray, palette: Palette) -> np.ndarray:
+    """Class indices (H, W) in the classes' colours; everything outside of [0, K) is black."""
+    table = np.zeros((len(palette) + 1, 3), np.uint8)
+    table[:-1] = palette
+    inside = (label >= 0) & (label < len(palette))
+    return table[np.where(inside, label, len(palette))]
+
+
+def draw_overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.ndarray:
+    """The image half covered by the colours of class indices (h, w) of any resolution."""
+    colors = _resize(color_labels(label, palette), image.shape[:2], cv2.INTER_NEAREST)
+    return cv2.addWeighted(image, 0.5, colors, 0.5, 0)
+
+
+def draw_strip(
+    panels: Sequence[Panel],
+    legend: Sequence[tuple[str, Sequence[int]]] = (),
+    columns: int = 3,
+) -> np.ndarray:
+    """Panels of one size in rows of ``columns``, captions above them, a common legend below."""
+    height, width = panels[0].picture.shape[:2]
+    panel_width = int(np.clip(width, *PANEL_WIDTHS))
+    size = (max(1, round(height * panel_width / width)), panel_width)
+    columns = min(columns, len(panels))
+    rows = []
+    for start in range(0, len(panels), columns):
+        row = [_draw_panel(panel, size) for panel in panels[start : start + columns]]
+        row += [np.full_like(row[0], 255)] * (columns - len(row))
+        rows.append(np.hstack(row))
+    if legend:
+        rows.append(_draw_legend(legend, rows[0].shape[1]))
+    return np.vstack(rows)
+
+
+def _draw_panel(panel: Panel, size: tuple[int, int]) -> np.ndarray:
+    """Caption and legend on one line, the picture below, a white margin on the right and below."""
+    height, width = size
+    canvas = np.full((LINE + height + MARGIN, width + MARGIN, 3), 255, np.uint8)
+    room = width - MARGIN - sum(_entry_width(word) for word, _ in panel.legend)
+    _write(canvas, panel.caption, (MARGIN, LINE - MARGIN), room)
+    x = MARGIN + room
+    for word, color in panel.legend:
+        _draw_entry(canvas, word, color, (x, 0))
+        x += _entry_width(word)
+    interpolation = cv2.INTER_AREA if width < panel.picture.shape[1] else cv2.INTER_NEAREST
+    canvas[LINE : LINE + height, :width] = _resize(panel.picture, size, interpolation)
+    return canvas
+
+
+def _draw_legend(legend: Sequence[tuple[str, Sequence[int]]], width: int) -> np.ndarray:
+    """Colours and words in equal columns."""
+    cell = max(_entry_width(word) for word, _ in legend) + MARGIN
+    columns = max(1, (width - MARGIN) // cell)
+    canvas = np.full((LINE * ceil(len(legend) / columns) + MARGIN, width, 3), 255, np.uint8)
+    for i, (word, color) in enumerate(legend):
+        _draw_entry(canvas, word, color, (MARGIN + i % columns * cell, i // columns * LINE))
+    return canvas
+
+
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, FONT, FONT_SIZE, 1)[0][0]
+
+
+def _entry_width(word: str) -> int:
+    return LINE + _text_width(word) + MARGIN
+
+
+def _draw_entry(
+    canvas: np.ndarray, word: str, color: Sequence[int], corner: tuple[int, int]
+) -> None:
+    x, y = corner
+    canvas[y + 4 : y + LINE - 4, x : x + LINE - 8] = 0
+    canvas[y + 5 : y + LINE - 5, x + 1 : x + LINE - 9] = color
+    _write(canvas, word, (x + LINE - 4, y + LINE - MARGIN), _text_width(word))
+
+
+def _write(canvas: np.ndarray, text: str, origin: tuple[int, int], room: int) -> None:
+    """Black text from its lower left ``origin``, made smaller where ``room`` pixels are too few."""
+    scale = FONT_SIZE * min(1, room / max(1, _text_width(text)))
+    cv2.putText(canvas, text, origin, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def class_legend(
+    labels: Sequence[np.ndarray], classes: Sequence[str], palette: Palette
+) -> list[tuple[str, Sequence[int]]]:
+    """The classes that occur in any of the index maps, for ``draw_strip``."""
+    seen = set().union(*(np.unique(label).tolist() for label in labels))
+    return [(classes[i], palette[i]) for i in sorted(seen) if 0 <= i < len(classes)]
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes RGB, or single-channel indices, to a file of the format that its suffix names.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), picture):
+        raise OSError(f'{path} cannot be written: is the disk full or the folder read-only?')
