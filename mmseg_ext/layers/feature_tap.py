@@ -152,7 +152,7 @@ class WrapperHead(BaseModule):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            # torch, mmengine and copy ask here for private names of ours, some before `head` exists.
+            # torch, mmengine and copy ask here for private names, some before there is a head.
             if name.startswith('_') or name == 'head':
                 raise
         return getattr(self.head, name)
