@@ -1,4 +1,4 @@
-"""Packaging: metadata, extras, and configs and tools inside the wheel (under ``mmseg_ext/.mim``)."""
+"""Packaging: metadata, extras, and configs and tools inside the wheel (``mmseg_ext/.mim``)."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 class BuildWithConfigs(build_py):
     """Adds ``configs`` and ``tools`` where the host's tools look for them.
 
-    Every wheel build runs it: ``bdist_wheel`` gets copies, ``editable_wheel`` (``pip install -e``) links.
+    Every build runs it: ``bdist_wheel`` gets copies, ``editable_wheel`` (``pip install -e``) links.
     """
 
     def run(self) -> None:
@@ -34,7 +34,7 @@ class BuildWithConfigs(build_py):
 setup(
     name='mmsegmentation-ext',
     version='0.1.0',
-    description="Segmentation papers as MMSegmentation 1.x configs, faster than the papers' own code",
+    description='Segmentation papers as MMSegmentation 1.x configs that train today',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

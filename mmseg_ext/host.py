@@ -1,7 +1,7 @@
 """The host: MMSegmentation, MMCV and MMEngine, which come from two families of distributions.
 
-This is the only module that knows of the two families (``onedl-*``, maintained, and the original) and
-of what has to be repaired for ours to plug into either.
+This is the only module that knows of the two families (``onedl-*``, maintained, and the original)
+and of what has to be repaired for ours to plug into either.
 """
 
 import warnings
@@ -48,8 +48,8 @@ def check_host() -> None:
     forks = sorted(installed.intersection(FORKS))
     if originals and forks:
         warnings.warn(
-            f'{", ".join(originals)} and {", ".join(forks)} own the same folders and have overwritten '
-            f'each other: pip uninstall {" ".join(originals + forks)}, then {RECIPE}.',
+            f'{", ".join(originals)} and {", ".join(forks)} own the same folders and have '
+            f'overwritten each other: pip uninstall {" ".join(originals + forks)}, then {RECIPE}.',
             stacklevel=3,
         )
 
@@ -60,7 +60,7 @@ def prepare_host() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
     from mmseg import registry
 
-    # On the fork `mmseg::` configs look for a distribution "mmsegmentation", and the hub would install it.
+    # On the fork `mmseg::` configs look for a distribution "mmsegmentation"; the hub installs it.
     MODULE2PACKAGE.update(mmseg='mmseg', mmseg_ext='mmseg_ext')
     for name in REGISTRIES:
         node = getattr(registry, name)

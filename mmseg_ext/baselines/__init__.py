@@ -1,0 +1,6 @@
+"""Networks that papers build on, as the papers released them, where the host's differ."""
+
+from .hrnet import HRNetExact
+from .ocr_net_head import OCRNetHead
+
+__all__ = ['HRNetExact', 'OCRNetHead']

@@ -1,0 +1,67 @@
+"""Released checkpoints to ours: one key map per paper, in the module that has the paper's name."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layers.feature_tap import plain_state_dict
+
+__all__ = ['convert', 'converters', 'read_weights']
+
+
+def converters() -> dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]:
+    """Converter by paper, and ``plain``: a model with wrapper heads to the one without."""
+    modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
+    papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
+    return papers | dict(plain=plain_state_dict)
+
+
+def convert(paper: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of our model of ``paper``.
+
+    Args:
+        paper: One of ``converters()``.
+        state_dict: Released names to tensors, with or without the prefix of data parallel training.
+
+    Raises:
+        ValueError: ``paper`` is unknown, or names in ``state_dict`` are.
+    """
+    known = converters()
+    if paper not in known:
+        raise ValueError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
+    return known[paper]({name.removeprefix('module.'): t for name, t in state_dict.items()})
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Name to tensor, from a file of weights or a whole checkpoint; runs no code from the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is not a file: give the downloaded checkpoint')
+    try:
+        checkpoint: Any = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'{path} cannot be read as a checkpoint of tensors ({str(error).splitlines()[0]}): '
+            'download it again, or save its state_dict alone'
+        ) from error
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    weights = (
+        {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
+        if isinstance(checkpoint, Mapping)
+        else {}
+    )
+    if not weights:
+        raise ValueError(f'{path} holds no tensors by name: give a checkpoint or a state_dict')
+    return weights

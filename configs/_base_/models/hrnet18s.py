@@ -1,0 +1,16 @@
+"""HRNetV2-W18-small: a quarter of W48's widths and fewer blocks, output stride 4."""
+
+_base_ = './hrnet.py'
+levels = dict(in_channels=[18, 36, 72, 144], in_index=[0, 1, 2, 3])
+model = dict(
+    backbone=dict(
+        extra=dict(
+            stage1=dict(num_blocks=(2,)),
+            stage2=dict(num_blocks=(2, 2), num_channels=(18, 36)),
+            stage3=dict(num_modules=3, num_blocks=(2, 2, 2), num_channels=(18, 36, 72)),
+            stage4=dict(num_modules=2, num_blocks=(2, 2, 2, 2), num_channels=(18, 36, 72, 144)),
+        ),
+        init_cfg=dict(checkpoint='open-mmlab://msra/hrnetv2_w18_small'),
+    ),
+    decode_head=dict(**levels),
+)

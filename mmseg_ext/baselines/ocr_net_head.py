@@ -1,0 +1,149 @@
+"""OCRNet's head as one module.
+
+Yuan, Chen, Wang: "Object-Contextual Representations for Semantic Segmentation", ECCV 2020,
+arXiv 1909.11065, in the form released with NVIDIA/semantic-segmentation (BSD-3-Clause).
+
+Differs from the host's cascade of ``FCNHead`` and ``OCRHead``: one forward gives the soft regions
+and the result, the two convolutions that carry a bias when released keep it, so that released
+weights are renamed and nothing else, and the 1x1 convolution of the soft regions runs at each
+level's own resolution.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.decode_heads.ocr_head import ObjectAttentionBlock
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+class ObjectAttention(ObjectAttentionBlock):
+    """The host's block by ``scaled_dot_product_attention``: pixels attend to K class centres."""
+
+    def forward(self, query_feats: Tensor, key_feats: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) and class centres (N, C, K, 1) to (N, C, H, W)."""
+        n, _, h, w = query_feats.shape
+        query = self.query_project(query_feats).flatten(2).mT  # (N, HW, key channels)
+        key = self.key_project(key_feats).flatten(2).mT  # (N, K, key channels)
+        value = self.value_project(key_feats).flatten(2).mT
+        context = F.scaled_dot_product_attention(query, key, value)  # scale = key channels ** -0.5
+        context = self.out_project(context.mT.reshape(n, -1, h, w))
+        return self.bottleneck(torch.cat([context, query_feats], dim=1))
+
+
+def gather_class_centres(feats: Tensor, logits: Tensor) -> Tensor:
+    """Mean feature of each class, weighted by the softmax of its logits over all positions.
+
+    Args:
+        feats: (N, C, H, W).
+        logits: (N, K, H, W).
+
+    Returns:
+        (N, C, K, 1), in the type of ``feats``.
+    """
+    weights = logits.flatten(2).float().softmax(dim=2)  # float32: a sum over thousands of positions
+    return (feats.flatten(2) @ weights.to(feats.dtype).mT)[..., None]
+
+
+@MODELS.register_module()
+class OCRNetHead(BaseDecodeHead):
+    """Classifies pixels from their features beside a mixture of the classes' mean features.
+
+    Args:
+        in_channels: Channels of every level, finest first; all levels are resized to the first.
+        in_index: Their places in the backbone's output.
+        channels: Width of the pixel features (512 as released).
+        ocr_channels: Width of query, key and value (256 as released).
+        dropout_ratio: Drops whole channels of the features before the classifier.
+        loss_aux: Loss of the soft regions, on logits (N, K, H, W) like ``loss_decode``.
+        **kwargs: As for the host's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: ``in_channels`` is a single number.
+    """
+
+    aux_logits = (1,)
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        in_index: Sequence[int] | int = (0, 1, 2, 3),
+        channels: int = 512,
+        ocr_channels: int = 256,
+        dropout_ratio: float = 0.05,
+        loss_aux: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(in_channels, int):
+            raise ValueError(
+                f'OCRNetHead reads several levels, got in_channels={in_channels}: '
+                "write decode_head=dict(type='OCRNetHead', **_base_.levels)"
+            )
+        kwargs |= dict(input_transform='multiple_select', in_index=in_index)
+        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
+        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
+        width = sum(in_channels)
+        layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        self.bottleneck = ConvModule(width, channels, 3, padding=1, bias=True, **layers)
+        self.aux_conv = ConvModule(width, width, 1, bias=True, **layers)
+        self.aux_seg = nn.Conv2d(width, self.out_channels, 1)
+        self.object_context_block = ObjectAttention(channels, ocr_channels, scale=1, **layers)
+        self.loss_aux = MODELS.build(
+            loss_aux or dict(cross_entropy, loss_weight=0.4, loss_name='loss_aux')
+        )
+
+    def init_weights(self) -> None:
+        """PyTorch's default for every convolution, as released; the host's differs."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+
+    def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""
+        levels = self._transform_inputs(inputs)
+        feats = self.bottleneck(torch.cat(self._to_first(levels), dim=1))
+        aux = self._soft_regions(levels)
+        centres = gather_class_centres(feats, aux)
+        logits = self.cls_seg(self.object_context_block(feats, centres))
+        return (logits, aux) if self.training else logits
+
+    def _to_first(self, levels: list[Tensor]) -> list[Tensor]:
+        """All maps at the size of the first."""
+        size = levels[0].shape[2:]
+        return [
+            x
+            if x.shape[2:] == size
+            else F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
+            for x in levels
+        ]
+
+    def _soft_regions(self, levels: list[Tensor]) -> Tensor:
+        """Logits (N, K, H_0, W_0) from all levels.
+
+        A 1x1 convolution of resized, concatenated maps is the sum of resized 1x1 convolutions of
+        the maps, which costs an eighth of the multiplications.
+        """
+        conv = self.aux_conv.conv
+        parts = conv.weight.split([x.shape[1] for x in levels], dim=1)
+        biases = [conv.bias, *[None] * (len(levels) - 1)]
+        maps = [F.conv2d(x, w, b) for x, w, b in zip(levels, parts, biases, strict=True)]
+        total = sum(self._to_first(maps)[1:], start=maps[0])
+        return self.aux_seg(self.aux_conv.activate(self.aux_conv.norm(total)))
+
+    def loss_by_feat(self, seg_logits: tuple[Tensor, Tensor], batch_data_samples: list) -> dict:
+        """Losses of the logits and of the soft regions' logits, each (N, K, h, w) of any size."""
+        logits, aux = seg_logits
+        losses = super().loss_by_feat(logits, batch_data_samples)
+        label = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        aux = F.interpolate(
+            aux, size=label.shape[1:], mode='bilinear', align_corners=self.align_corners
+        )
+        losses[self.loss_aux.loss_name] = self.loss_aux(aux, label, ignore_index=self.ignore_index)
+        return losses

@@ -1,0 +1,32 @@
+"""Turns a paper's released weights into ours, or a wrapped model's weights into the plain model's.
+
+Example: python tools/convert_checkpoint.py hmsa cityscapes_ocrnet.HRNet_Mscale.pth hmsa.pth
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmseg_ext.convert import convert, converters, read_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('paper', choices=sorted(converters()), help='whose names, or "plain"')
+    parser.add_argument('src', type=Path, help='released checkpoint')
+    parser.add_argument('dst', type=Path, help='file to write')
+    args = parser.parse_args()
+    try:
+        weights = convert(args.paper, read_weights(args.src))
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    args.dst.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=weights), args.dst)
+    print(f'{len(weights)} tensors -> {args.dst}')
+
+
+if __name__ == '__main__':
+    main()
