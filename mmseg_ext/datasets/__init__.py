@@ -1,0 +1,22 @@
+"""Data sets, samplers and transforms; importing it registers them."""
+
+from .camvid import CamVidDataset
+from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
+from .class_uniform import ClassCentroidDataset, ClassUniformSampler, InfiniteClassUniformSampler
+from .folder import FolderDataset
+from .transforms import ColorJitter, LoadImage, LoadSegMap, RandomGaussianBlur, RandomScaleCrop
+
+__all__ = [
+    'CamVidDataset',
+    'CityscapesIdsDataset',
+    'ClassCentroidDataset',
+    'ClassUniformSampler',
+    'ColorJitter',
+    'FolderDataset',
+    'InfiniteClassUniformSampler',
+    'LoadImage',
+    'LoadSegMap',
+    'Mapillary65Dataset',
+    'RandomGaussianBlur',
+    'RandomScaleCrop',
+]

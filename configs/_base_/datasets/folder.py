@@ -1,0 +1,74 @@
+"""A folder of images and masks of your own; a config of five lines trains on it.
+
+    DIR/images/train/**/NAME.jpg    any of .jpg .jpeg .png .bmp .tif .tiff
+    DIR/images/val/**/NAME.jpg
+    DIR/masks/train/**/NAME.png     one channel, class indices from 0; 255 is ignored
+    DIR/masks/val/**/NAME.png
+
+    _base_ = ['../_base_/models/r18-d8.py', '../_base_/datasets/folder.py', ...]
+    dataset = dict(data_root='DIR', metainfo=dict(classes=('background', 'road')), label_map={255: 1})
+    train_dataloader = dict(dataset=dataset)
+    val_dataloader = test_dataloader = dict(dataset=dataset)
+    model = dict(decode_head=dict(num_classes=2))
+
+`label_map` turns values of the mask files into classes, where they are not classes already. Other
+keys of a data set: `seg_map_suffix` (`_mask.png` for masks/train/NAME_mask.png), `img_suffix`,
+`reduce_zero_label`, `data_prefix` for other folders. Crop 512x512, or --crop-size H W.
+"""
+
+crop_size = (512, 512)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    dict(type='RandomScaleCrop', crop_size=crop_size, ratio_range=(0.5, 2.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImage'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadSegMap')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+tta_model = dict(type='LogitTTAModel')
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='FolderDataset',
+        data_root='data/folder',
+        data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='FolderDataset',
+        data_root='data/folder',
+        data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,15 @@
+"""Streets, drawn by `python tools/make_streets.py data/streets`: 256x512 images with Cityscapes' classes."""
+
+_base_ = './cityscapes.py'
+crop_size = (256, 512)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    dict(type='RandomScaleCrop', crop_size=crop_size, ratio_range=(0.5, 2.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(data_root='data/streets', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(data_root='data/streets'))
+test_dataloader = val_dataloader

@@ -1,0 +1,119 @@
+"""A folder of images and one of masks, without writing a class; the parent of our data sets."""
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
+
+
+@DATASETS.register_module()
+class FolderDataset(BaseSegDataset):
+    """Pairs every image below one folder with the mask of the same name below another.
+
+    Unlike the host's `BaseSegDataset` it says which folder is missing, takes images of any suffix,
+    and maps the values of the mask files to classes. Each item also says how many classes there are
+    (`num_classes`), so that `LoadSegMap` can name a file with a value outside of them.
+
+    Args:
+        label_map: {value in the file: class index, or 255 to ignore it}; values not named stay.
+            With `reduce_zero_label` the values are those after the reduction, as in the host.
+        img_suffix: Endings of an image's file name; upper and lower case are the same.
+        seg_map_suffix: What follows the image's name without its ending.
+        **kwargs: As in `BaseSegDataset`; `metainfo=dict(classes=(...))` is required where the class
+            of the data set does not know its classes.
+
+    Raises:
+        FileNotFoundError: A folder is missing or holds no image, or `ann_file` names no image.
+        ValueError: There are no classes, or an image would be its own mask.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_map: Mapping[int, int] | None = None,
+        img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
+        seg_map_suffix: str = '.png',
+        **kwargs: Any,
+    ) -> None:
+        self.file_label_map = dict(label_map or {})
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+    def advice(self) -> str:
+        """What to do when a folder is missing; the end of an error's sentence."""
+        return 'give the folder that holds it with data_root (--data-root).'
+
+    def find_label(self, stem: str) -> tuple[str, dict[int, int]]:
+        """The mask of the image called `stem`, and the map from its values to classes."""
+        return self.label_path(stem, self.seg_map_suffix), self.file_label_map
+
+    def label_path(self, stem: str, suffix: str) -> str:
+        return osp.join(self.data_prefix['seg_map_path'], stem + suffix)
+
+    def load_data_list(self) -> list[dict]:
+        if not self._metainfo.get('classes'):
+            raise ValueError(
+                f'{type(self).__name__} got no classes: give metainfo=dict(classes=(...)).'
+            )
+        has_labels = self.data_prefix.get('seg_map_path') is not None
+        for key in ('img_path', 'seg_map_path') if has_labels else ('img_path',):
+            if not fileio.exists(self.data_prefix[key], backend_args=self.backend_args):
+                raise FileNotFoundError(f'{self.data_prefix[key]} does not exist: {self.advice()}')
+        return [self._item(stem, name, has_labels) for stem, name in self._images()]
+
+    def _images(self) -> list[tuple[str, str]]:
+        """Pairs (name without suffix, name), below the image folder, in order."""
+        folder = self.data_prefix['img_path']
+        suffixes = (self.img_suffix,) if isinstance(self.img_suffix, str) else self.img_suffix
+        suffixes = tuple(sorted((s.lower() for s in suffixes), key=len, reverse=True))
+        images = []
+        for name in fileio.list_dir_or_file(
+            folder, list_dir=False, recursive=True, backend_args=self.backend_args
+        ):
+            suffix = next((s for s in suffixes if name.lower().endswith(s)), None)
+            if suffix is not None:
+                images.append((name[: -len(suffix)], name))
+        if not images:
+            raise FileNotFoundError(
+                f'{folder} holds no image that ends in {" or ".join(suffixes)}: {self.advice()}'
+            )
+        return sorted(self._named_in_ann_file(images) if self.ann_file else images)
+
+    def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        by_stem = dict(images)
+        lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
+        stems = [line.strip() for line in lines if line.strip()]
+        missing = [stem for stem in stems if stem not in by_stem]
+        if missing:
+            raise FileNotFoundError(
+                f'{self.ann_file} names {missing[0]} and {len(missing) - 1} more that are no image '
+                f'in {self.data_prefix["img_path"]}: name them as there, without the ending.'
+            )
+        return [(stem, by_stem[stem]) for stem in stems]
+
+    def _item(self, stem: str, name: str, has_labels: bool) -> dict:
+        item = dict(
+            img_path=osp.join(self.data_prefix['img_path'], name),
+            label_map=self.label_map,
+            reduce_zero_label=self.reduce_zero_label,
+            num_classes=len(self._metainfo['classes']),
+            seg_fields=[],
+        )
+        if has_labels:
+            item['seg_map_path'], file_map = self.find_label(stem)
+            if item['seg_map_path'] == item['img_path']:
+                raise ValueError(
+                    f'{item["img_path"]} would be its own mask: name different folders in '
+                    'data_prefix, or endings in img_suffix and seg_map_suffix.'
+                )
+            item['label_map'] = self._chosen_classes(file_map)
+        return item
+
+    def _chosen_classes(self, file_map: dict[int, int]) -> dict[int, int] | None:
+        """`file_map`, followed by the host's map to the classes that the user kept."""
+        kept = self.label_map or {}
+        return {**kept, **{value: kept.get(c, c) for value, c in file_map.items()}} or None
