@@ -1,0 +1,136 @@
+"""Sigmoid cross entropy summed over the classes of a pixel, as the RMI loss and HMSA use it."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Classes worked on at a time: temporaries stay small beside the logits, and in the cache of a CPU.
+CLASS_CHUNK = 4
+
+
+def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
+    """Pixels that have a class, (N, H, W) bool: the label is in [0, K) and not ``ignore_index``.
+
+    Args:
+        logits: (N, K, H, W).
+        label: (N, H, W), any integers.
+        ignore_index: a label in [0, K) to ignore as well.
+
+    Raises:
+        ValueError: the two differ in size.
+    """
+    expected = (logits.shape[0], *logits.shape[2:])
+    if logits.ndim != 4 or label.shape != expected:
+        raise ValueError(
+            f'Logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together: '
+            'resize the logits to the label, (N, K, H, W) for (N, H, W).'
+        )
+    return (label >= 0) & (label < logits.shape[1]) & (label != ignore_index)
+
+
+def refuse_other_reductions(
+    loss: nn.Module, avg_factor: float | None, reduction_override: str | None
+) -> None:
+    """The divisor is part of these losses: a caller who asks for another one is told so."""
+    if avg_factor is not None or reduction_override not in (None, 'mean'):
+        raise ValueError(
+            f'{type(loss).__name__} got avg_factor={avg_factor}, '
+            f'reduction_override={reduction_override!r}, but has a fixed divisor: leave both out.'
+        )
+
+
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """Float32, or float64 where the logits are."""
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+class _PixelSumBCE(torch.autograd.Function):
+    """Keeps only logits, label and weight for backward, where the sigmoid is taken again."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, label, weight)
+        own = logits.gather(1, label).to(weight.dtype)  # (N, 1, H, W), of the labelled class
+        # In float64 because the labelled class, summed below, is taken out again here, and a
+        # confident pixel's loss is far below the rounding of its own softplus.
+        total = F.softplus(-own).double() - F.softplus(own)
+        for chunk in logits.split(CLASS_CHUNK, 1):
+            total += F.softplus(chunk.to(weight.dtype)).sum(1, keepdim=True, dtype=torch.float64)
+        return (total * weight).sum().to(weight.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        logits, label, weight = ctx.saved_tensors
+        weight = weight * grad_loss
+        grad = torch.empty_like(logits)
+        chunks = zip(logits.split(CLASS_CHUNK, 1), grad.split(CLASS_CHUNK, 1), strict=True)
+        for chunk, out in chunks:
+            out.copy_(torch.sigmoid(chunk.to(weight.dtype)).mul_(weight))
+        own = logits.gather(1, label).to(weight.dtype)
+        grad.scatter_(1, label, (-torch.sigmoid(-own) * weight).to(grad.dtype))
+        return grad, None, None
+
+
+def pixel_sum_bce(
+    logits: Tensor, label: Tensor, *, weight: Tensor | None = None, ignore_index: int = 255
+) -> Tensor:
+    """Sum of the classes' sigmoid cross entropies, over the valid pixels plus one.
+
+    About K times a mean over elements; exactly 0 without a valid pixel. No one-hot labels are made.
+
+    Args:
+        logits: (N, K, H, W), any float type; computed in float32 or better.
+        label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
+        weight: (N, H, W), factors of the pixels' losses; the divisor stays the count.
+        ignore_index: a label in [0, K) to ignore as well.
+
+    Returns:
+        A scalar, float32 or better.
+
+    Raises:
+        ValueError: logits and label differ in size.
+    """
+    valid = valid_pixels(logits, label, ignore_index)
+    factor = valid.to(compute_dtype(logits)) / (valid.sum() + 1)
+    if weight is not None:
+        factor = factor * weight
+    target = torch.where(valid, label, 0).long()
+    return _PixelSumBCE.apply(logits, target[:, None], factor[:, None])
+
+
+@MODELS.register_module()
+class PixelSumBCELoss(nn.Module):
+    """The cross entropy part of :class:`RMILoss` alone, for any head's ``loss_decode``.
+
+    Unlike the host's ``CrossEntropyLoss(use_sigmoid=True)``, a mean over all elements, it sums over
+    classes and counts valid pixels only.
+
+    Args:
+        loss_weight: factor of the loss.
+        loss_name: key in the log; has to contain "loss" to be trained.
+    """
+
+    def __init__(self, *, loss_weight: float = 1.0, loss_name: str = 'loss_bce') -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = 255,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Logits (N, K, H, W), labels (N, H, W) and factors of pixels (N, H, W) to a scalar."""
+        refuse_other_reductions(self, avg_factor, reduction_override)
+        loss = pixel_sum_bce(cls_score, label, weight=weight, ignore_index=ignore_index)
+        return self.loss_weight * loss

@@ -1,0 +1,323 @@
+"""Region Mutual Information Loss for Semantic Segmentation. NeurIPS 2019, arXiv 1910.12037.
+
+Official code: https://github.com/ZJULearning/RMI (archived). The form here is the one that trains
+HMSA, in https://github.com/NVIDIA/semantic-segmentation (BSD-3-Clause style licence).
+Differs from it, with the same numbers: no one-hot labels, one Cholesky factor of the joint
+covariance in place of an inverse and a difference, and the patches of a few rows at a time. A
+covariance that is not positive definite gets more on its diagonal instead of raising, and negative
+labels are ignored.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .pixel_sum_bce_loss import (
+    CLASS_CHUNK,
+    compute_dtype,
+    pixel_sum_bce,
+    refuse_other_reductions,
+    valid_pixels,
+)
+
+POOLS = ('avg', 'max', 'interp')
+RIDGE = 5e-4  # on the diagonal of both covariances
+FLOOR = 0.5 * math.log(RIDGE)  # of a class: its label is explained in full, or constant
+PATCH_BYTES = 2**23  # of float64 patches at a time, which also fit a CPU's cache
+
+
+def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
+    if pool == 'interp':
+        return size[0] // stride, size[1] // stride
+    h, w = ((length + stride // 2 * 2 - stride) // stride + 1 for length in size)
+    return h, w
+
+
+def _pool(maps: Tensor, pool: str, stride: int) -> Tensor:
+    """Downsamples (N, K, H, W); the zeros around the maps count in the average."""
+    if pool == 'interp':
+        size = _pooled_size(maps.shape[2:], pool, stride)
+        return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+    pooling = F.avg_pool2d if pool == 'avg' else F.max_pool2d
+    return pooling(maps, stride, stride, stride // 2)
+
+
+def _count_labels(label: Tensor, num_classes: int, stride: int, dtype: torch.dtype) -> Tensor:
+    """Pixels of each class in each window of a pooling, (N, K, h, w).
+
+    Pixels that no window reaches get another row or column of windows.
+    """
+    n, height, width = label.shape
+    row, col = (
+        (torch.arange(length, device=label.device) + stride // 2) // stride
+        for length in (height, width)
+    )
+    h, w = ((length - 1 + stride // 2) // stride + 1 for length in (height, width))
+    cell = ((label * h + row[:, None]) * w + col).flatten(1)  # (N, H*W)
+    counts = torch.zeros(n, (num_classes + 1) * h * w, dtype=dtype, device=label.device)
+    counts.scatter_add_(1, cell, counts.new_ones(()).expand_as(cell))
+    return counts.view(n, num_classes + 1, h, w)[:, :num_classes]
+
+
+def _pooled_labels(
+    label: Tensor, num_classes: int, pool: str, stride: int, dtype: torch.dtype
+) -> Tensor:
+    """The pooled one-hot labels, (N, K, h, w), without the one-hot labels.
+
+    Args:
+        label: (N, H, W), int64 in [0, K], K for ignored pixels.
+        num_classes: K.
+        pool: how the probabilities are pooled; the labels of 'interp' take the nearest pixel.
+        stride: in pixels.
+        dtype: of the result.
+    """
+    h, w = _pooled_size(label.shape[1:], pool, stride)
+    if pool == 'interp':
+        label = F.interpolate(label[:, None].float(), (h, w), mode='nearest')[:, 0].long()
+        return _count_labels(label, num_classes, 1, dtype)
+    counts = _count_labels(label, num_classes, stride, dtype)[..., :h, :w]
+    return counts / stride**2 if pool == 'avg' else counts.clamp(max=1)
+
+
+class _PooledProbabilities(torch.autograd.Function):
+    """Pooled sigmoid, by chunks of classes; only logits and mask are kept for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, mask: Tensor, pool: str, stride: int) -> Tensor:
+        ctx.save_for_backward(logits, mask)
+        ctx.geometry = pool, stride
+        chunks = logits.split(CLASS_CHUNK, 1)
+        return torch.cat([_PooledProbabilities.pooled(c, mask, pool, stride) for c in chunks], 1)
+
+    @staticmethod
+    def pooled(logits: Tensor, mask: Tensor, pool: str, stride: int) -> Tensor:
+        probs = logits.to(mask.dtype).sigmoid() * mask
+        return _pool(probs + 1e-6, pool, stride)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, mask = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        chunks = (maps.split(CLASS_CHUNK, 1) for maps in (logits, grad, grad_pooled))
+        for chunk, out, grad_out in zip(*chunks, strict=True):
+            with torch.enable_grad():
+                chunk = chunk.detach().requires_grad_()
+                pooled = _PooledProbabilities.pooled(chunk, mask, *ctx.geometry)
+            out.copy_(*torch.autograd.grad(pooled, chunk, grad_out))
+        return grad, None, None, None
+
+
+def _patches(maps: Tensor, radius: int) -> Iterator[tuple[slice, Tensor]]:
+    """Every r x r patch as a column, for a band of rows at a time.
+
+    Args:
+        maps: (N, K, 2, h, w).
+        radius: r, the side of a patch.
+
+    Yields:
+        The rows that a band reads, and its patches (N, K, 2*r*r, M), float64.
+    """
+    n, k, _, h, w = maps.shape
+    bytes_per_row = n * k * 2 * radius**2 * (w - radius + 1) * 8
+    step = max(1, PATCH_BYTES // bytes_per_row)
+    for top in range(0, h - radius + 1, step):
+        rows = slice(top, min(top + step + radius - 1, h))
+        band = maps[..., rows, :].double().flatten(1, 2)
+        yield rows, F.unfold(band, radius).view(n, k, 2 * radius**2, -1)
+
+
+class _UnexplainedLabels(torch.autograd.Function):
+    """Half the log determinant of a label patch's covariance that the prediction leaves over.
+
+    Takes the pooled probabilities P and labels T, (N, K, h, w) each, and returns (N, K) float64.
+    The gradient flows into P alone. Every product is float64, which autocast leaves alone: the
+    covariances reach 1e5, and what is left over goes down to ``RIDGE``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, probs: Tensor, target: Tensor, radius: int) -> Tensor:
+        maps = torch.stack([probs, target], 2)
+        d = radius**2
+        n, k, _, h, w = maps.shape
+        count = (h - radius + 1) * (w - radius + 1)
+        mean = maps.new_zeros((n, k, 2 * d, 1), dtype=torch.float64)
+        joint = maps.new_zeros((n, k, 2 * d, 2 * d), dtype=torch.float64)
+        for _, patches in _patches(maps, radius):
+            mean += patches.sum(-1, keepdim=True) / count
+            joint += patches @ patches.mT
+        joint -= count * mean @ mean.mT
+        factor = _cholesky(joint)
+        # [[S_pp, S_pt], [S_tp, S_tt]]: the last block of its factor is that of what is left over,
+        # A + aI with A = S_tt - S_tp (S_pp + aI)^-1 S_pt.
+        left = factor[..., d:, d:]
+        # With the regression W = S_tp (S_pp + aI)^-1 the gradient is -W^T (A + aI)^-1 (T - W P).
+        regression = torch.linalg.solve_triangular(
+            factor[..., :d, :d], factor[..., d:, :d], upper=False, left=False
+        )
+        outer = torch.cholesky_solve(regression, left).mT
+        slope = torch.cat([outer @ regression, -outer], -1)  # (N, K, d, 2d)
+        ctx.save_for_backward(maps, slope, slope @ mean)
+        ctx.radius = radius
+        return left.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor, None, None]:
+        maps, slope, offset = ctx.saved_tensors
+        slope, offset = (x * grad_value[..., None, None] for x in (slope, offset))
+        grad = torch.zeros_like(maps[:, :, 0], dtype=torch.float64)
+        for rows, patches in _patches(maps, ctx.radius):
+            out = grad[..., rows, :]
+            grad_patches = torch.matmul(slope, patches).sub_(offset)  # (N, K, d, M)
+            out += F.fold(grad_patches.flatten(1, 2), out.shape[2:], ctx.radius)
+        return grad.to(maps.dtype), None, None
+
+
+def _cholesky(joint: Tensor) -> Tensor:
+    """Lower factors of ``joint + RIDGE * I``, with more on the diagonal of those that need it."""
+    eye = torch.eye(joint.shape[-1], dtype=joint.dtype, device=joint.device)
+    joint = joint + RIDGE * eye
+    failed = torch.linalg.cholesky_ex(joint).info > 0
+    # Factored again whether or not any failed: to ask would be to wait for the device.
+    return torch.linalg.cholesky_ex(joint + 10 * RIDGE * failed[..., None, None] * eye).L
+
+
+def region_mutual_information(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    radius: int = 3,
+    pool: str = 'avg',
+    pool_stride: int = 4,
+    ignore_index: int = 255,
+) -> Tensor:
+    """What the probabilities around a pixel leave open of the labels around it; lower is better.
+
+    The sum over classes of the (negative, bounded) mutual information, never below ``K * FLOOR``.
+
+    Args:
+        logits: (N, K, H, W), any float type.
+        label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
+        radius: side of the square patches, in pooled pixels.
+        pool: 'avg' or 'max' in windows of ``pool_stride``, or 'interp', which resizes.
+        pool_stride: by which both maps are downsampled first; 1 leaves them as they are.
+        ignore_index: a label in [0, K) to ignore as well.
+
+    Returns:
+        A scalar, float32 or better.
+
+    Raises:
+        ValueError: logits and label differ in size, or the pooled maps are smaller than a patch.
+    """
+    size = _pooled_size(label.shape[1:], pool, pool_stride)
+    if min(size) < radius:
+        raise ValueError(
+            f'Labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
+            f'patch of radius={radius}: take larger crops or a smaller pool_stride.'
+        )
+    valid = valid_pixels(logits, label, ignore_index)
+    dtype = compute_dtype(logits)
+    probs = _PooledProbabilities.apply(logits, valid[:, None].to(dtype), pool, pool_stride)
+    classes = torch.where(valid, label, logits.shape[1]).long()
+    target = _pooled_labels(classes, logits.shape[1], pool, pool_stride, dtype)
+    unexplained = _UnexplainedLabels.apply(probs, target, radius)
+    return unexplained.mean(0).sum().to(dtype) / radius**2
+
+
+@MODELS.register_module()
+class RMILoss(nn.Module):
+    """Sigmoid cross entropy of pixels plus the region mutual information of their surroundings.
+
+    Works with any head's ``loss_decode``. It is negative once a model predicts well, down to about
+    -3.8 * K * ``rmi_weight``, unless ``offset`` is set.
+
+    Args:
+        radius: side of the square patches, in pooled pixels.
+        pool: 'avg', 'max' or 'interp'.
+        pool_stride: by which labels and probabilities are downsampled first.
+        rmi_weight: lambda, the factor of the RMI part.
+        combine: 'mix' weighs the cross entropy by ``1 - rmi_weight``, 'add' by 1.
+        offset: subtracts the floor of the RMI part, for a log that ends at 0; gradients stay.
+        loss_weight: factor of the sum.
+        loss_name: key in the log; has to contain "loss" to be trained.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: int = 3,
+        pool: str = 'avg',
+        pool_stride: int = 4,
+        rmi_weight: float = 0.5,
+        combine: str = 'mix',
+        offset: bool = False,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_rmi',
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS or combine not in ('mix', 'add'):
+            raise ValueError(
+                f"RMILoss got pool='{pool}', combine='{combine}': pool is one of {POOLS}, "
+                "combine is 'mix' or 'add'."
+            )
+        if radius < 1 or pool_stride < 1:
+            raise ValueError(
+                f'RMILoss got radius={radius}, pool_stride={pool_stride}: both start at 1.'
+            )
+        self.radius = radius
+        self.pool = pool
+        self.pool_stride = pool_stride
+        self.rmi_weight = rmi_weight
+        self.bce_weight = 1 - rmi_weight if combine == 'mix' else 1.0
+        self.offset = offset
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = 255,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Logits (N, K, H, W) and labels (N, H, W) to a scalar, finite also if all is ignored.
+
+        Raises:
+            ValueError: pixels are weighted, as by a head's ``sampler``, or another divisor is given.
+        """
+        if weight is not None:
+            raise ValueError(
+                'RMILoss got weights of pixels, but compares whole regions: remove the '
+                "sampler from the head, or use type='PixelSumBCELoss'."
+            )
+        refuse_other_reductions(self, avg_factor, reduction_override)
+        bce, rmi = self.parts(cls_score, label, ignore_index)
+        return self.loss_weight * (self.bce_weight * bce + self.rmi_weight * rmi)
+
+    def parts(
+        self, cls_score: Tensor, label: Tensor, ignore_index: int = 255
+    ) -> tuple[Tensor, Tensor]:
+        """The cross entropy and the RMI part, unweighted scalars."""
+        bce = pixel_sum_bce(cls_score, label, ignore_index=ignore_index)
+        rmi = region_mutual_information(
+            cls_score,
+            label,
+            radius=self.radius,
+            pool=self.pool,
+            pool_stride=self.pool_stride,
+            ignore_index=ignore_index,
+        )
+        return bce, rmi - cls_score.shape[1] * FLOOR if self.offset else rmi
