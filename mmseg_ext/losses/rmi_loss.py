@@ -296,7 +296,7 @@ class RMILoss(nn.Module):
         """Logits (N, K, H, W) and labels (N, H, W) to a scalar, finite also if all is ignored.
 
         Raises:
-            ValueError: pixels are weighted, as by a head's ``sampler``, or another divisor is given.
+            ValueError: pixels are weighted, as by a head's ``sampler``, or a divisor is given.
         """
         if weight is not None:
             raise ValueError(
@@ -304,13 +304,6 @@ class RMILoss(nn.Module):
                 "sampler from the head, or use type='PixelSumBCELoss'."
             )
         refuse_other_reductions(self, avg_factor, reduction_override)
-        bce, rmi = self.parts(cls_score, label, ignore_index)
-        return self.loss_weight * (self.bce_weight * bce + self.rmi_weight * rmi)
-
-    def parts(
-        self, cls_score: Tensor, label: Tensor, ignore_index: int = 255
-    ) -> tuple[Tensor, Tensor]:
-        """The cross entropy and the RMI part, unweighted scalars."""
         bce = pixel_sum_bce(cls_score, label, ignore_index=ignore_index)
         rmi = region_mutual_information(
             cls_score,
@@ -320,4 +313,6 @@ class RMILoss(nn.Module):
             pool_stride=self.pool_stride,
             ignore_index=ignore_index,
         )
-        return bce, rmi - cls_score.shape[1] * FLOOR if self.offset else rmi
+        if self.offset:
+            rmi = rmi - cls_score.shape[1] * FLOOR
+        return self.loss_weight * (self.bce_weight * bce + self.rmi_weight * rmi)
