@@ -52,7 +52,12 @@ def model_config(num_classes: int = 3, out_channels: int | None = None, **change
     model = dict(
         type='TinyExplainer',
         data_preprocessor=dict(
-            type='SegDataPreProcessor', mean=[127.0] * 3, std=[64.0] * 3, bgr_to_rgb=True
+            type='SegDataPreProcessor',
+            mean=[127.0] * 3,
+            std=[64.0] * 3,
+            bgr_to_rgb=True,
+            size_divisor=16,
+            test_cfg=dict(size_divisor=16),
         ),
         backbone=dict(type='NeighbourBackbone'),
         decode_head=head,

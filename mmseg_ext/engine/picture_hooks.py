@@ -1,0 +1,169 @@
+"""Hooks that draw while a model trains: its curves, and its predictions on validation images."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from ..visualization.pictures import (
+    Panel,
+    class_legend,
+    draw_maps,
+    draw_overlay,
+    draw_strip,
+    write_picture,
+)
+from ..visualization.predictor import explain_batch
+
+
+@HOOKS.register_module()
+class CurvesHook(Hook):
+    """Draws ``curves.png`` in the work directory: loss, learning rate and a validation metric.
+
+    It is drawn after each validation and at the end of training. The points lie beside it in
+    ``curves.json``, from which a resumed run goes on.
+
+    Args:
+        interval: iterations between two points; the loss is the mean over them.
+        metric: which value of the validation is drawn.
+    """
+
+    priority = 'LOW'  # after the hooks that log
+
+    def __init__(self, interval: int = 10, metric: str = 'mIoU') -> None:
+        self.interval = interval
+        self.metric = metric
+        self.records: list[dict[str, float]] | None = None  # None: no training, nothing to draw
+
+    def before_train(self, runner: Runner) -> None:
+        """Takes up the earlier points of a resumed run; those after its checkpoint are repeated."""
+        self.records = []
+        path = Path(runner.work_dir, 'curves.json')
+        if runner.iter and path.is_file():
+            earlier = json.loads(path.read_text())
+            self.records = [record for record in earlier if record['iter'] <= runner.iter]
+        if is_main_process() and find_spec('matplotlib') is None:
+            runner.logger.warning(
+                'curves.png is not drawn without matplotlib: pip install matplotlib.'
+            )
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if self.every_n_train_iters(runner, self.interval):
+            loss = runner.message_hub.get_scalar('train/loss').mean(self.interval)
+            rate = runner.message_hub.get_scalar('train/lr').current()
+            self._add(runner.iter + 1, loss=loss, lr=rate)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._save(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if self.records is None:
+            return
+        if metrics and self.metric in metrics:
+            self._add(runner.iter, **{self.metric: metrics[self.metric]})
+        self._draw(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._draw(runner)
+
+    def _add(self, iteration: int, **values: float) -> None:
+        assert self.records is not None  # before_train came first
+        self.records.append({'iter': iteration, **{k: float(v) for k, v in values.items()}})
+
+    def _save(self, runner: Runner) -> None:
+        """Writes beside and renames: a kill never leaves half a file."""
+        if self.records and is_main_process():
+            path = Path(runner.work_dir, 'curves.json')
+            beside = path.with_suffix('.tmp')
+            beside.write_text(json.dumps(self.records))
+            os.replace(beside, path)
+
+    def _draw(self, runner: Runner) -> None:
+        self._save(runner)
+        if self.records and is_main_process() and find_spec('matplotlib') is not None:
+            from ..visualization.curves import draw_curves
+
+            path = Path(runner.work_dir, 'curves.png')
+            names = ('loss', 'lr', self.metric)
+            draw_curves(path, self.records, names, title=Path(runner.work_dir).name)
+
+
+@HOOKS.register_module()
+class PicturesHook(Hook):
+    """Writes ``pictures/<image>_<iteration>.png`` of the first validation images.
+
+    Each shows the image, its label, the prediction, where they differ, and for a model with
+    ``explain`` the maps that it returns (``visualization.pictures.draw_maps`` says how). The folder
+    lies in the work directory.
+
+    Args:
+        num_images: how many, of those that the first process validates.
+        interval: validations from one such set to the next.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, num_images: int = 4, interval: int = 1) -> None:
+        self.num_images = num_images
+        self.interval = interval
+        self._validations = self._left = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        due = is_main_process() and self._validations % self.interval == 0
+        self._left = self.num_images if due else 0
+        self._validations += 1
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: list[SegDataSample] | None = None,
+    ) -> None:
+        samples = (outputs or [])[: self._left]
+        if not samples:
+            return
+        self._left -= len(samples)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        maps: list[dict[str, Tensor]] = [{} for _ in samples]
+        if hasattr(model, 'explain'):
+            data = model.data_preprocessor(data_batch, False)
+            maps = explain_batch(model, data['inputs'], data['data_samples'])
+        meta = runner.val_dataloader.dataset.metainfo
+        # Outside of a training `runner.iter` would build the whole training loop.
+        iteration = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
+        for sample, maps_of_one in zip(samples, maps, strict=False):
+            name = f'{Path(sample.img_path).stem}_{iteration:06d}.png'
+            picture = _draw_sample(sample, maps_of_one, meta)
+            write_picture(Path(runner.work_dir, 'pictures', name), picture)
+
+
+def _draw_sample(
+    sample: SegDataSample, maps: dict[str, Tensor], meta: dict[str, Any]
+) -> np.ndarray:
+    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    palette, classes = meta['palette'], meta['classes']
+    prediction = sample.pred_sem_seg.data[0].cpu().long()
+    shown = [prediction.numpy()]
+    panels = [Panel('input', image)]
+    if 'gt_sem_seg' in sample:
+        label = sample.gt_sem_seg.data[0].cpu().long()
+        shown.append(label.numpy())
+        panels.append(Panel('label', draw_overlay(image, shown[-1], palette)))
+    panels.append(Panel('prediction', draw_overlay(image, shown[0], palette)))
+    if 'gt_sem_seg' in sample:
+        wrong = (prediction != label) & (label < len(classes))
+        panels += draw_maps({'wrong': wrong[None]}, image, palette)
+    panels += draw_maps(maps, image, palette)
+    return draw_strip(panels, class_legend(shown, classes, palette))

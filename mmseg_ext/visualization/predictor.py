@@ -1,0 +1,235 @@
+"""A trained model that predicts, explains and draws single images."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmseg.models import BaseSegmentor
+from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from .pictures import (
+    Palette,
+    Panel,
+    class_legend,
+    color_labels,
+    draw_maps,
+    draw_overlay,
+    draw_strip,
+)
+
+Pixel = tuple[int, int]  # (x, y)
+
+
+@dataclass
+class Prediction:
+    """An image, (H, W, 3) in RGB, its class indices (H, W), and what ``explain`` said of it."""
+
+    image: np.ndarray
+    label: np.ndarray
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    pixel: Pixel | None = None
+
+
+class Predictor:
+    """A trained model that predicts single images by the test pipeline of its config.
+
+    Args:
+        config: whole experiment; its ``test_dataloader`` gives the pipeline.
+        checkpoint: its classes and palette are used, else those of the test data set's class.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        explain: also asks for the model's maps.
+        pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the checkpoint is another model's, the device is not there, or the model cannot
+            explain what is asked.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | Path,
+        device: str,
+        *,
+        explain: bool = False,
+        pixel: Pixel | None = None,
+    ) -> None:
+        if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
+            raise ValueError(
+                f'device {device} is not there: PyTorch sees no GPU, use --device cpu.'
+            )
+        self.model, meta = load_model(config, checkpoint)
+        self.model.to(device)
+        self.classes, self.palette = _classes_and_palette(config, meta)
+        self.explain, self.pixel = explain or pixel is not None, pixel
+        self._check_explain()
+        dataset = _test_dataset(config)
+        transforms = [t for t in dataset.pipeline if 'Annotation' not in str(t['type'])]
+        self._from_file = Compose(transforms)
+        self._from_array = Compose([dict(type='LoadImageFromNDArray'), *transforms[1:]])
+
+    def _check_explain(self) -> None:
+        name = type(self.model).__name__
+        if self.explain and not hasattr(self.model, 'explain'):
+            raise ValueError(
+                f'{name} has no maps to explain its predictions with: leave --explain.'
+            )
+        if self.pixel and 'pixel' not in inspect.signature(self.model.explain).parameters:
+            raise ValueError(f'{name} does not explain single pixels: leave --pixel.')
+
+    def file(self, path: Path) -> Prediction:
+        """Predicts an image file.
+
+        Raises:
+            ValueError: it cannot be read, or ``pixel`` lies outside of it.
+        """
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(
+                f'{path} cannot be read as an image: it is damaged or of another kind.'
+            )
+        return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
+
+    def frame(self, picture: np.ndarray) -> Prediction:
+        """Predicts an (H, W, 3) uint8 array in BGR, as OpenCV reads it."""
+        return self._predict(picture, self._from_array(dict(img=picture, seg_fields=[])))
+
+    @torch.no_grad()
+    def _predict(self, picture: np.ndarray, packed: dict[str, Any]) -> Prediction:
+        data = {key: [value] for key, value in packed.items()}
+        data = self.model.data_preprocessor(data, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        prediction = Prediction(
+            image=cv2.cvtColor(picture, cv2.COLOR_BGR2RGB),
+            label=self.model.predict(inputs, samples)[0].pred_sem_seg.data[0].long().cpu().numpy(),
+            pixel=self.pixel,
+        )
+        if self.explain:
+            options = {}
+            if self.pixel:
+                options['pixel'] = _pixel_of_input(self.pixel, picture.shape, samples[0])
+            prediction.maps = explain_batch(self.model, inputs, samples, **options)[0]
+        return prediction
+
+    def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
+        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices), with maps ``explain``."""
+        image, label = prediction.image, prediction.label
+        overlay = draw_overlay(image, label, self.palette)
+        pictures = {
+            'overlay': overlay,
+            'color': color_labels(label, self.palette),
+            'mask': label.astype(np.uint8 if len(self.palette) <= 256 else np.uint16),
+        }
+        if self.explain:
+            panels = [Panel('input', image), Panel('prediction', overlay)]
+            panels += draw_maps(prediction.maps, image, self.palette)
+            if prediction.pixel:
+                panels = [
+                    Panel(p.caption, _mark(p.picture, prediction.pixel), p.legend) for p in panels
+                ]
+            seen = np.arange(len(self.classes)) if all_classes else label
+            legend = class_legend([seen], self.classes, self.palette)
+            pictures['explain'] = draw_strip(panels, legend)
+        return pictures
+
+
+def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, dict[str, Any]]:
+    """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: its keys or shapes are another model's.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist.')
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+    try:
+        model.load_state_dict(loaded.get('state_dict', loaded))
+    except RuntimeError as error:
+        keys = ' '.join(str(error).split())
+        raise ValueError(
+            f'{checkpoint} holds another model than {config.filename}: {keys}'
+        ) from None
+    return model.eval(), loaded.get('meta', {})
+
+
+def _test_dataset(config: Config) -> Config:
+    """The config of the innermost test data set."""
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
+    meta = meta.get('dataset_meta') or {}
+    if not meta.get('classes'):
+        dataset = _test_dataset(config)
+        meta = {**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+    classes = meta['classes']
+    # Where there is no palette: the colours that the host gives such a data set.
+    random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
+    return classes, meta.get('palette') or random
+
+
+def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -> Pixel:
+    """The pixel of the model's input, resized and padded, that shows a pixel of the image."""
+    (x, y), (height, width) = pixel, shape[:2]
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(
+            f'pixel {x} {y} lies outside of the image, {width} wide and {height} high.'
+        )
+    left, _, top, _ = _padding(sample)
+    input_height, input_width = sample.img_shape[:2]
+    return left + x * input_width // width, top + y * input_height // height
+
+
+def _padding(sample: SegDataSample) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom, in pixels of the input."""
+    meta = sample.metainfo
+    return meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+
+
+@torch.no_grad()
+def explain_batch(
+    model: BaseSegmentor, inputs: Tensor, data_samples: list[SegDataSample], **options: Any
+) -> list[dict[str, Tensor]]:
+    """Asks ``model.explain``; for each image its maps (C, H, W) without the input's padding."""
+    maps = model.explain(inputs, data_samples, **options)
+    size = inputs.shape[2:]
+    return [
+        {name: _without_padding(values[i], size, _padding(sample)) for name, values in maps.items()}
+        for i, sample in enumerate(data_samples)
+    ]
+
+
+def _without_padding(values: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
+    left, right, top, bottom = padding
+    (height, width), (h, w) = size, values.shape[1:]
+    rows = slice(round(top * h / height), h - round(bottom * h / height))
+    columns = slice(round(left * w / width), w - round(right * w / width))
+    return values[:, rows, columns]
+
+
+def _mark(picture: np.ndarray, pixel: Pixel) -> np.ndarray:
+    """A white cross with a black border at a pixel."""
+    marked = picture.copy()
+    size = max(10, picture.shape[1] // 40)
+    for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
+        cv2.drawMarker(marked, pixel, color, cv2.MARKER_CROSS, size, thickness)
+    return marked

@@ -1,0 +1,131 @@
+"""What lies in the work directory after real, tiny trainings with the picture hooks."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.runner import Runner
+
+from tests.visualization.tiny_explainer import model_config
+
+CLASSES = ('left', 'middle', 'right')
+PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+SIZE = (24, 36)
+
+
+@pytest.fixture
+def data_root(tmp_path: Path) -> Path:
+    """Four images of three coloured stripes, and their labels."""
+    root = tmp_path / 'data'
+    for folder in ('images', 'labels'):
+        (root / folder).mkdir(parents=True)
+    label = np.repeat(np.arange(3, dtype=np.uint8), SIZE[1] // 3)[None].repeat(SIZE[0], 0)
+    for i in range(4):
+        noise = np.random.default_rng(i).integers(0, 60, (*SIZE, 3))
+        image = (np.array(PALETTE)[label] + noise).clip(0, 255).astype(np.uint8)
+        cv2.imwrite(str(root / f'images/{i}.png'), image[..., ::-1])
+        cv2.imwrite(str(root / f'labels/{i}.png'), label)
+    return root
+
+
+def run(data_root: Path, work_dir: Path, iterations: int, resume: bool = False, **model) -> Runner:
+    """Trains, validating and saving every 4 iterations of up to 8."""
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(data_root),
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        img_suffix='.png',
+        metainfo=dict(classes=CLASSES, palette=PALETTE),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
+    )
+    loader = dict(
+        batch_size=1,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    runner = Runner(
+        model=model_config(**model),
+        work_dir=str(work_dir),
+        train_dataloader=ConfigDict(
+            {**loader, 'batch_size': 2, 'sampler': dict(type='InfiniteSampler')}
+        ),
+        val_dataloader=ConfigDict(loader),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=4),
+        val_cfg=dict(),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        param_scheduler=dict(type='PolyLR', begin=0, end=8, by_epoch=False),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=4, by_epoch=False)),
+        custom_hooks=[
+            dict(type='CurvesHook', interval=2),
+            dict(type='PicturesHook', num_images=2),
+        ],
+        randomness=dict(seed=0),
+        experiment_name=f'stripes_{work_dir.name}_{iterations}_{resume}',
+        default_scope='mmseg',
+        resume=resume,
+        log_level='ERROR',
+    )
+    runner.train()
+    return runner
+
+
+def records(work_dir: Path) -> list[dict]:
+    return json.loads((work_dir / 'curves.json').read_text())
+
+
+def test_a_training_leaves_curves_and_pictures(data_root, tmp_path):
+    work_dir = tmp_path / 'run'
+    run(data_root, work_dir, 8)
+    assert [r['iter'] for r in records(work_dir)] == [2, 4, 4, 6, 8, 8]
+    train = [r for r in records(work_dir) if 'loss' in r]
+    assert train[-1]['loss'] < train[0]['loss'] and train[-1]['lr'] < train[0]['lr']
+    assert [sorted(r) for r in records(work_dir) if 'mIoU' in r] == [['iter', 'mIoU']] * 2
+    curves = cv2.imread(str(work_dir / 'curves.png'))
+    assert curves.shape[0] > 400 and curves.std() > 10
+    names = sorted(path.name for path in (work_dir / 'pictures').iterdir())
+    assert names == ['0_000004.png', '0_000008.png', '1_000004.png', '1_000008.png']
+
+
+def test_a_model_without_explain_gets_the_plain_panels(data_root, tmp_path):
+    pictures = {}
+    for kind in ('TinyExplainer', 'EncoderDecoder'):
+        run(data_root, tmp_path / kind, 4, type=kind)
+        pictures[kind] = cv2.imread(str(tmp_path / kind / 'pictures/0_000004.png'))
+    explained, plain = pictures['TinyExplainer'], pictures['EncoderDecoder']
+    assert plain.shape[1] == explained.shape[1] and plain.shape[0] < explained.shape[0]
+
+
+def test_a_resumed_run_continues_the_curves_and_repeats_what_was_lost(data_root, tmp_path):
+    straight, resumed = tmp_path / 'straight', tmp_path / 'resumed'
+    run(data_root, straight, 8)
+    run(data_root, resumed, 4)
+    lost = [*records(resumed), {'iter': 6, 'loss': 99.0, 'lr': 1.0}]  # after the last checkpoint
+    (resumed / 'curves.json').write_text(json.dumps(lost))
+    run(data_root, resumed, 8, resume=True)
+    assert [r['iter'] for r in records(resumed)] == [r['iter'] for r in records(straight)]
+    assert all(r.get('loss', 0) < 50 for r in records(resumed))
+
+
+def test_a_new_run_in_an_old_folder_starts_its_own_curves(data_root, tmp_path):
+    for _ in range(2):
+        run(data_root, tmp_path / 'run', 4)
+    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4, 4]
+
+
+def test_missing_matplotlib_is_said_before_the_first_iteration(data_root, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmseg_ext.engine.picture_hooks.find_spec', lambda name: None)
+    warnings = []
+    monkeypatch.setattr('logging.Logger.warning', lambda self, text, *a: warnings.append(text))
+    run(data_root, tmp_path / 'run', 4)
+    assert any('pip install matplotlib' in text for text in warnings)
+    assert not (tmp_path / 'run/curves.png').exists()
+    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4, 4]

@@ -1,0 +1,47 @@
+"""Predicts an image, a folder of images or a video and writes overlays and masks as PNG.
+
+Example: python tools/predict.py CONFIG CHECKPOINT street.jpg --out pictures --explain
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+import mmseg_ext  # noqa: F401
+from mmseg_ext.visualization.predict import find_inputs, predict
+from mmseg_ext.visualization.predictor import Predictor
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path)
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('input', type=Path, help='image, folder (with its sub-folders) or video')
+    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument('--explain', action='store_true', help="also draw the model's own maps")
+    parser.add_argument(
+        '--pixel', type=int, nargs=2, metavar=('X', 'Y'), help='explain this pixel of each image'
+    )
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args(arguments)
+    try:
+        find_inputs(args.input)  # before the model is loaded
+        predictor = Predictor(
+            Config.fromfile(args.config),
+            args.checkpoint,
+            args.device,
+            explain=args.explain,
+            pixel=args.pixel,
+        )
+        predict(predictor, args.input, args.out)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f'Pictures lie in {args.out}')
+
+
+if __name__ == '__main__':
+    main()
