@@ -1,0 +1,439 @@
+"""From a command line to a run: the config, the checks before it, errors in a line."""
+
+import linecache
+import os
+import re
+import sys
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import mmengine.registry
+import mmseg.registry
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import Registry, init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from mmseg_ext.datasets.checks import (
+    SplitReport,
+    check_splits,
+    leaf_datasets,
+    nested_dicts,
+)
+
+from . import overrides
+from .amp import set_amp
+from .distributed import init_dist_for_cpu_or_gpu
+
+PACKAGE = Path(__file__).parents[1]
+SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
+REGISTRIES = {
+    'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'TASK_UTILS'),
+    'train_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'val_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'test_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
+    'param_scheduler': ('PARAM_SCHEDULERS',),
+    'train_cfg': ('LOOPS',),
+    'default_hooks': ('HOOKS',),
+    'val_evaluator': ('METRICS', 'EVALUATOR'),
+    'test_evaluator': ('METRICS', 'EVALUATOR'),
+}
+
+
+@contextmanager
+def errors_in_a_line() -> Iterator[None]:
+    """Ends the program with one line for what this package refuses; bugs keep their traceback."""
+    try:
+        yield
+    except Exception as error:
+        sentence = refusal(error)
+        if sentence is None:
+            raise
+        sys.exit(f'error: {sentence}')
+
+
+def refusal(error: Exception) -> str | None:
+    """The sentence of an error that a ``raise`` in this package threw, here or in a data worker."""
+    message = str(error.args[0]) if len(error.args) == 1 else str(error)
+    if 'Original Traceback' in message:  # torch's report of an error in a worker
+        places = re.findall(r'^  File "(.+)", line (\d+), in ', message, re.MULTILINE)
+        final = rf'^(?:\w+\.)*{type(error).__name__}: (.*)'
+        sentences = re.findall(final, message, re.MULTILINE | re.DOTALL)
+        return sentences[-1].strip() if places and sentences and _raises(*places[-1]) else None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and _raises(trace.tb_frame.f_code.co_filename, trace.tb_lineno):
+        return message
+    return None
+
+
+def _raises(filename: str, line: str | int) -> bool:
+    ours = PACKAGE in Path(filename).resolve().parents
+    return ours and linecache.getline(filename, int(line)).lstrip().startswith('raise ')
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """The arguments that training and testing share."""
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('--work-dir', help='where results go; work_dirs/<name of the config>')
+    parser.add_argument('--data-root', metavar='DIR', help='the folder of the data set')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change any key: model.backbone.depth=50 model.test_scales="(0.5,1.0)"',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+
+
+def load_config(
+    path: str,
+    *,
+    cfg_options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Reads a config and applies what every command can change.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: nothing reads one of ``cfg_options``, or a ``type`` is not registered.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'the config {path} does not exist: see the folder configs')
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    overrides.merge_options(cfg, cfg_options or {})
+    if data_root is not None:
+        overrides.set_data_root(cfg, data_root)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    cfg.launcher = launcher
+    check_types(cfg)
+    return cfg
+
+
+def prepare_training(
+    path: str,
+    *,
+    resume: str | None = None,
+    amp: str | None = None,
+    seed: int | None = None,
+    crop_size: Iterable[int] | None = None,
+    max_iters: int | None = None,
+    max_epochs: int | None = None,
+    init: str = 'config',
+    **common: Any,
+) -> Config:
+    """The config that a training command asks for.
+
+    Args:
+        path: of the config file.
+        resume: ``auto`` for the latest checkpoint in the work directory, or a checkpoint; None
+            keeps the config's ``resume``.
+        amp: ``auto``, ``bf16`` or ``fp16``; None keeps the config's precision.
+        seed: of all random numbers.
+        crop_size: (h, w) in pixels.
+        max_iters: length of training, for configs that count iterations.
+        max_epochs: length of training, for configs that count epochs.
+        init: starting weights: ``config``, ``none`` or a checkpoint file.
+        **common: as in :func:`load_config`.
+    """
+    cfg = load_config(path, **common)
+    if crop_size is not None:
+        overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]
+    if max_iters is not None or max_epochs is not None:
+        overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
+    if init != 'config':
+        overrides.set_initial_weights(cfg, init)
+    if amp is not None:
+        set_amp(cfg, None if amp == 'auto' else amp)
+    if seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    _set_resume(cfg, resume)
+    return cfg
+
+
+def _set_resume(cfg: Config, resume: str | None) -> None:
+    if resume is not None and resume != 'auto':
+        if not Path(resume).is_file():
+            raise FileNotFoundError(
+                f'--resume {resume}: no such file; --resume alone takes the latest in '
+                f'{cfg.work_dir}'
+            )
+        cfg.resume, cfg.load_from = True, resume
+    elif resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        # The Runner would continue from `load_from`, the starting weights, if the config names any.
+        latest = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume = latest is not None
+        cfg.load_from = latest or cfg.get('load_from')
+        if latest is None:
+            print(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+
+
+def prepare_test(
+    path: str,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    **common: Any,
+) -> Config:
+    """The config that a test command asks for; the arguments are those of ``tools/test.py``."""
+    cfg = load_config(path, **common)
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show or show_dir:
+        hook = cfg.setdefault('default_hooks', {}).setdefault('visualization', {})
+        hook.update(type='SegVisualizationHook', draw=True, interval=1, show=show)
+        hook['wait_time'] = wait_time
+        cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
+        if show_dir:
+            cfg.visualizer['save_dir'] = show_dir
+            cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+    if out:
+        for evaluator in overrides.as_list(cfg.test_evaluator):
+            evaluator['output_dir'] = out
+    if tta:
+        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+            raise ValueError(f'--tta: {path} has no tta_model and tta_pipeline')
+        for leaf in leaf_datasets(cfg.test_dataloader):
+            leaf['pipeline'] = cfg.tta_pipeline
+        cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    return cfg
+
+
+def check_types(cfg: Config) -> None:
+    """Refuses a ``type`` that no registry knows, with the nearest names.
+
+    Raises:
+        ValueError: such a type.
+    """
+    for section, value in overrides.what_is_read(cfg).items():
+        registries = _registries(section)
+        for path, node in nested_dicts(value, section):
+            name = node.get('type')
+            if not isinstance(name, str) or any(r.get(name) is not None for r in registries):
+                continue
+            known = sorted({known for r in registries for known in _names(r)})
+            near = get_close_matches(name, known, n=3)
+            advice = f'did you mean {" or ".join(near)}?' if near else 'see custom_imports'
+            raise ValueError(f'{path}.type={name!r} is not registered: {advice}')
+
+
+def _registries(section: str) -> list[Registry]:
+    names = REGISTRIES.get(section)
+    if section == 'default_hooks' or names is None:  # hooks may hold anything
+        names = tuple({k for k, v in vars(mmengine.registry).items() if isinstance(v, Registry)})
+    return [getattr(mmseg.registry, n, getattr(mmengine.registry, n)) for n in names]
+
+
+def _names(registry: Registry | None) -> Iterator[str]:
+    while registry is not None:
+        yield from registry.module_dict
+        registry = registry.parent
+
+
+def check_data(
+    cfg: Config, splits: Sequence[str], *, max_labels: int | None = SAMPLED_LABELS
+) -> dict[str, SplitReport]:
+    """Checks the data sets of a config, and its class counts, before a run.
+
+    Raises:
+        ValueError: the first problem found, and how many more there are.
+    """
+    reports = dict(check_splits(cfg, splits, max_labels=max_labels))
+    for split, report in reports.items():
+        for warning in report.warnings[:3]:
+            print(f'warning: {split} data: {warning}')
+        if report.problems:
+            more = len(report.problems) - 1
+            also = f' ({more} more: tools/check_dataset.py lists them)' if more else ''
+            raise ValueError(f'{split} data: {report.problems[0]}{also}')
+        print(f'{split} data: {report.images} images, {report.labels_read} labels read')
+    return reports
+
+
+@dataclass
+class Fit:
+    """How the tensors of a checkpoint and of a module match; names only."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    other_shape: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = (
+            (self.missing, 'not in it'),
+            (self.unexpected, 'not in the model'),
+            (self.other_shape, 'of another shape'),
+        )
+        return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
+
+
+def _short(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
+    """Loads what fits, through the modules' own rules for old names, and says what does not."""
+    fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
+    state = dict(state)
+
+    def load(part: nn.Module, prefix: str) -> None:
+        part._load_from_state_dict(  # type: ignore[operator]
+            state, prefix, {}, True, fit.missing, fit.unexpected, errors
+        )
+        for name, child in part.named_children():
+            load(child, f'{prefix}{name}.')
+
+    load(module, '')
+    fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
+    fit.other_shape = [
+        found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))
+    ]
+    return fit
+
+
+def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
+    """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
+
+    Args:
+        runner: with its model built.
+        checkpoint: path or address; None where only parts are pretrained.
+        whole: every tensor must match; else the backbone must, and the rest is said.
+
+    Raises:
+        ValueError: a checkpoint of another model, with the names of what does not match.
+    """
+    model = _unwrap(runner.model)
+    if checkpoint is not None:
+        _check_fit(model, checkpoint, '' if whole else 'backbone.')
+        return
+    for _, part in model.named_modules():
+        for init_cfg in overrides.as_list(getattr(part, 'init_cfg', None)):
+            if overrides.is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
+                _check_fit(part, init_cfg['checkpoint'], None)
+
+
+def _unwrap(model: Any) -> Any:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
+    """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
+    fit = load_and_compare(module, overrides.state_dict_of(checkpoint))
+    lacking = [name for name in fit.missing + fit.other_shape if (needed or '') in name]
+    if lacking or (needed == '' and fit.unexpected):
+        raise ValueError(
+            f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
+            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+        )
+    if str(fit):
+        print(f'{checkpoint}: {fit}')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner that the config names, on as many processes as its launcher started."""
+    init_dist_for_cpu_or_gpu(cfg, cfg.launcher)
+    if 'runner_type' in cfg:
+        return mmseg.registry.RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def train(cfg: Config) -> None:
+    """Checks everything that can be checked before the first iteration, then trains."""
+    _check_before_training(cfg)
+    overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
+    runner = build_runner(cfg)
+    check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
+    runner.train()
+    if is_main_process():
+        print(_summary(runner, cfg))
+
+
+def _check_before_training(cfg: Config) -> None:
+    if not _is_first_process():
+        return
+    check_data(cfg, ('train', 'val'))
+    for source in overrides.starting_weights(cfg):
+        overrides.state_dict_of(source)  # also puts what the network gives into the cache
+
+
+def _is_first_process() -> bool:
+    """Before the processes know each other: the other ones wait for the first in the Runner."""
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next((int(rank) for rank in ranks if rank is not None), 0) == 0
+
+
+def _summary(runner: Runner, cfg: Config) -> str:
+    lines = [f'results in {cfg.work_dir}']
+    scores = runner.message_hub.log_scalars.get('val/mIoU')
+    if scores is not None:
+        values = scores.data[0]
+        lines.append(f'  validation mIoU: {values[-1]:.2f} at the end, best {max(values):.2f}')
+    folder = Path(cfg.work_dir)
+    best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    checkpoint = best[-1] if best else find_latest_checkpoint(cfg.work_dir)
+    lines += [f'  {path}' for path in sorted(folder.glob('*.png'))]
+    if checkpoint is not None:
+        lines.append(f'  test it: python tools/test.py {cfg.filename} {checkpoint}')
+    return '\n'.join(lines)
+
+
+def dry_run(cfg: Config) -> None:
+    """Makes all checks and takes one training and one validation batch; leaves no file behind."""
+    _check_before_training(cfg)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir, cfg.log_level = folder, 'WARNING'
+        overrides.set_cache_dir(cfg, folder)
+        runner = build_runner(cfg)
+        _unwrap(runner.model).init_weights()
+        check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)
+        runner.model.train()
+        batch = next(iter(runner.train_dataloader))
+        loss = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)['loss']
+        if not loss.isfinite():
+            raise ValueError(f'the loss of the first batch is {loss.item()}')
+        print(f'dry run: one training batch, loss {loss.item():.4f}')
+        if cfg.get('val_dataloader'):
+            runner.model.eval()
+            batch = next(iter(runner.val_loop.dataloader))
+            runner.val_evaluator.process(runner.model.val_step(batch), batch)
+            print('dry run: one validation batch')
+    print('dry run: nothing was written')
+
+
+def test(cfg: Config) -> dict[str, float]:
+    """Tests a checkpoint; the scores of the metrics, and that of the best constant prediction.
+
+    It is measured on the labels as they are on disk, and printed beside the model's.
+    """
+    reports = check_data(cfg, ('test',), max_labels=None) if _is_first_process() else {}
+    runner = build_runner(cfg)
+    check_weights(runner, cfg.load_from, whole=True)
+    metrics = runner.test()
+    for report in reports.values():
+        if report.labels_read:
+            name, metrics['constant_mIoU'] = report.constant_prediction()
+            print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
+    return metrics

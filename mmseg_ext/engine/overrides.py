@@ -1,0 +1,201 @@
+"""Changes that a command line makes to a whole config, wherever the config repeats a value."""
+
+import inspect
+from difflib import get_close_matches
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.model import PretrainedInit
+from mmengine.runner import CheckpointLoader, Runner
+from mmseg.registry import DATASETS
+
+from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
+
+# What the Runner and the tools read of a config, beside the Runner's arguments.
+READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
+    'activation_checkpointing',
+    'compile',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+OPTIONS = {
+    'crop_size': '--crop-size H W',
+    'data_root': '--data-root DIR',
+    'max_epochs': '--max-epochs N',
+    'max_iters': '--max-iters N',
+    'seed': '--seed N',
+}
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merges ``--cfg-options`` into a config.
+
+    Raises:
+        ValueError: nothing reads an option; variables of the file were used while it was read.
+    """
+    for option in options:
+        key = option.partition('.')[0]
+        if key not in READ_KEYS:
+            raise ValueError(f'--cfg-options {option}: nothing reads {key}; {_advice(cfg, key)}')
+    cfg.merge_from_dict(options)
+
+
+def _advice(cfg: Config, key: str) -> str:
+    if key in OPTIONS:
+        return f'give {OPTIONS[key]}'
+    paths = [f'{path}.{key}' for path, node in nested_dicts(what_is_read(cfg)) if key in node]
+    near = paths[:3] or get_close_matches(key, READ_KEYS, cutoff=0.4)
+    return f'did you mean {" or ".join(near)}?' if near else 'see the keys of the config'
+
+
+def what_is_read(cfg: Config) -> dict[str, Any]:
+    """The parts of a config without the variables that served while it was read."""
+    return {key: value for key, value in cfg.items() if key in READ_KEYS}
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Makes every data set that reads files read those under ``root``."""
+    for leaf in leaf_datasets(what_is_read(cfg)):
+        leaf['data_root'] = root
+
+
+def set_cache_dir(cfg: Config, folder: str) -> None:
+    """Lets data sets that cache statistics do so in ``folder``, unless the config says where."""
+    for _, node in nested_dicts(what_is_read(cfg)):
+        cls = DATASETS.get(node['type']) if isinstance(node.get('type'), str) else None
+        if cls is not None and 'cache_dir' in inspect.signature(cls).parameters:
+            node.setdefault('cache_dir', folder)
+
+
+def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Sets every ``crop_size`` (h, w) and what hangs on it.
+
+    That is the stride of a sliding window, in proportion, and the size to which the data
+    preprocessor pads.
+    """
+    found = False
+    for path, node in nested_dicts(what_is_read(cfg)):
+        if 'stride' in node and _is_pair(node.get('crop_size')):
+            node['stride'] = tuple(
+                max(round(stride * new / old), 1)
+                for stride, new, old in zip(node['stride'], size, node['crop_size'], strict=True)
+            )
+        if _is_pair(node.get('crop_size')) or isinstance(node.get('crop_size'), int):
+            node['crop_size'] = size
+            found = True
+        if path.endswith('data_preprocessor') and node.get('size') is not None:
+            node['size'] = size
+    if not found:
+        raise ValueError(f'--crop-size: no crop_size in {cfg.filename}')
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def set_training_length(
+    cfg: Config, *, max_iters: int | None = None, max_epochs: int | None = None
+) -> None:
+    """Trains for so many iterations or epochs, with the schedule stretched or squeezed to it.
+
+    Raises:
+        ValueError: the config counts in the other unit.
+    """
+    key, new = ('max_epochs', max_epochs) if max_iters is None else ('max_iters', max_iters)
+    if new is None:
+        raise ValueError('give max_iters or max_epochs')
+    other = 'max_epochs' if key == 'max_iters' else 'max_iters'
+    if not cfg.train_cfg.get(key):
+        raise ValueError(
+            f'{cfg.filename} counts {other.removeprefix("max_")}: '
+            f'give --{other.replace("_", "-")} instead of --{key.replace("_", "-")}'
+        )
+    old, by_epoch = cfg.train_cfg[key], key == 'max_epochs'
+    cfg.train_cfg[key] = new
+    for _, scheduler in nested_dicts(cfg.get('param_scheduler')):
+        if scheduler.get('by_epoch', True) == by_epoch:
+            _stretch(scheduler, new, old)
+    cfg.train_cfg['val_interval'] = min(cfg.train_cfg.get('val_interval', 1), new)
+    hooks = cfg.get('default_hooks', {})
+    for name, counts_epochs in (('checkpoint', True), ('logger', False)):
+        hook = hooks.get(name)
+        if hook and 'interval' in hook and hook.get('by_epoch', counts_epochs) == by_epoch:
+            hook['interval'] = min(hook['interval'], new)
+
+
+def _stretch(scheduler: dict, new: int, old: int) -> None:
+    for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
+        if scheduler.get(key):
+            scheduler[key] = max(round(scheduler[key] * new / old), 1)
+    if 'milestones' in scheduler:
+        scheduler['milestones'] = [max(round(m * new / old), 1) for m in scheduler['milestones']]
+
+
+def set_initial_weights(cfg: Config, init: str) -> None:
+    """Starts from random weights (``none``) or from a checkpoint file, and fetches nothing else.
+
+    A file with a ``backbone.`` is a whole model's, which ``load_from`` reads; another is the
+    backbone's. What fits is checked against the built model.
+    """
+    for _, node in nested_dicts(cfg.model):
+        if node.get('pretrained'):
+            node['pretrained'] = None
+        if 'init_cfg' in node:
+            kept = [i for i in as_list(node['init_cfg']) if not is_pretrained(i)]
+            if kept:
+                node['init_cfg'] = kept
+            else:
+                del node['init_cfg']
+    cfg.load_from = None
+    if init == 'none':
+        return
+    if not Path(init).is_file():
+        raise FileNotFoundError(f'--init {init}: no such file; "--init none" starts from nothing')
+    if any('backbone.' in name for name in state_dict_of(init)):
+        cfg.load_from = init
+    else:
+        owner = next(node for _, node in nested_dicts(cfg.model) if 'backbone' in node)
+        owner['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=init)
+
+
+def state_dict_of(checkpoint: str) -> dict[str, Any]:
+    """The tensors of a checkpoint (a path or an address), named as in the plain model.
+
+    Raises:
+        FileNotFoundError: it cannot be fetched or read.
+    """
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except (OSError, EOFError, KeyError, RuntimeError, ImportError, UnpicklingError) as error:
+        raise FileNotFoundError(
+            f'the weights {checkpoint} cannot be read ({type(error).__name__}: {error}); training '
+            'starts without any by "--init none", from a file by "--init PATH"'
+        ) from error
+    state = loaded.get('state_dict', loaded)
+    return {name.removeprefix('module.'): tensor for name, tensor in state.items()}
+
+
+def is_pretrained(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` reads weights."""
+    return isinstance(init_cfg, dict) and init_cfg.get('type') in ('Pretrained', PretrainedInit)
+
+
+def as_list(value: Any) -> list:
+    """A list of what a config holds, which may be one thing or several."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def starting_weights(cfg: Config) -> list[str]:
+    """Every file or address that the model's weights are read from before training."""
+    found = [cfg.load_from] if cfg.get('load_from') and not cfg.get('resume') else []
+    for _, node in nested_dicts(cfg.model):
+        found += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
+        found += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
+    return list(dict.fromkeys(found))

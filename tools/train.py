@@ -1,0 +1,51 @@
+"""Trains a model.
+
+Example: python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py --max-epochs 2 --init none
+"""
+
+import argparse
+
+from mmseg_ext.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    launch.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='PATH', help='the latest checkpoint, or PATH'
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=('auto', 'bf16', 'fp16'),
+        help='mixed precision; fp16 on a GPU and bf16 on a CPU if not said',
+    )
+    parser.add_argument('--seed', type=int, help='of all random numbers')
+    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help='in pixels')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--max-iters', type=int, metavar='N', help='with the schedule scaled to it')
+    length.add_argument('--max-epochs', type=int, metavar='N', help='with the schedule scaled')
+    parser.add_argument(
+        '--init',
+        default='config',
+        metavar='{config,none,PATH}',
+        help="starting weights: the config's, none, or a checkpoint file",
+    )
+    parser.add_argument(
+        '--dry-run', action='store_true', help='all checks and two batches, without writing a file'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = vars(parse_args())
+    run = launch.dry_run if args.pop('dry_run') else launch.train
+    with launch.errors_in_a_line():
+        run(launch.prepare_training(args.pop('config'), **args))
+
+
+if __name__ == '__main__':
+    main()
