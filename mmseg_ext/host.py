@@ -30,6 +30,7 @@ REGISTRIES = (
     'METRICS',
     'MODELS',
     'OPTIM_WRAPPERS',
+    'RUNNERS',
     'TRANSFORMS',
 )
 

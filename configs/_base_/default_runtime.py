@@ -1,0 +1,24 @@
+"""What every run shares; with it a config also works in MMSegmentation's own tools."""
+
+default_scope = 'mmseg'
+custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)
+runner_type = 'ResumableRunner'
+randomness = dict(seed=0)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+default_hooks = dict(
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2, save_best='mIoU'),
+    visualization=dict(type='SegVisualizationHook'),
+)
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+visualizer = dict(
+    type='SegLocalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
+)
+load_from = None
+resume = False

@@ -1,0 +1,207 @@
+"""Checkpoints that a kill at any moment leaves whole."""
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast, is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmseg.registry import HOOKS
+from torch import nn
+
+UNFINISHED = '.unfinished'
+INTERRUPTED = 'interrupted.pth'
+
+
+def write_atomically(content: bytes, path: str | Path) -> None:
+    """Writes beside ``path`` and renames: the file is the old or the new one, always."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + UNFINISHED)
+    with open(beside, 'wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@register_backend('atomic')
+class AtomicBackend(LocalBackend):
+    """Local files, written by :func:`write_atomically`."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomically(obj, filepath)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` whose newest checkpoint is always whole and always there.
+
+    Files are written beside and renamed, and old ones go after the new one is in place. Where
+    training stops early, ``interrupted.pth`` keeps what is done. A validation that was due or under
+    way is made up for after a resume. Processes take over the main process's buffers, which are
+    those in the checkpoint, before they are validated or saved.
+
+    Args:
+        interval: in epochs or iterations, as the loop counts; None for one at every validation.
+        by_epoch: None for what the loop counts by.
+        **kwargs: as in ``CheckpointHook``; ``backend_args`` other than local ones write directly.
+
+    Raises:
+        ValueError: saving or validating between two updates of accumulated gradients.
+    """
+
+    keep_ckpt_ids: deque[int]
+    best_ckpt_path: str | None
+    best_ckpt_path_dict: dict[str, str | None]
+
+    def __init__(
+        self,
+        interval: int | None = None,
+        by_epoch: bool | None = None,
+        filename_tmpl: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault('backend_args', dict(backend='atomic'))
+        super().__init__(interval=interval or -1, by_epoch=bool(by_epoch), **kwargs)
+        self.asked = interval, by_epoch, filename_tmpl
+        self.saved_iter = 0
+
+    def before_train(self, runner: Runner) -> None:
+        self._follow_loop(runner)
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt')
+        self.saved_iter = runner.iter
+        super().before_train(runner)
+        if is_main_process():
+            for unfinished in Path(self.out_dir).glob(f'*{UNFINISHED}'):
+                unfinished.unlink()
+        if self._validation_is_missing(runner):
+            runner.val_loop.run()
+
+    def _follow_loop(self, runner: Runner) -> None:
+        interval, by_epoch, template = self.asked
+        loop = runner.train_loop
+        counts_epochs = isinstance(loop, EpochBasedTrainLoop)
+        self.by_epoch = counts_epochs if interval is None or by_epoch is None else by_epoch
+        self.interval = loop.val_interval if interval is None else interval
+        self.filename_tmpl = template or ('epoch_{}.pth' if self.by_epoch else 'iter_{}.pth')
+
+        step = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        saves = self.interval * (len(loop.dataloader) if self.by_epoch else 1)
+        validates = loop.val_interval * (len(loop.dataloader) if counts_epochs else 1)
+        for name, iterations in (('checkpoint', saves), ('validation', validates)):
+            if iterations % step:
+                raise ValueError(
+                    f'a {name} every {iterations} iterations falls between two updates of '
+                    f'accumulative_counts={step}: make it a multiple'
+                )
+
+    def _validation_is_missing(self, runner: Runner) -> bool:
+        loop = runner.train_loop
+        if runner.val_loop is None or runner.message_hub.get_info('validated_iter') == runner.iter:
+            return False
+        if isinstance(loop, EpochBasedTrainLoop):
+            if loop.iter != loop.epoch * len(loop.dataloader):
+                return False
+            done, end = loop.epoch, loop.max_epochs
+        else:
+            done, end = loop.iter, loop.max_iters
+        due = done % loop.val_interval == 0 or done == end
+        return done >= max(loop.val_begin, 1) and due
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._share_buffers(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        runner.message_hub.update_info('validated_iter', runner.iter)
+        super().after_val_epoch(runner, metrics or {})
+
+    def _share_buffers(self, runner: Runner) -> None:
+        for buffer in _model(runner).buffers():
+            broadcast(buffer)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        runner.call_hook('read_losses')  # a model that is not finite is not saved
+        self._share_buffers(runner)
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0:
+            kept = [*(i for i in self.keep_ckpt_ids if i != step), step]
+            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        self._write(runner, self.filename_tmpl.format(step), meta)
+        if is_main_process():
+            for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
+                self._remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+    def _write(self, runner: Runner, name: str, meta: dict) -> None:
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self.saved_iter = meta['iter']
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            pointer = Path(runner.work_dir, 'last_checkpoint')
+            write_atomically(str(self.last_ckpt).encode(), pointer)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """As the host does, but the previous best file goes after the new one is in place."""
+        if not self.save_best:
+            return
+        single = len(self.key_indicators) == 1
+        before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
+        if single:
+            self.best_ckpt_path = None
+        else:
+            self.best_ckpt_path_dict = dict.fromkeys(before)
+        super()._save_best_checkpoint(runner, metrics)
+        after = {'': self.best_ckpt_path} if single else self.best_ckpt_path_dict
+        for key, old in before.items():
+            if after[key] is None:
+                after[key] = old
+            elif old not in (None, after[key]) and is_main_process():
+                self._remove(old)
+        if single:
+            self.best_ckpt_path = after['']
+
+    @master_only
+    def save_interrupted(self, runner: Runner) -> None:
+        """Writes ``interrupted.pth``; called by the loops between two iterations."""
+        done = f'{runner.iter} iterations are done'
+        if runner.iter == self.saved_iter:
+            where = f'in {self.last_ckpt}' if self.last_ckpt else 'nothing to save'
+            runner.logger.warning(f'Training stopped, {done}: {where}.')
+        elif not runner.optim_wrapper.should_update():
+            runner.logger.warning(f'Training stopped between two updates: resume {self.last_ckpt}.')
+        elif not all(p.isfinite().all() for p in _model(runner).parameters()):
+            runner.logger.warning(f'Training stopped with a parameter that is not finite; {done}.')
+        else:
+            self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter))
+            runner.logger.warning(
+                f'Training stopped, {done}; --resume goes on from {self.last_ckpt}.'
+            )
+
+
+def _model(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

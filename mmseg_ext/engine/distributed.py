@@ -1,0 +1,51 @@
+"""Several processes: on GPUs as the host does it, and on CPUs, where the host fails."""
+
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import distributed as dist
+
+
+def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
+    """Prepares a config for several processes; to be called before the Runner is built.
+
+    On GPUs the Runner does the rest. On CPUs this starts gloo, and ``cfg`` (changed in place) gets
+    BatchNorm for SyncBN, which exists for GPUs only. Safe to call twice.
+
+    Raises:
+        ValueError: more processes than GPUs, or a launcher other than ``pytorch`` on CPUs.
+    """
+    if launcher == 'none':
+        return
+    if torch.cuda.is_available():
+        rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if rank >= gpus:
+            raise ValueError(
+                f'process {rank + 1} of this machine has no GPU: it has {gpus} of them'
+            )
+        return
+    if launcher != 'pytorch':
+        raise ValueError(
+            f'launcher={launcher} needs GPUs: on CPUs use tools/dist_train.sh (torchrun)'
+        )
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    _replace_sync_bn(cfg.model)
+
+
+def _replace_sync_bn(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
+            node['type'] = 'BN'
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            _replace_sync_bn(child)

@@ -1,0 +1,264 @@
+"""A Runner whose training can be stopped at any moment and resumed to the same weights.
+
+All that is random in a step follows from (seed, iteration), and all that is random in a sample from
+(seed, rank, place in the training): no random state needs to be saved, and neither the number of
+workers nor a validation in between changes the training.
+"""
+
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmseg.registry import RUNNERS
+from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader
+
+from .distributed import init_dist_for_cpu_or_gpu
+from .train_data import (
+    BadSampleError,
+    ResumableSampler,
+    SeededDataset,
+    seed_everything,
+    skip_iterations,
+)
+
+FAILED = 255  # above every signal number
+
+
+@RUNNERS.register_module()
+class ResumableRunner(Runner):
+    """The host's Runner with resumable loops in place of its two training loops.
+
+    Loops of other types are left as they are.
+    """
+
+    _train_dataloader: DataLoader | dict
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
+        init_dist_for_cpu_or_gpu(cfg, cfg.get('launcher', 'none'))
+        return super().from_cfg(cfg)
+
+    def setup_env(self, env_cfg: dict) -> None:
+        super().setup_env(env_cfg)
+        # Messages between processes must not wait for the GPU.
+        self._messages = distributed.new_group(backend='gloo') if self.world_size > 1 else None
+
+    def worst_of_all(self, status: int) -> int:
+        """The largest status of all processes; each of them has to call this."""
+        if self._messages is None:
+            return status
+        shared = torch.tensor(status)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._messages)
+        return int(shared)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if not isinstance(loop, dict):
+            return super().build_train_loop(loop)
+        cfg = dict(loop)
+        default = 'EpochBasedTrainLoop' if cfg.pop('by_epoch', True) else 'IterBasedTrainLoop'
+        loop_type = LOOPS.get(cfg.pop('type', default))
+        if loop_type is None or not isinstance(self._train_dataloader, dict):
+            return super().build_train_loop(loop)
+        self._train_dataloader = self._build_train_dataloader(
+            self._train_dataloader, endless=loop_type is ResumableIterLoop
+        )
+        return loop_type(runner=self, dataloader=self._train_dataloader, **cfg)
+
+    def _build_train_dataloader(self, cfg: dict, *, endless: bool) -> DataLoader:
+        cfg = dict(cfg)
+        length = {'num_batch_per_epoch': cfg.pop('num_batch_per_epoch', None)}
+        plain = self.build_dataloader(
+            {**length, **{key: cfg[key] for key in ('dataset', 'sampler', 'batch_size')}},
+            seed=self.seed,
+            diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
+        )
+        cfg['dataset'] = SeededDataset(plain.dataset, self.seed)
+        cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
+        return self.build_dataloader(cfg, seed=self.seed)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        super().resume(filename, *args, **kwargs)
+        loader = self.train_dataloader
+        if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
+            loader.dataset.seed = self.seed
+            if not self._randomness_cfg.get('diff_rank_seed', False):
+                loader.sampler.set_seed(self.seed)
+
+
+class _Buffers:
+    """The buffers of a model as they were before a step: a forward pass changes them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.live = list(model.buffers())
+        by_type: dict[tuple, list[Tensor]] = defaultdict(list)
+        for buffer in self.live:
+            by_type[buffer.dtype, buffer.device].append(buffer)
+        self.pairs = [(same, [torch.empty_like(b) for b in same]) for same in by_type.values()]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        for live, copies in self.pairs:
+            torch._foreach_copy_(copies, live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for live, copies in self.pairs:
+            torch._foreach_copy_(live, copies)
+
+
+class _Resumable(BaseLoop):
+    """What both loops add to the host's: seeds, and a common stop that leaves a checkpoint.
+
+    Ctrl-C and SIGTERM (from a scheduler or torchrun) take effect between two iterations, or at once
+    during validation or when Ctrl-C is pressed twice. A sample that cannot be loaded stops all
+    processes before the same iteration. Then, and when a step fails before it has changed a
+    parameter, the hooks are called with ``save_interrupted``.
+    """
+
+    _iter: int
+
+    def run(self) -> nn.Module:
+        self.phase = ''
+        self.signal = 0
+        self.agreed = False
+        self.buffers = _Buffers(self.runner.model)
+        with self._signals():
+            try:
+                return super().run()  # type: ignore[safe-super]
+            except BaseException:
+                self._rescue()
+                raise
+
+    def fetch(self, batches: Iterator) -> Any:
+        """The next batch, once every process has one.
+
+        Raises:
+            BadSampleError: a sample cannot be loaded.
+            RuntimeError: another process stopped.
+            KeyboardInterrupt, SystemExit: a signal came.
+        """
+        self.phase = 'fetch'
+        try:
+            batch = next(batches)
+        except Exception as error:
+            self._agree(FAILED)
+            if isinstance(error, BadSampleError):  # leave out the worker's traceback
+                raise BadSampleError(str(error).split('BadSampleError: ')[-1].strip()) from error
+            raise
+        verdict = self._agree(self.signal)
+        if verdict == FAILED:
+            raise RuntimeError('another process cannot go on: its own message says why')
+        if verdict:
+            self._stop(verdict)
+        return batch
+
+    def run_iter(self, *args: Any) -> None:
+        self.phase = 'step'
+        seed_everything(self.runner.seed, self._iter)
+        self.buffers.remember()
+        self.counts_before = self._counts()
+        super().run_iter(*args)  # type: ignore[misc]
+        self.phase = ''
+
+    def _agree(self, status: int) -> int:
+        verdict = self.runner.worst_of_all(status)
+        self.agreed = verdict > 0
+        return verdict
+
+    def _counts(self) -> list[int]:
+        """How often each optimiser saw a gradient; it counts after backward, before its step."""
+        wrapper = self.runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        return [w.inner_count for w in wrappers]
+
+    def _rescue(self) -> None:
+        validating = self.runner.message_hub.get_info('loop_stage') == 'val'
+        averaged = any(isinstance(hook, EMAHook) for hook in self.runner.hooks)
+        if self.phase == 'step' and self._counts() == self.counts_before:
+            self.buffers.restore()
+        elif self.phase != 'fetch' and (not validating or averaged):
+            self.runner.logger.error(
+                'Training stopped within an iteration: the last checkpoint stands.'
+            )
+            return
+        self.runner.call_hook('save_interrupted')
+        if self.agreed:  # else a process that ends makes torchrun stop the one that saves
+            self.runner.worst_of_all(0)
+
+    def _stop(self, number: int) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # only it may handle signals
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            twice = number == signal.SIGINT == self.signal
+            self.signal = number
+            if twice or self.runner.message_hub.get_info('loop_stage') == 'val':
+                self._stop(number)
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
+    """``EpochBasedTrainLoop`` that also resumes within an epoch."""
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        start = self._iter - self._epoch * len(self.dataloader)
+        skip_iterations(self.dataloader, start)
+        batches = iter(self.dataloader)
+        for index in range(start, len(self.dataloader)):
+            self.run_iter(index, self.fetch(batches))
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
+    """``IterBasedTrainLoop`` that skips to its place without loading, with any sampler."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dataloader_iterator = _Batches(self)
+
+
+class _Batches:
+    """The endless batches of a loop, in the shape that the host's loop asks for."""
+
+    def __init__(self, loop: ResumableIterLoop) -> None:
+        self.loop = loop
+        self.batches: Iterator | None = None
+
+    def skip_iter(self, iterations: int) -> None:
+        skip_iterations(self.loop.dataloader, iterations)
+
+    def __next__(self) -> Any:
+        if self.batches is None:
+            self.batches = iter(self.loop.dataloader)
+        return self.loop.fetch(self.batches)
+
+
+LOOPS: dict[str, type] = {
+    'EpochBasedTrainLoop': ResumableEpochLoop,
+    'IterBasedTrainLoop': ResumableIterLoop,
+}

@@ -1,0 +1,118 @@
+"""Training data as a function of the seed and the place in the training, and of nothing else.
+
+The host seeds the workers once: augmentation depends on their number, repeats in every epoch, and
+differs after a resume. Here each sample is seeded by (seed, rank, epoch, place in the epoch).
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class BadSampleError(ValueError):
+    """A sample that cannot be loaded; the message names its files."""
+
+
+def seed_everything(*key: int) -> None:
+    """Seeds Python, NumPy and torch (CUDA too) of this process; any two keys are unrelated."""
+    words = np.random.SeedSequence(key).generate_state(3).tolist()
+    random.seed(words[0])
+    np.random.seed(words[1])
+    torch.manual_seed(words[2])
+
+
+class SeededDataset(Dataset):
+    """Any data set, asked for (index, epoch, place in the epoch) by a :class:`ResumableSampler`.
+
+    Attributes are those of the data set inside, which is ``dataset``.
+
+    Raises:
+        BadSampleError: loading or the pipeline failed.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> Any:
+        if isinstance(key, int):
+            return self.dataset[key]
+        index, epoch, place = key
+        seed_everything(self.seed, get_rank(), epoch, place)
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise BadSampleError(f'{self._files(index)} cannot be used ({reason})') from error
+
+    def _files(self, index: int) -> str:
+        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        names = [str(info[key]) for key in ('img_path', 'seg_map_path') if info.get(key)]
+        return ' with '.join(names) or f'sample {index}'
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset' or name.startswith('__'):  # asked for while unpickling, or by torch
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class ResumableSampler(Sampler):
+    """Any sampler, read from any place; gives (index, epoch, place in the epoch).
+
+    Args:
+        sampler: the order in a list that depends on nothing but its seed and epoch.
+        endless: whether one epoch follows the other, for loops that count iterations.
+
+    Raises:
+        ValueError: a sampler without end, and a loop that needs epochs.
+    """
+
+    def __init__(self, sampler: Any, *, endless: bool) -> None:
+        if not endless and (isinstance(sampler, InfiniteSampler) or hasattr(sampler, 'skip')):
+            name = type(sampler).__name__
+            raise ValueError(f'{name} has no epochs: EpochBasedTrainLoop needs another sampler')
+        self.sampler = sampler
+        self.endless = endless
+        self.epoch = 0
+        self.skipped = 0  # samples of this rank before the first one given
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        epochs = count() if self.endless else [self.epoch]
+        return islice(chain.from_iterable(map(self._places, epochs)), self.skipped, None)
+
+    def _places(self, epoch: int) -> Iterator[tuple[int, int, int]]:
+        if isinstance(
+            self.sampler, InfiniteSampler
+        ):  # it would go on where another iterator stopped
+            self.sampler.indices = self.sampler._indices_of_rank()
+        elif hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+        for place, index in enumerate(self.sampler):
+            yield index, epoch, place
+
+    def set_seed(self, seed: int) -> None:
+        """Takes the seed of the run that is resumed, where the sampler has one."""
+        if hasattr(self.sampler, 'seed'):
+            self.sampler.seed = seed
+
+
+def skip_iterations(dataloader: DataLoader, iterations: int) -> None:
+    """Makes the next iterator of a dataloader start later, without loading what is skipped."""
+    batch_size = dataloader.batch_sampler.batch_size  # type: ignore[union-attr]
+    dataloader.sampler.skipped = iterations * batch_size  # type: ignore[attr-defined]
