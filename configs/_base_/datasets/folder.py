@@ -6,7 +6,7 @@
     DIR/masks/val/**/NAME.png
 
     _base_ = ['../_base_/models/r18-d8.py', '../_base_/datasets/folder.py', ...]
-    dataset = dict(data_root='DIR', metainfo=dict(classes=('background', 'road')), label_map={255: 1})
+    dataset = dict(data_root='DIR', metainfo=dict(classes=('other', 'road')), label_map={255: 1})
     train_dataloader = dict(dataset=dataset)
     val_dataloader = test_dataloader = dict(dataset=dataset)
     model = dict(decode_head=dict(num_classes=2))
