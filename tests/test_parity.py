@@ -309,38 +309,43 @@ def run_hmsa_train(case: Case) -> Results:
 
 
 def run_rmi_loss(case: Case) -> Results:
-    from mmseg_ext.losses.rmi_loss import RMILoss
+    from mmseg_ext.losses import RMILoss, pixel_sum_bce, region_mutual_information
 
     h = case.hyper
     mix = h['lambda_way'] == 1
-    loss = RMILoss(
+    region = dict(
         radius=h['radius'],
         pool={0: 'max', 1: 'avg', 2: 'interp'}[h['pool_way']],
         pool_stride=h['pool_stride'],
-        rmi_weight=1 - h['weight_lambda'] if mix else h['weight_lambda'],
-        combine='mix' if mix else 'add',
     )
+    rmi_weight = 1 - h['weight_lambda'] if mix else h['weight_lambda']
+    loss = RMILoss(**region, rmi_weight=rmi_weight, combine='mix' if mix else 'add')
     logits = case.inputs['logits'].requires_grad_()
     label = case.inputs['labels'].long()
     total = loss(logits, label, ignore_index=h['ignore_index'])
     total.backward()
-    bce, rmi = loss.parts(logits, label, h['ignore_index'])
-    return dict(total=total, bce=bce, rmi=rmi), dict(logits=logits.grad)
+    parts = dict(
+        total=total,
+        bce=pixel_sum_bce(logits, label, ignore_index=h['ignore_index']),
+        rmi=region_mutual_information(logits, label, ignore_index=h['ignore_index'], **region),
+    )
+    return parts, dict(logits=logits.grad)
 
 
 def run_centroids(case: Case) -> Results:
-    from mmseg_ext.datasets.class_uniform import class_centroids, tile_corners
+    from mmseg_ext.datasets.class_uniform import class_centroids, tile_origins
 
     h, label = case.hyper, case.inputs['labels'].numpy()
     rows = class_centroids(label, h['num_classes'], h['tile'])
-    return dict(centroids=rows, tiles=tile_corners(label.shape, h['tile'])), {}
+    return dict(centroids=rows, tiles=tile_origins(*label.shape, h['tile'])), {}
 
 
 def run_epoch_counts(case: Case) -> Results:
     from mmseg_ext.datasets.class_uniform import epoch_counts
 
     h = case.hyper
-    return epoch_counts(h['num_images'], h['centroids_per_class'], h['pct']), {}
+    counts = epoch_counts(h['num_images'], h['pct'], h['centroids_per_class'])
+    return counts._asdict(), {}
 
 
 class Kind(NamedTuple):

@@ -70,6 +70,11 @@ class HRNetExact(HRNet):
             if isinstance(module, ExactHRModule):
                 module.align_corners = align_corners
 
+    def train(self, mode: bool = True) -> 'HRNetExact':
+        """As every module, returns itself; the host's does not."""
+        super().train(mode)
+        return self
+
     def _make_stage(
         self, layer_config: dict, in_channels: list[int], multiscale_output: bool = True
     ) -> tuple[Sequential, list[int]]:

@@ -51,8 +51,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         checkpoint: Any = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f'{path} cannot be read as a checkpoint of tensors ({str(error).splitlines()[0]}): '
-            'download it again, or save its state_dict alone'
+            f'{path} cannot be read as a checkpoint of tensors: download it again, or save its '
+            f'state_dict alone ({type(error).__name__}: {str(error).partition(".")[0]})'
         ) from error
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):

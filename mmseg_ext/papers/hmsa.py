@@ -154,11 +154,11 @@ def resize_float(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
 def skips_full_size(logits: Tensor, size: Size, next_size: Size) -> bool:
     """Whether enlarging ``logits`` to ``size`` and halving that equals resizing to ``next_size``.
 
-    It does when each step is an even whole factor: the two pixels that halving averages then lie
-    between the same two logits.
+    It does when an even whole factor leads to ``next_size``: the two pixels that halving averages
+    then lie between the same two logits.
     """
     return all(
-        large == 2 * small and small % low == 0
+        large == 2 * small and small % (2 * low) == 0
         for low, large, small in zip(logits.shape[2:], size, next_size, strict=True)
     )
 
@@ -233,34 +233,35 @@ class HMSA(EncoderDecoder):
             scale: self.run_scale(inputs, scale, largest=scale == self.train_scales[0])
             for scale in reversed(self.train_scales)
         }
+        maps = {
+            scale: [self._resize(m, own.size) for m in self._class_maps(own)]
+            for scale, own in passes.items()
+        }
         full = passes[Fraction(1)]
         output = full.output
-        extras = [output[place] for place in self._aux_places]
-        for old, new in zip([full.logits, *extras], self._mix_passes(passes), strict=True):
+        for old, new in zip(self._class_maps(full), self._mix_maps(maps, passes), strict=True):
             output = substitute(output, old, new)
         losses = add_prefix(self.decode_head.head.loss_by_feat(output, data_samples), 'decode')
         if self.loss_single is not None:
-            losses |= self._single_losses(passes, data_samples)
+            losses |= self._single_losses(maps, data_samples)
         if self.with_auxiliary_head:
             losses |= self._auxiliary_head_forward_train(full.feats, data_samples)
         return losses
 
-    @property
-    def _aux_places(self) -> tuple[int, ...]:
-        """Where the head's training output holds further logits of the same classes."""
-        return getattr(self.decode_head.head, 'aux_logits', ())
+    def _class_maps(self, own: ScalePass) -> list[Tensor]:
+        """A scale's logits, and those that the head's training output holds beside them."""
+        extras = getattr(self.decode_head.head, 'aux_logits', ())
+        return [own.logits, *(own.output[place] for place in extras)]
 
-    def _mix_passes(self, passes: dict[Fraction, ScalePass]) -> list[Tensor]:
-        """The logits, then every map of ``_aux_places``, each mixed over the training scales."""
-        mixed: list[Tensor] = []
-        for scale in self.train_scales:
-            size, _, output, logits, weight = passes[scale]
-            own = [self._resize(m, size) for m in (logits, *(output[i] for i in self._aux_places))]
-            if weight is None:
-                mixed = own
-                continue
-            weight = self._resize(weight, size)
-            mixed = [self._mix(*maps, weight, scale) for maps in zip(own, mixed, strict=True)]
+    def _mix_maps(
+        self, maps: dict[Fraction, list[Tensor]], passes: dict[Fraction, ScalePass]
+    ) -> list[Tensor]:
+        """Each of the ``maps``, at their scales' sizes, mixed over the training scales."""
+        largest, *others = self.train_scales
+        mixed = maps[largest]
+        for scale in others:
+            weight = self._resize(passes[scale].attention, passes[scale].size)
+            mixed = [self._mix(*m, weight, scale) for m in zip(maps[scale], mixed, strict=True)]
         return mixed
 
     def _mix(self, own: Tensor, pred: Tensor, weight: Tensor, scale: Fraction) -> Tensor:
@@ -277,15 +278,15 @@ class HMSA(EncoderDecoder):
         weight = self._resize(weight, size)
         return product.add_(pred).addcmul_(weight, pred, value=-1)
 
-    def _single_losses(self, passes: dict[Fraction, ScalePass], data_samples: list) -> dict:
+    def _single_losses(self, maps: dict[Fraction, list[Tensor]], data_samples: list) -> dict:
         """``loss_single`` on every scale's own logits, resized to the labels."""
         head, loss = self.decode_head.head, self.loss_single
         label = head._stack_batch_gt(data_samples).squeeze(1)
         return {
             f'scale_{float(scale):g}.{loss.loss_name}': loss(
-                self._resize(own.logits, label.shape[1:]), label, ignore_index=head.ignore_index
+                self._resize(logits, label.shape[1:]), label, ignore_index=head.ignore_index
             )
-            for scale, own in passes.items()
+            for scale, (logits, *_) in maps.items()
         }
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:

@@ -1,0 +1,32 @@
+"""HMSA (arXiv 2005.10821), HRNet-W18-small and a narrow OCR head, CamVid, from scratch.
+
+python tools/train.py configs/hmsa/hrnet18s_ocr_camvid.py
+
+Batch 8, 30 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+"""
+
+_base_ = [
+    '../_base_/models/hrnet18s.py',
+    '../_base_/datasets/camvid_half.py',
+    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/default_runtime.py',
+]
+bce = dict(type='PixelSumBCELoss')
+model = dict(
+    type='HMSA',
+    backbone=dict(init_cfg=None),
+    decode_head=dict(
+        type='HMSAHead',
+        num_classes=11,
+        attention_channels=64,
+        head=dict(
+            type='OCRNetHead',
+            channels=128,
+            ocr_channels=64,
+            loss_decode=dict(type='RMILoss'),
+            loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
+            **_base_.levels,
+        ),
+    ),
+    loss_single=dict(bce, loss_weight=0.05),
+)

@@ -1,0 +1,86 @@
+"""What holds for the model of every config."""
+
+import copy
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.tiny import CONFIGS, make_batch, tiny, total_loss
+
+pytestmark = pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+
+
+@functools.cache
+def shared(path: Path) -> nn.Module:
+    """One shrunk model per config; a test that changes it takes a copy."""
+    return tiny(path)
+
+
+@pytest.fixture
+def model(path: Path) -> nn.Module:
+    return copy.deepcopy(shared(path))
+
+
+@pytest.mark.parametrize('size', [(64, 64), (65, 97), (48, 130)], ids=str)
+def test_logits_have_the_size_of_the_image(model: nn.Module, size: tuple[int, int]) -> None:
+    images, samples = make_batch(model, size=size)
+    results = model.eval().predict(images, samples)
+    for result in results:
+        assert result.seg_logits.data.shape == (model.num_classes, *size)
+        assert result.pred_sem_seg.data.shape == (1, *size)
+
+
+@pytest.mark.parametrize('ignored', [0.0, 0.5, 1.0])
+def test_every_parameter_learns_whatever_is_ignored(model: nn.Module, ignored: float) -> None:
+    loss = total_loss(model.train(), make_batch(model, ignored=ignored))
+    assert loss.isfinite()
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f'{name} is not connected to the loss'
+            assert parameter.grad.isfinite().all(), name
+    if not ignored:
+        idle = [n for n, p in model.named_parameters() if p.requires_grad and not p.grad.any()]
+        assert not idle
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(model: nn.Module) -> None:
+    batch = make_batch(model, size=(64, 96))
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=2e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = total_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-2:]) < losses[0]
+
+
+def test_saved_weights_give_the_same_logits(model: nn.Module, path: Path) -> None:
+    images, _ = make_batch(model)
+    other = tiny(path)
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    other.load_state_dict(model.state_dict(), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(other.eval()(images), model.eval()(images), rtol=0, atol=0)
+
+
+def test_an_image_does_not_depend_on_its_batch_mates(model: nn.Module) -> None:
+    images, _ = make_batch(model.eval())
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_autocast_trains(model: nn.Module) -> None:
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = total_loss(model.train(), make_batch(model))
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -1,0 +1,111 @@
+"""Shrinks a config's model until it takes about a second on a CPU; its structure stays."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+CONFIG_DIR = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(p for p in CONFIG_DIR.glob('*/*.py') if p.parent.name != '_base_')
+assert CONFIGS, f'no config under {CONFIG_DIR}'
+IGNORE_INDEX = 255
+
+# Smaller arguments by type; every type with widths of its own stands here.
+SMALLER: dict[str, dict[str, Any]] = {
+    'HMSAHead': dict(attention_channels=8),
+    'OCRNetHead': dict(channels=16, ocr_channels=8),
+    'FCNHead': dict(channels=16),
+    'PSPHead': dict(channels=16),
+    'ResNetV1c': dict(base_channels=8, stem_channels=8),
+    'MobileNetV2': dict(widen_factor=0.25),
+}
+
+
+def small_hrnet() -> dict:
+    """``extra`` of an HRNet with four narrow branches; the stem's 64 channels are fixed."""
+    stages = {}
+    for i, widths in enumerate([(64,), (4, 8), (4, 8, 16), (4, 8, 16, 32)], start=1):
+        stages[f'stage{i}'] = dict(
+            num_modules=1,
+            num_branches=i,
+            block='BASIC' if i > 1 else 'BOTTLENECK',
+            num_blocks=(1,) * i,
+            num_channels=widths,
+        )
+    return stages
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Every dict inside a config, outermost first."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, (dict, list, tuple)):
+            yield from dicts_in(child)
+
+
+def shrink(model: dict) -> dict:
+    """A copy of a model's config with narrow layers and no weights to fetch."""
+    model = copy.deepcopy(model)
+    for node in dicts_in(model):
+        node.pop('init_cfg', None)
+        node.update(SMALLER.get(node.get('type', ''), {}))
+        if node.get('type') == 'HRNetExact':
+            node['extra'] = small_hrnet()
+    backbone = revert_sync_batchnorm(MODELS.build(model['backbone'])).eval()
+    widths = [x.shape[1] for x in backbone(torch.zeros(1, 3, 64, 64))]
+    for key in ('decode_head', 'auxiliary_head'):
+        for node in dicts_in(model.get(key, {})):
+            if 'in_channels' in node:
+                index = node['in_index']
+                node['in_channels'] = (
+                    widths[index] if isinstance(index, int) else [widths[i] for i in index]
+                )
+    return model
+
+
+def build(model: dict) -> nn.Module:
+    """The model, initialised from a fixed seed, on one process."""
+    torch.manual_seed(0)
+    built = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
+    built.init_weights()
+    return built
+
+
+def tiny(path: Path, **changes: Any) -> nn.Module:
+    """A config's model, shrunk; ``changes`` are merged into ``model`` first."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
+    return build(shrink(cfg.model.to_dict()))
+
+
+def make_batch(
+    model: nn.Module, *, size: tuple[int, int] = (65, 97), count: int = 2, ignored: float = 0.0
+) -> tuple[Tensor, list[SegDataSample]]:
+    """Images (N, 3, H, W) and labels of blocks; the left part ``ignored`` of each is ignored."""
+    generator = torch.Generator().manual_seed(1)
+    h, w = size
+    blocks = torch.randint(
+        model.num_classes, (count, 1, h // 8 + 1, w // 8 + 1), generator=generator
+    )
+    label = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :h, :w].clone()
+    label[..., : round(w * ignored)] = IGNORE_INDEX
+    colour = torch.randn(model.num_classes + 1, 3, generator=generator)
+    shown = colour[label[:, 0].clamp(max=model.num_classes)].permute(0, 3, 1, 2)
+    images = shown + 0.1 * torch.randn(shown.shape, generator=generator)
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
+    return images, [SegDataSample(gt_sem_seg=PixelData(data=one), metainfo=meta) for one in label]
+
+
+def total_loss(model: nn.Module, batch: tuple[Tensor, list[SegDataSample]]) -> Tensor:
+    """The sum that the optimiser gets: every entry whose name contains "loss"."""
+    losses = model.loss(*batch)
+    return sum(value.mean() for name, value in losses.items() if 'loss' in name)
