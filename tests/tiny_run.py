@@ -33,7 +33,7 @@ tta_model = dict(type='SegTTAModel')
 common = dict(
     type='BaseSegDataset', data_root={root!r}, metainfo=dict(classes=classes), img_suffix='.png')
 train_dataloader = dict(
-    batch_size=2, num_workers={workers}, sampler=dict(type='InfiniteSampler', shuffle=True),
+    batch_size=2, num_workers={workers}, sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='RepeatDataset', times=2, dataset=dict(
         **common, data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
         pipeline=train_pipeline)))
@@ -63,11 +63,15 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=100)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, save_best='mIoU'),
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=100, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'))
 visualizer = dict(
     type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+log_processor = dict(by_epoch=False)
 default_scope = 'mmseg'
+runner_type = 'ResumableRunner'
 """
 
 

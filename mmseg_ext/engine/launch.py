@@ -15,6 +15,8 @@ from typing import Any
 
 import mmengine.registry
 import mmseg.registry
+import numpy as np
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -32,6 +34,9 @@ from mmseg_ext.datasets.checks import (
 from . import overrides
 from .amp import set_amp
 from .distributed import init_dist_for_cpu_or_gpu
+
+# What the host saves holds these; else each load warns at length and gives up its safe way.
+torch.serialization.add_safe_globals([type(np.dtype(t)) for t in ('float32', 'float64', 'int64')])
 
 PACKAGE = Path(__file__).parents[1]
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all

@@ -119,23 +119,37 @@ def set_training_length(
         )
     old, by_epoch = cfg.train_cfg[key], key == 'max_epochs'
     cfg.train_cfg[key] = new
-    for _, scheduler in nested_dicts(cfg.get('param_scheduler')):
-        if scheduler.get('by_epoch', True) == by_epoch:
-            _stretch(scheduler, new, old)
+    if 'param_scheduler' in cfg:
+        cfg.param_scheduler = _stretch(cfg.param_scheduler, by_epoch, new, old)
     cfg.train_cfg['val_interval'] = min(cfg.train_cfg.get('val_interval', 1), new)
     hooks = cfg.get('default_hooks', {})
-    for name, counts_epochs in (('checkpoint', True), ('logger', False)):
-        hook = hooks.get(name)
-        if hook and 'interval' in hook and hook.get('by_epoch', counts_epochs) == by_epoch:
+    for hook in (hooks.get('checkpoint') or {}, hooks.get('logger') or {}):
+        if 'interval' in hook and hook.get('by_epoch') in (None, by_epoch):
             hook['interval'] = min(hook['interval'], new)
 
 
-def _stretch(scheduler: dict, new: int, old: int) -> None:
-    for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
+def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
+    """Schedulers that count in the unit of the training, scaled by new / old.
+
+    Their borders stay whole numbers that meet; a warm-up for which none is left falls away.
+    """
+    if isinstance(schedulers, list | tuple):
+        scaled = [_stretch(scheduler, by_epoch, new, old) for scheduler in schedulers]
+        return [s for s in scaled if s.get('begin', 0) < s.get('end', float('inf'))]
+    if 'type' not in schedulers:  # several optimisers
+        return {key: _stretch(value, by_epoch, new, old) for key, value in schedulers.items()}
+    scheduler = dict(schedulers)
+    if scheduler.get('by_epoch', True) != by_epoch:
+        return scheduler
+    for key in ('begin', 'end'):
+        if key in scheduler:
+            scheduler[key] = round(scheduler[key] * new / old)
+    for key in ('T_max', 'total_iters', 'step_size'):
         if scheduler.get(key):
             scheduler[key] = max(round(scheduler[key] * new / old), 1)
     if 'milestones' in scheduler:
-        scheduler['milestones'] = [max(round(m * new / old), 1) for m in scheduler['milestones']]
+        scheduler['milestones'] = [round(m * new / old) for m in scheduler['milestones']]
+    return scheduler
 
 
 def set_initial_weights(cfg: Config, init: str) -> None:
