@@ -7,9 +7,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
-import mmseg_ext  # noqa: F401
+from mmseg_ext.engine import launch
 from mmseg_ext.visualization.predict import find_inputs, predict
 from mmseg_ext.visualization.predictor import Predictor
 
@@ -18,8 +17,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', type=Path)
-    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
     parser.add_argument('input', type=Path, help='image, folder (with its sub-folders) or video')
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--explain', action='store_true', help="also draw the model's own maps")
@@ -28,18 +27,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args(arguments)
-    try:
+    with launch.errors_in_a_line():
         find_inputs(args.input)  # before the model is loaded
         predictor = Predictor(
-            Config.fromfile(args.config),
+            launch.load_config(args.config),
             args.checkpoint,
             args.device,
             explain=args.explain,
             pixel=args.pixel,
         )
         predict(predictor, args.input, args.out)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     print(f'Pictures lie in {args.out}')
 
 

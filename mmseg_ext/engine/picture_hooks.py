@@ -1,13 +1,13 @@
 """Hooks that draw while a model trains: its curves, and its predictions on validation images."""
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mmcv
 import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -16,6 +16,7 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..visualization.explain import explain_batch
 from ..visualization.pictures import (
     Panel,
     class_legend,
@@ -24,7 +25,7 @@ from ..visualization.pictures import (
     draw_strip,
     write_picture,
 )
-from ..visualization.predictor import explain_batch
+from .checkpoint_hook import write_atomically
 
 
 @HOOKS.register_module()
@@ -39,28 +40,31 @@ class CurvesHook(Hook):
         metric: which value of the validation is drawn.
     """
 
-    priority = 'LOW'  # after the hooks that log
+    priority = 'LOW'  # before checkpoints are saved
 
     def __init__(self, interval: int = 10, metric: str = 'mIoU') -> None:
         self.interval = interval
         self.metric = metric
-        self.records: list[dict[str, float]] | None = None  # None: no training, nothing to draw
+        self.points: dict[int, dict[str, Any]] | None = None  # None: no training, nothing to draw
+        self.losses: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
         """Takes up the earlier points of a resumed run; those after its checkpoint are repeated."""
-        self.records = []
         path = Path(runner.work_dir, 'curves.json')
-        if runner.iter and path.is_file():
-            earlier = json.loads(path.read_text())
-            self.records = [record for record in earlier if record['iter'] <= runner.iter]
+        earlier = json.loads(path.read_text()) if runner.iter and path.is_file() else []
+        self.points = {point['iter']: point for point in earlier if point['iter'] <= runner.iter}
         if is_main_process() and find_spec('matplotlib') is None:
             runner.logger.warning(
-                'curves.png is not drawn without matplotlib: pip install matplotlib.'
+                'curves.png is not drawn without matplotlib: pip install matplotlib'
             )
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        self.losses.append((outputs or {})['loss'].detach())
         if self.every_n_train_iters(runner, self.interval):
-            loss = runner.message_hub.get_scalar('train/loss').mean(self.interval)
+            # The mean stays on the device until the points are written.
+            loss, self.losses = torch.stack(self.losses).mean(), []
             rate = runner.message_hub.get_scalar('train/lr').current()
             self._add(runner.iter + 1, loss=loss, lr=rate)
 
@@ -68,7 +72,7 @@ class CurvesHook(Hook):
         self._save(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        if self.records is None:
+        if self.points is None:
             return
         if metrics and self.metric in metrics:
             self._add(runner.iter, **{self.metric: metrics[self.metric]})
@@ -77,26 +81,25 @@ class CurvesHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._draw(runner)
 
-    def _add(self, iteration: int, **values: float) -> None:
-        assert self.records is not None  # before_train came first
-        self.records.append({'iter': iteration, **{k: float(v) for k, v in values.items()}})
+    def _add(self, iteration: int, **values: Any) -> None:
+        assert self.points is not None  # before_train came first
+        self.points.setdefault(iteration, {'iter': iteration}).update(values)
 
     def _save(self, runner: Runner) -> None:
-        """Writes beside and renames: a kill never leaves half a file."""
-        if self.records and is_main_process():
-            path = Path(runner.work_dir, 'curves.json')
-            beside = path.with_suffix('.tmp')
-            beside.write_text(json.dumps(self.records))
-            os.replace(beside, path)
+        if self.points and is_main_process():
+            for point in self.points.values():
+                point.update({name: float(v) for name, v in point.items() if name != 'iter'})
+            content = json.dumps(list(self.points.values()))
+            write_atomically(content.encode(), Path(runner.work_dir, 'curves.json'))
 
     def _draw(self, runner: Runner) -> None:
         self._save(runner)
-        if self.records and is_main_process() and find_spec('matplotlib') is not None:
+        if self.points and is_main_process() and find_spec('matplotlib') is not None:
             from ..visualization.curves import draw_curves
 
             path = Path(runner.work_dir, 'curves.png')
             names = ('loss', 'lr', self.metric)
-            draw_curves(path, self.records, names, title=Path(runner.work_dir).name)
+            draw_curves(path, list(self.points.values()), names, Path(runner.work_dir).name)
 
 
 @HOOKS.register_module()

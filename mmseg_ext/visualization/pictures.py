@@ -76,14 +76,14 @@ def _draw_map(
     name: str, values: Tensor, image: np.ndarray, palette: Palette, names: Sequence[str]
 ) -> Panel:
     if values.ndim != 3:
-        raise ValueError(f'map {name!r} has the shape {tuple(values.shape)}, expected (C, H, W).')
+        raise ValueError(f'map {name!r} has the shape {tuple(values.shape)}, expected (C, H, W)')
     values = values.detach().cpu()
     channels, size = len(values), image.shape[:2]
     if name.startswith('prediction'):
         if channels not in (1, len(palette)):
             raise ValueError(
                 f'map {name!r} has {channels} channels, expected one for each of the '
-                f'{len(palette)} classes: give it another name if it holds no logits.'
+                f'{len(palette)} classes: give it another name if it holds no logits'
             )
         logits = F.interpolate(values[None].float(), size, mode='bilinear', align_corners=False)
         return Panel(name, draw_overlay(image, _labels_of(logits[0]), palette))
@@ -108,7 +108,7 @@ def _draw_weights(name: str, values: Tensor, size: tuple[int, int], names: Seque
     channels = len(values)
     if channels > len(WEIGHT_COLORS):
         raise ValueError(
-            f'map {name!r} has {channels} channels, expected at most {len(WEIGHT_COLORS)} weights.'
+            f'map {name!r} has {channels} channels, expected at most {len(WEIGHT_COLORS)} weights'
         )
     if len(names) != channels:
         names = [str(i + 1) for i in range(channels)]

@@ -25,13 +25,13 @@ def find_inputs(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise FileNotFoundError(f'{source} does not exist: give an image, a folder or a video.')
+        raise FileNotFoundError(f'{source} does not exist: give an image, a folder or a video')
     paths = sorted(p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}).')
+        raise FileNotFoundError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
     name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]
     if count > 1:
-        raise ValueError(f'{count} images are called {name} but for their suffix: rename one.')
+        raise ValueError(f'{count} images are called {name} but for their suffix: rename one')
     return paths
 
 
@@ -80,7 +80,7 @@ def _predict_video(predictor: Predictor, source: Path, out: Path) -> None:
             writer.release()
     if not writers:
         raise ValueError(
-            f'{source} cannot be read as a video: it is damaged or no codec is at hand.'
+            f'{source} cannot be read as a video: it is damaged or no codec is at hand'
         )
 
 

@@ -4,21 +4,27 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
+from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..datasets.checks import leaf_datasets
+from ..engine.launch import load_and_compare
+from .explain import explain_batch, padding
 from .pictures import (
     Palette,
     Panel,
@@ -67,28 +73,23 @@ class Predictor:
         explain: bool = False,
         pixel: Pixel | None = None,
     ) -> None:
-        if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
-            raise ValueError(
-                f'device {device} is not there: PyTorch sees no GPU, use --device cpu.'
-            )
+        _check_device(device)
         self.model, meta = load_model(config, checkpoint)
         self.model.to(device)
         self.classes, self.palette = _classes_and_palette(config, meta)
         self.explain, self.pixel = explain or pixel is not None, pixel
         self._check_explain()
-        dataset = _test_dataset(config)
-        transforms = [t for t in dataset.pipeline if 'Annotation' not in str(t['type'])]
+        transforms = Compose(_test_dataset(config)['pipeline']).transforms
+        transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
         self._from_file = Compose(transforms)
-        self._from_array = Compose([dict(type='LoadImageFromNDArray'), *transforms[1:]])
+        self._from_array = Compose([LoadImageFromNDArray(), *transforms[1:]])
 
     def _check_explain(self) -> None:
         name = type(self.model).__name__
         if self.explain and not hasattr(self.model, 'explain'):
-            raise ValueError(
-                f'{name} has no maps to explain its predictions with: leave --explain.'
-            )
+            raise ValueError(f'{name} has no maps to explain its predictions with: leave --explain')
         if self.pixel and 'pixel' not in inspect.signature(self.model.explain).parameters:
-            raise ValueError(f'{name} does not explain single pixels: leave --pixel.')
+            raise ValueError(f'{name} does not explain single pixels: leave --pixel')
 
     def file(self, path: Path) -> Prediction:
         """Predicts an image file.
@@ -98,9 +99,7 @@ class Predictor:
         """
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is None:
-            raise ValueError(
-                f'{path} cannot be read as an image: it is damaged or of another kind.'
-            )
+            raise ValueError(f'{path} cannot be read as an image: it is damaged or of another kind')
         return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
 
     def frame(self, picture: np.ndarray) -> Prediction:
@@ -151,36 +150,42 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
-        ValueError: its keys or shapes are another model's.
+        ValueError: it cannot be read, or its names or shapes are another model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
     if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist.')
-    model = revert_sync_batchnorm(MODELS.build(config.model))
-    loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+        raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
     try:
-        model.load_state_dict(loaded.get('state_dict', loaded))
-    except RuntimeError as error:
-        keys = ' '.join(str(error).split())
+        loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+    except (EOFError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f'the checkpoint {checkpoint} cannot be read: {error}') from error
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    if fit := str(load_and_compare(model, loaded.get('state_dict', loaded))):
         raise ValueError(
-            f'{checkpoint} holds another model than {config.filename}: {keys}'
-        ) from None
+            f'{checkpoint} is a checkpoint of another model than {type(model).__name__} as '
+            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+        )
     return model.eval(), loaded.get('meta', {})
 
 
-def _test_dataset(config: Config) -> Config:
-    """The config of the innermost test data set."""
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def _check_device(device: str) -> None:
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
+    if asked.type == 'cuda' and (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
+
+
+def _test_dataset(config: Config) -> dict[str, Any]:
+    return next(iter(leaf_datasets(config.test_dataloader)))
 
 
 def _classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
     meta = meta.get('dataset_meta') or {}
     if not meta.get('classes'):
         dataset = _test_dataset(config)
-        meta = {**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+        meta = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
     classes = meta['classes']
     # Where there is no palette: the colours that the host gives such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
@@ -191,39 +196,10 @@ def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -
     """The pixel of the model's input, resized and padded, that shows a pixel of the image."""
     (x, y), (height, width) = pixel, shape[:2]
     if not (0 <= x < width and 0 <= y < height):
-        raise ValueError(
-            f'pixel {x} {y} lies outside of the image, {width} wide and {height} high.'
-        )
-    left, _, top, _ = _padding(sample)
+        raise ValueError(f'pixel {x} {y} lies outside of the image, {width} wide and {height} high')
+    left, _, top, _ = padding(sample)
     input_height, input_width = sample.img_shape[:2]
     return left + x * input_width // width, top + y * input_height // height
-
-
-def _padding(sample: SegDataSample) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom, in pixels of the input."""
-    meta = sample.metainfo
-    return meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-
-
-@torch.no_grad()
-def explain_batch(
-    model: BaseSegmentor, inputs: Tensor, data_samples: list[SegDataSample], **options: Any
-) -> list[dict[str, Tensor]]:
-    """Asks ``model.explain``; for each image its maps (C, H, W) without the input's padding."""
-    maps = model.explain(inputs, data_samples, **options)
-    size = inputs.shape[2:]
-    return [
-        {name: _without_padding(values[i], size, _padding(sample)) for name, values in maps.items()}
-        for i, sample in enumerate(data_samples)
-    ]
-
-
-def _without_padding(values: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
-    left, right, top, bottom = padding
-    (height, width), (h, w) = size, values.shape[1:]
-    rows = slice(round(top * h / height), h - round(bottom * h / height))
-    columns = slice(round(left * w / width), w - round(right * w / width))
-    return values[:, rows, columns]
 
 
 def _mark(picture: np.ndarray, pixel: Pixel) -> np.ndarray:

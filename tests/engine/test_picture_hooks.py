@@ -85,10 +85,10 @@ def records(work_dir: Path) -> list[dict]:
 def test_a_training_leaves_curves_and_pictures(data_root, tmp_path):
     work_dir = tmp_path / 'run'
     run(data_root, work_dir, 8)
-    assert [r['iter'] for r in records(work_dir)] == [2, 4, 4, 6, 8, 8]
-    train = [r for r in records(work_dir) if 'loss' in r]
-    assert train[-1]['loss'] < train[0]['loss'] and train[-1]['lr'] < train[0]['lr']
-    assert [sorted(r) for r in records(work_dir) if 'mIoU' in r] == [['iter', 'mIoU']] * 2
+    assert [r['iter'] for r in records(work_dir)] == [2, 4, 6, 8]
+    first, last = records(work_dir)[0], records(work_dir)[-1]
+    assert last['loss'] < first['loss'] and last['lr'] < first['lr']
+    assert [r['iter'] for r in records(work_dir) if 'mIoU' in r] == [4, 8]
     curves = cv2.imread(str(work_dir / 'curves.png'))
     assert curves.shape[0] > 400 and curves.std() > 10
     names = sorted(path.name for path in (work_dir / 'pictures').iterdir())
@@ -118,7 +118,7 @@ def test_a_resumed_run_continues_the_curves_and_repeats_what_was_lost(data_root,
 def test_a_new_run_in_an_old_folder_starts_its_own_curves(data_root, tmp_path):
     for _ in range(2):
         run(data_root, tmp_path / 'run', 4)
-    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4, 4]
+    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4]
 
 
 def test_missing_matplotlib_is_said_before_the_first_iteration(data_root, tmp_path, monkeypatch):
@@ -128,4 +128,4 @@ def test_missing_matplotlib_is_said_before_the_first_iteration(data_root, tmp_pa
     run(data_root, tmp_path / 'run', 4)
     assert any('pip install matplotlib' in text for text in warnings)
     assert not (tmp_path / 'run/curves.png').exists()
-    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4, 4]
+    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4]

@@ -63,11 +63,12 @@ def main(*arguments: object) -> None:
     tool.main([str(a) for a in (*arguments, '--device', 'cpu')])
 
 
-def refusal(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+def refusal(*arguments: object) -> str:
     """The sentence that the tool ends with."""
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         main(*arguments)
-    return capsys.readouterr().err.strip().splitlines()[-1]
+    (line,) = str(stop.value).splitlines()
+    return line
 
 
 def files(folder: Path) -> set[str]:
@@ -186,44 +187,44 @@ def test_two_classes_of_one_output_channel_are_drawn(tmp_path):
     assert set(np.unique(predictor.draw(predictor.frame(picture()))['mask'])) <= {0, 1}
 
 
-def test_mistakes_get_one_sentence(experiment, tmp_path, capsys):
+def test_mistakes_get_one_sentence(experiment, tmp_path):
     out = ('--out', tmp_path / 'out')
-    assert 'nowhere.png does not exist' in refusal(capsys, *experiment, 'nowhere.png', *out)
+    assert 'nowhere.png does not exist' in refusal(*experiment, 'nowhere.png', *out)
     (tmp_path / 'empty').mkdir()
-    assert 'holds no image' in refusal(capsys, *experiment, tmp_path / 'empty', *out)
+    assert 'holds no image' in refusal(*experiment, tmp_path / 'empty', *out)
     for name, expected in (('a.png', 'as an image'), ('a.mp4', 'as a video')):
         (tmp_path / name).write_bytes(b'no picture')
-        line = refusal(capsys, *experiment, tmp_path / name, *out)
+        line = refusal(*experiment, tmp_path / name, *out)
         assert f'{name} cannot be read {expected}' in line
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
-    line = refusal(capsys, experiment[0], 'no.pth', tmp_path / 'a.png', *out)
+    line = refusal(experiment[0], 'no.pth', tmp_path / 'a.png', *out)
     assert 'checkpoint no.pth does not exist' in line
-    line = refusal(capsys, *experiment, tmp_path / 'a.png', *out, '--pixel', 37, 0)
+    line = refusal(*experiment, tmp_path / 'a.png', *out, '--pixel', 37, 0)
     assert 'pixel 37 0 lies outside of the image, 37 wide and 25 high' in line
     cv2.imwrite(str(tmp_path / 'empty/a.png'), picture())
     cv2.imwrite(str(tmp_path / 'empty/a.jpg'), picture())
-    assert '2 images are called' in refusal(capsys, *experiment, tmp_path / 'empty', *out)
+    assert '2 images are called' in refusal(*experiment, tmp_path / 'empty', *out)
 
 
-def test_another_models_checkpoint_is_refused_with_its_keys(experiment, tmp_path, capsys):
+def test_another_models_checkpoint_is_refused_with_its_keys(experiment, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     torch.save({'foreign.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     arguments = (tmp_path / 'other.pth', tmp_path / 'a.png', '--out', tmp_path / 'out')
-    line = refusal(capsys, experiment[0], *arguments)
-    assert 'other.pth holds another model' in line and 'foreign.weight' in line
+    line = refusal(experiment[0], *arguments)
+    assert 'other.pth is a checkpoint of another model' in line and 'foreign.weight' in line
 
 
 @pytest.mark.parametrize('option', [('--explain',), ('--pixel', 3, 3)])
-def test_a_model_that_cannot_explain_says_so(option, tmp_path, capsys):
+def test_a_model_that_cannot_explain_says_so(option, tmp_path):
     experiment = write_experiment(tmp_path, type='EncoderDecoder')
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
-    line = refusal(capsys, *experiment, tmp_path / 'a.png', '--out', tmp_path / 'out', *option)
+    line = refusal(*experiment, tmp_path / 'a.png', '--out', tmp_path / 'out', *option)
     assert 'EncoderDecoder has no maps' in line
 
 
-def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, capsys, monkeypatch):
+def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, monkeypatch):
     explainer = MODELS.get('TinyExplainer')
     monkeypatch.setattr(explainer, 'explain', lambda self, inputs, data_samples: {})
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     arguments = (tmp_path / 'a.png', '--out', tmp_path / 'out', '--pixel', 3, 3)
-    assert 'does not explain single pixels' in refusal(capsys, *experiment, *arguments)
+    assert 'does not explain single pixels' in refusal(*experiment, *arguments)
