@@ -1,0 +1,36 @@
+"""Draws the streets data set: python tools/make_streets.py data/streets."""
+
+import argparse
+import sys
+
+from mmseg_ext.datasets.streets import make_streets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Draws street scenes with labels, in Cityscapes' classes and folder layout.",
+        epilog='example: python tools/make_streets.py data/streets --train 500 --size 256 512',
+    )
+    parser.add_argument('dir', help='folder to make')
+    parser.add_argument('--train', type=int, default=500, help='scenes for training (500)')
+    parser.add_argument('--val', type=int, default=100, help='scenes for validation (100)')
+    parser.add_argument('--extra', type=int, default=200, help='scenes with coarse labels (200)')
+    parser.add_argument('--size', type=int, nargs=2, default=(256, 512), metavar=('H', 'W'))
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    try:
+        new = make_streets(
+            args.dir,
+            num_train=args.train,
+            num_val=args.val,
+            num_extra=args.extra,
+            size=tuple(args.size),
+            seed=args.seed,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    print(f'{args.dir}: drawn' if new else f'{args.dir}: holds these scenes already')
+
+
+if __name__ == '__main__':
+    main()
