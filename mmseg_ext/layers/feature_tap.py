@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import torch
 from mmengine.model import BaseModule
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.registry import MODELS
@@ -36,13 +37,13 @@ class FeatureTap:
                 f'{type(head).__name__} has no conv_seg, the last layer that gives the logits: '
                 'choose a head that ends in one, such as FCNHead.'
             )
-        self._hits: list[tuple[Tensor, Tensor]] | None = None
+        self._hits: list[tuple[Tensor, Tensor, bool]] | None = None
         # A bound method, not a closure: deepcopy and pickle lead the copied hook to the copied tap.
         conv_seg.register_forward_hook(self._record)
 
     def _record(self, conv_seg: nn.Module, args: tuple[Tensor, ...], logits: Tensor) -> None:
         if self._hits is not None:
-            self._hits.append((args[0], logits))
+            self._hits.append((args[0], logits, torch.is_grad_enabled()))
 
     def __call__(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, Tensor, Tensor]:
         """Runs ``fn(*args, **kwargs)``: the head, its ``loss`` or ``predict``, or what calls one.
@@ -53,9 +54,9 @@ class FeatureTap:
             dtype.
 
         Raises:
-            RuntimeError: ``conv_seg`` did not run exactly once.
+            RuntimeError: ``conv_seg`` did not run exactly once, or out of the graph.
         """
-        hits: list[tuple[Tensor, Tensor]] = []
+        hits: list[tuple[Tensor, Tensor, bool]] = []
         self._hits = hits
         try:
             result = fn(*args, **kwargs)
@@ -67,7 +68,13 @@ class FeatureTap:
                 'head whose logits are the output of conv_seg, and build the model anew instead '
                 'of replacing that layer.'
             )
-        return result, *hits[0]
+        features, logits, with_grad = hits[0]
+        if with_grad != torch.is_grad_enabled():
+            raise RuntimeError(
+                'the head ran conv_seg without gradients, as reentrant checkpointing does, so that '
+                'what uses its features cannot train it: checkpoint with use_reentrant=False.'
+            )
+        return result, features, logits
 
 
 def substitute(result: Any, logits: Tensor, new: Any) -> Any:
