@@ -15,6 +15,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'),
 )
+custom_hooks = [dict(type='CurvesHook'), dict(type='PicturesHook')]
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 visualizer = dict(

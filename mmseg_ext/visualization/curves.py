@@ -29,17 +29,17 @@ def draw_curves(
     for axes, name in zip(all_axes, names, strict=True):
         points = [(r['iter'], r[name]) for r in records if name in r]
         if points:
-            _draw_curve(axes, *np.array(points, float).T)
+            _draw_curve(axes, *np.array(points, float).T, noisy='loss' in name)
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
     all_axes[-1].set_xlabel('iteration')
     figure.savefig(path, dpi=100)
 
 
-def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray) -> None:
-    """Long curves are noisy: they get a running mean; short ones show their points."""
+def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, *, noisy: bool) -> None:
+    """A long noisy curve gets a running mean; short ones show their points."""
     window = len(values) // WINDOWS
-    if window > 1:
+    if noisy and window > 1:
         axes.plot(steps, values, color='C0', alpha=0.3, linewidth=0.8)
         kernel = np.ones(window) / window
         steps = np.convolve(steps, kernel, 'valid')

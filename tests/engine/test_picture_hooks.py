@@ -16,10 +16,10 @@ PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
 SIZE = (24, 36)
 
 
-@pytest.fixture
-def data_root(tmp_path: Path) -> Path:
+@pytest.fixture(scope='module')
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four images of three coloured stripes, and their labels."""
-    root = tmp_path / 'data'
+    root = tmp_path_factory.mktemp('data')
     for folder in ('images', 'labels'):
         (root / folder).mkdir(parents=True)
     label = np.repeat(np.arange(3, dtype=np.uint8), SIZE[1] // 3)[None].repeat(SIZE[0], 0)
@@ -82,50 +82,53 @@ def records(work_dir: Path) -> list[dict]:
     return json.loads((work_dir / 'curves.json').read_text())
 
 
-def test_a_training_leaves_curves_and_pictures(data_root, tmp_path):
-    work_dir = tmp_path / 'run'
+@pytest.fixture(scope='module')
+def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work directory of 8 iterations without a break."""
+    work_dir = tmp_path_factory.mktemp('trained')
     run(data_root, work_dir, 8)
-    assert [r['iter'] for r in records(work_dir)] == [2, 4, 6, 8]
-    first, last = records(work_dir)[0], records(work_dir)[-1]
+    return work_dir
+
+
+def test_a_training_leaves_curves_and_pictures(trained):
+    first, last = records(trained)[0], records(trained)[-1]
+    assert [r['iter'] for r in records(trained)] == [2, 4, 6, 8]
     assert last['loss'] < first['loss'] and last['lr'] < first['lr']
-    assert [r['iter'] for r in records(work_dir) if 'mIoU' in r] == [4, 8]
-    curves = cv2.imread(str(work_dir / 'curves.png'))
+    assert [r['iter'] for r in records(trained) if 'mIoU' in r] == [4, 8]
+    curves = cv2.imread(str(trained / 'curves.png'))
     assert curves.shape[0] > 400 and curves.std() > 10
-    names = sorted(path.name for path in (work_dir / 'pictures').iterdir())
+    names = sorted(path.name for path in (trained / 'pictures').iterdir())
     assert names == ['0_000004.png', '0_000008.png', '1_000004.png', '1_000008.png']
 
 
-def test_a_model_without_explain_gets_the_plain_panels(data_root, tmp_path):
-    pictures = {}
-    for kind in ('TinyExplainer', 'EncoderDecoder'):
-        run(data_root, tmp_path / kind, 4, type=kind)
-        pictures[kind] = cv2.imread(str(tmp_path / kind / 'pictures/0_000004.png'))
-    explained, plain = pictures['TinyExplainer'], pictures['EncoderDecoder']
+def test_a_model_without_explain_gets_the_plain_panels(trained, data_root, tmp_path):
+    run(data_root, tmp_path, 4, type='EncoderDecoder')
+    plain = cv2.imread(str(tmp_path / 'pictures/0_000004.png'))
+    explained = cv2.imread(str(trained / 'pictures/0_000004.png'))
     assert plain.shape[1] == explained.shape[1] and plain.shape[0] < explained.shape[0]
 
 
-def test_a_resumed_run_continues_the_curves_and_repeats_what_was_lost(data_root, tmp_path):
-    straight, resumed = tmp_path / 'straight', tmp_path / 'resumed'
-    run(data_root, straight, 8)
-    run(data_root, resumed, 4)
-    lost = [*records(resumed), {'iter': 6, 'loss': 99.0, 'lr': 1.0}]  # after the last checkpoint
-    (resumed / 'curves.json').write_text(json.dumps(lost))
-    run(data_root, resumed, 8, resume=True)
-    assert [r['iter'] for r in records(resumed)] == [r['iter'] for r in records(straight)]
-    assert all(r.get('loss', 0) < 50 for r in records(resumed))
+def test_a_resumed_run_continues_the_curves_and_repeats_what_was_lost(trained, data_root, tmp_path):
+    run(data_root, tmp_path, 4)
+    lost = [*records(tmp_path), {'iter': 6, 'loss': 99.0, 'lr': 1.0}]  # after the last checkpoint
+    (tmp_path / 'curves.json').write_text(json.dumps(lost))
+    run(data_root, tmp_path, 8, resume=True)
+    assert [sorted(r) for r in records(tmp_path)] == [sorted(r) for r in records(trained)]
+    assert [r['iter'] for r in records(tmp_path)] == [2, 4, 6, 8]
+    assert all(r['loss'] < 50 for r in records(tmp_path))
 
 
-def test_a_new_run_in_an_old_folder_starts_its_own_curves(data_root, tmp_path):
-    for _ in range(2):
-        run(data_root, tmp_path / 'run', 4)
-    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4]
+def test_a_new_run_in_an_old_folder_starts_its_own_curves(trained, data_root, tmp_path):
+    (tmp_path / 'curves.json').write_bytes((trained / 'curves.json').read_bytes())
+    run(data_root, tmp_path, 4)
+    assert [r['iter'] for r in records(tmp_path)] == [2, 4]
 
 
 def test_missing_matplotlib_is_said_before_the_first_iteration(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr('mmseg_ext.engine.picture_hooks.find_spec', lambda name: None)
     warnings = []
     monkeypatch.setattr('logging.Logger.warning', lambda self, text, *a: warnings.append(text))
-    run(data_root, tmp_path / 'run', 4)
+    run(data_root, tmp_path, 4)
     assert any('pip install matplotlib' in text for text in warnings)
-    assert not (tmp_path / 'run/curves.png').exists()
-    assert [r['iter'] for r in records(tmp_path / 'run')] == [2, 4]
+    assert not (tmp_path / 'curves.png').exists()
+    assert [r['iter'] for r in records(tmp_path)] == [2, 4]
