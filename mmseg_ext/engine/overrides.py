@@ -122,9 +122,9 @@ def set_training_length(
     if 'param_scheduler' in cfg:
         cfg.param_scheduler = _stretch(cfg.param_scheduler, by_epoch, new, old)
     cfg.train_cfg['val_interval'] = min(cfg.train_cfg.get('val_interval', 1), new)
-    hooks = cfg.get('default_hooks', {})
-    for hook in (hooks.get('checkpoint') or {}, hooks.get('logger') or {}):
-        if 'interval' in hook and hook.get('by_epoch') in (None, by_epoch):
+    for name, counts_epochs in (('checkpoint', by_epoch), ('logger', False)):
+        hook = cfg.get('default_hooks', {}).get(name) or {}
+        if 'interval' in hook and hook.get('by_epoch', counts_epochs) == by_epoch:
             hook['interval'] = min(hook['interval'], new)
 
 

@@ -1,0 +1,350 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS, TRANSFORMS
+from torch.utils.data import DataLoader
+
+from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
+from mmseg_ext.engine import launch, overrides
+from tests.tiny_run import write_config, write_folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'))
+
+
+@pytest.fixture
+def cfg(config):
+    return Config.fromfile(config)
+
+
+def build_model(cfg):
+    init_default_scope('mmseg')
+    return MODELS.build(cfg.model)
+
+
+def save_model(cfg, path, rename=lambda name: name):
+    state = build_model(cfg).state_dict()
+    torch.save({'state_dict': {rename(k): v for k, v in state.items()}}, path)
+    return str(path)
+
+
+# What a command line changes
+
+
+def test_the_data_root_reaches_every_data_set(cfg):
+    leaf = cfg.val_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ClassCentroidDataset', dataset=dict(type='ConcatDataset', datasets=[leaf, leaf])
+    )
+    overrides.set_data_root(cfg, 'elsewhere')
+    leaves = leaf_datasets(overrides.what_is_read(cfg))
+    assert len(leaves) == 4
+    assert {leaf['data_root'] for leaf in leaves} == {'elsewhere'}
+
+
+def test_statistics_are_kept_beside_the_work_directory(cfg):
+    inner = cfg.train_dataloader.dataset.dataset
+    cfg.train_dataloader.dataset = dict(type='ClassCentroidDataset', dataset=inner)
+    overrides.set_cache_dir(cfg, 'work_dirs')
+    assert cfg.train_dataloader.dataset.cache_dir == 'work_dirs'
+    assert 'cache_dir' not in cfg.val_dataloader.dataset
+
+
+def test_the_crop_size_reaches_pipelines_preprocessor_and_windows(cfg):
+    overrides.set_crop_size(cfg, (16, 64))
+    assert cfg.train_dataloader.dataset.dataset.pipeline[2].crop_size == (16, 64)
+    assert cfg.model.data_preprocessor.size == (16, 64)
+    assert cfg.model.test_cfg.crop_size == (16, 64)
+    assert cfg.model.test_cfg.stride == (8, 48)
+
+
+def test_a_crop_size_without_a_crop_is_refused(cfg):
+    cfg.train_dataloader.dataset.dataset.pipeline.pop(2)
+    cfg.model.test_cfg = dict(mode='whole')
+    with pytest.raises(ValueError, match='no crop_size in .*tiny.py'):
+        overrides.set_crop_size(cfg, (16, 64))
+
+
+def test_a_shorter_training_keeps_the_shape_of_its_schedule(cfg):
+    overrides.set_training_length(cfg, max_iters=40)
+    warm_up, poly = cfg.param_scheduler
+    assert cfg.train_cfg.max_iters == 40
+    assert (warm_up['begin'], warm_up['end']) == (0, 4)
+    assert (poly['begin'], poly['end']) == (4, 40)
+    assert cfg.train_cfg.val_interval == 40
+    assert cfg.default_hooks.checkpoint.interval == 40
+    assert cfg.default_hooks.logger.interval == 40
+
+
+def test_a_very_short_training_has_no_warm_up(cfg):
+    overrides.set_training_length(cfg, max_iters=2)
+    (poly,) = cfg.param_scheduler
+    assert (poly['type'], poly['begin'], poly['end']) == ('PolyLR', 0, 2)
+
+
+def test_schedulers_in_the_other_unit_are_left_alone(cfg):
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=1)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=40, by_epoch=False),
+        dict(type='MultiStepLR', begin=0, end=20, milestones=[10, 15]),
+    ]
+    overrides.set_training_length(cfg, max_epochs=8)
+    warm_up, steps = cfg.param_scheduler
+    assert warm_up['end'] == 40
+    assert (steps['end'], steps['milestones']) == (8, [4, 6])
+    assert cfg.default_hooks.logger.interval == 50  # iterations
+    assert cfg.default_hooks.checkpoint.interval == 8
+
+
+def test_a_length_in_the_other_unit_is_refused(cfg):
+    with pytest.raises(ValueError, match='counts iters: give --max-iters instead of --max-epochs'):
+        overrides.set_training_length(cfg, max_epochs=3)
+
+
+@pytest.mark.parametrize(
+    ('option', 'advice'),
+    [
+        ('crop_size', 'nothing reads crop_size; give --crop-size H W'),
+        ('data_root', 'give --data-root DIR'),
+        ('classes', r'train_dataloader\.dataset\.dataset\.metainfo\.classes'),
+        ('optim_wraper.optimizer.lr', 'did you mean optim_wrapper'),
+        ('train_pipeline', 'nothing reads train_pipeline'),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(config, option, advice):
+    with pytest.raises(ValueError, match=advice):
+        launch.load_config(str(config), cfg_options={option: 1})
+
+
+def test_options_that_are_read_are_merged(config):
+    options = {'model.test_scales': (0.5, 1.0), 'train_dataloader.batch_size': 7, 'compile': False}
+    cfg = launch.load_config(str(config), cfg_options=options)
+    assert tuple(cfg.model.test_scales) == (0.5, 1.0)
+    assert cfg.train_dataloader.batch_size == 7
+
+
+def test_the_runner_still_reads_what_options_may_set():
+    from mmengine.runner import Runner
+
+    source = inspect.getsource(Runner)
+    keys = {'compile', 'sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval'}
+    assert keys <= overrides.READ_KEYS
+    assert all(f"cfg.get('{key}'" in source for key in keys)
+
+
+def test_a_seed_keeps_the_other_settings_of_randomness(config):
+    config.write_text(config.read_text() + 'randomness = dict(deterministic=True)\n')
+    cfg = launch.prepare_training(str(config), seed=5)
+    assert cfg.randomness == dict(deterministic=True, seed=5)
+
+
+def test_the_work_directory_is_named_after_the_config(config):
+    assert launch.load_config(str(config)).work_dir == 'work_dirs/tiny'
+    assert launch.load_config(str(config), work_dir='x').work_dir == 'x'
+
+
+def test_amp_sets_the_precision(config):
+    assert launch.prepare_training(str(config), amp='bf16').optim_wrapper.type == (
+        'Bf16OptimWrapper'
+    )
+
+
+# Resume
+
+
+def test_resume_without_a_checkpoint_starts_from_the_configs_weights(config, tmp_path, capsys):
+    config.write_text(config.read_text() + "load_from = 'start.pth'\n")
+    cfg = launch.prepare_training(str(config), resume='auto', work_dir=str(tmp_path))
+    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
+    assert 'nothing to resume' in capsys.readouterr().out
+
+
+def test_resume_takes_the_latest_checkpoint_not_the_starting_weights(config, tmp_path):
+    config.write_text(config.read_text() + "load_from = 'start.pth'\n")
+    (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
+    cfg = launch.prepare_training(str(config), resume='auto', work_dir=str(tmp_path))
+    assert (cfg.resume, cfg.load_from) == (True, 'iter_3.pth')
+
+
+def test_the_configs_resume_holds_where_the_command_says_nothing(config, tmp_path):
+    config.write_text(config.read_text() + "resume = True\nload_from = 'x.pth'\n")
+    cfg = launch.prepare_training(str(config))
+    assert (cfg.resume, cfg.load_from) == (True, 'x.pth')
+
+
+def test_resuming_from_a_missing_file_is_refused(config):
+    with pytest.raises(FileNotFoundError, match='--resume gone.pth: no such file'):
+        launch.prepare_training(str(config), resume='gone.pth')
+
+
+# Starting weights
+
+
+def test_init_none_leaves_no_pretrained_weights(cfg):
+    pretrained = dict(type='Pretrained', checkpoint='open-mmlab://resnet18_v1c')
+    cfg.model.backbone.init_cfg = [dict(type='Kaiming', layer='Conv2d'), pretrained]
+    cfg.model.decode_head.init_cfg = pretrained
+    cfg.model.pretrained = 'somewhere.pth'
+    cfg.load_from = 'start.pth'
+    assert len(overrides.starting_weights(cfg)) == 3
+    overrides.set_initial_weights(cfg, 'none')
+    assert overrides.starting_weights(cfg) == []
+    assert [i['type'] for i in cfg.model.backbone.init_cfg] == ['Kaiming']
+    assert 'init_cfg' not in cfg.model.decode_head
+
+
+def test_a_whole_models_file_is_loaded_as_such(cfg, tmp_path):
+    path = save_model(cfg, tmp_path / 'x.pth', lambda name: f'module.{name}')
+    overrides.set_initial_weights(cfg, path)
+    assert overrides.starting_weights(cfg) == [cfg.load_from] == [path]
+
+
+def test_a_backbones_file_goes_to_the_backbone(cfg, tmp_path):
+    path = save_model(cfg, tmp_path / 'x.pth', lambda name: name.removeprefix('backbone.'))
+    overrides.set_initial_weights(cfg, path)
+    assert cfg.load_from is None
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=path)
+
+
+@pytest.mark.parametrize('source', ['http://127.0.0.1:9/x.pth', 'open-mmlab://no_such_net'])
+def test_weights_that_cannot_be_fetched_name_the_option(source):
+    with pytest.raises(FileNotFoundError, match=r'cannot be read .*--init none.*--init PATH'):
+        overrides.state_dict_of(source)
+
+
+def test_a_file_that_is_no_checkpoint_is_named(cfg, tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(b'not a checkpoint')
+    with pytest.raises(FileNotFoundError, match=r'x\.pth cannot be read'):
+        overrides.set_initial_weights(cfg, str(path))
+
+
+def test_a_missing_starting_file_is_named(cfg):
+    with pytest.raises(FileNotFoundError, match='--init gone.pth: no such file'):
+        overrides.set_initial_weights(cfg, 'gone.pth')
+
+
+class HasModel:
+    def __init__(self, model):
+        self.model = model
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_its_keys(cfg, tmp_path):
+    path = save_model(cfg, tmp_path / 'x.pth', lambda name: name.replace('layer1', 'stage1'))
+    runner = HasModel(build_model(cfg))
+    for whole in (True, False):
+        with pytest.raises(ValueError, match='another model') as error:
+            launch.check_weights(runner, path, whole=whole)
+        assert 'backbone.layer1.0.conv1.weight' in str(error.value)
+        assert 'backbone.stage1.0' in str(error.value)
+
+
+def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_path, capsys):
+    path = save_model(cfg, tmp_path / 'x.pth')
+    cfg.model.decode_head.num_classes = 5
+    runner = HasModel(build_model(cfg))
+    with pytest.raises(ValueError, match=r'2 of another shape: decode_head\.conv_seg\.weight'):
+        launch.check_weights(runner, path, whole=True)
+    launch.check_weights(runner, path, whole=False)
+    assert '2 of another shape: decode_head.conv_seg.weight' in capsys.readouterr().out
+
+
+def test_a_backbones_file_must_be_that_backbones(cfg, tmp_path):
+    path = save_model(cfg, tmp_path / 'x.pth', lambda name: name.removeprefix('backbone.'))
+    overrides.set_initial_weights(cfg, path)
+    cfg.model.backbone.depth = 34
+    with pytest.raises(ValueError, match=r'another model than ResNetV1c.*layer1\.2\.conv1'):
+        launch.check_weights(HasModel(build_model(cfg)), None, whole=False)
+
+
+def test_loading_compares_as_the_host_loads(cfg, tmp_path):
+    source, target = build_model(cfg), build_model(cfg)
+    fit = launch.load_and_compare(target, source.state_dict())
+    assert not str(fit)
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+
+
+# Types and errors
+
+
+@pytest.mark.parametrize(
+    ('place', 'name', 'near'),
+    [
+        ('model.decode_head', 'FCNHaed', 'FCNHead'),
+        ('train_dataloader.dataset.dataset.pipeline.2', 'RandomCorp', 'RandomCrop'),
+        ('optim_wrapper.optimizer', 'SDG', 'SGD'),
+        ('default_hooks.checkpoint', 'CheckpointHok', 'CheckpointHook'),
+        ('val_evaluator', 'IoUMetrik', 'IoUMetric'),
+    ],
+)
+def test_an_unknown_type_is_refused_with_the_nearest_name(config, place, name, near):
+    with pytest.raises(ValueError, match='is not registered') as error:
+        launch.load_config(str(config), cfg_options={f'{place}.type': name})
+    assert str(error.value).startswith(f'{place}.type={name!r}')
+    assert near in str(error.value)
+
+
+def test_every_type_of_a_config_is_known(config):
+    cfg = launch.load_config(str(config))
+    types = [n['type'] for _, n in nested_dicts(overrides.what_is_read(cfg)) if 'type' in n]
+    assert len(types) > 20
+
+
+def test_a_missing_config_is_named():
+    with pytest.raises(FileNotFoundError, match='the config gone.py does not exist'):
+        launch.load_config('gone.py')
+
+
+def caught(function, *args):
+    try:
+        function(*args)
+    except Exception as error:
+        return launch.refusal(error)
+    raise AssertionError('no error')
+
+
+def test_what_this_package_refuses_is_one_sentence(cfg):
+    sentence = caught(overrides.set_training_length, cfg)
+    assert sentence == 'give max_iters or max_epochs'
+
+
+def test_a_bug_is_no_refusal():
+    assert caught(int, 'x') is None
+    assert caught(overrides.set_crop_size, None, (1, 2)) is None
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __init__(self, path):
+        self.load = TRANSFORMS.build(dict(type='LoadSegMap'))
+        self.path = str(path)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        if not self.path:
+            return np.zeros(1)[5]
+        return self.load(dict(seg_map_path=self.path, seg_fields=[]))
+
+
+def test_a_refusal_in_a_worker_is_found_inside_torchs_report(tmp_path):
+    path = tmp_path / 'x.png'
+    path.write_bytes(b'no image')
+    sentence = caught(next, iter(DataLoader(Unreadable(path), num_workers=1)))
+    assert sentence.startswith(str(path))
+    assert '\n' not in sentence
+    assert caught(next, iter(DataLoader(Unreadable(''), num_workers=1))) is None
+
+
+def test_only_refusals_end_the_program_in_a_line():
+    with pytest.raises(SystemExit, match='error: the config gone.py'), launch.errors_in_a_line():
+        launch.load_config('gone.py')
+    with pytest.raises(ZeroDivisionError), launch.errors_in_a_line():
+        print(1 / 0)
