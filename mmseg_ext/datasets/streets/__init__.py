@@ -1,4 +1,4 @@
-"""Streets: a small data set of street scenes drawn by code, in Cityscapes' classes and folder layout.
+"""Streets: a small data set drawn by code, in Cityscapes' classes and folder layout.
 
 One pinhole camera stands on a street; everything is placed in metres (x right, y up, z ahead) and
 drawn from far to near, so that size, occlusion and shadows follow. A scene depends on nothing but

@@ -13,12 +13,12 @@ _STEPS = np.arange(9) / 8
 def sky(s: Scene) -> None:
     rows = min(s.h, int(s.horizon) + 2)
     t = np.arange(rows)[:, None, None] * 256 // rows
-    top, low = (np.array(c).astype(np.int32) for c in (s.zenith, s.fog))
-    sky = (top * (256 - t) + low * t) >> 8
+    top, low = np.array([s.zenith, s.fog]).astype(int)
+    blue = (top * (256 - t) + low * t) >> 8
     field = s.crop(rows // 2 + 1, s.w // 4 + 1)
-    clouds = cv2.resize(field, (s.w, rows), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.int32)
+    clouds = cv2.resize(field, (s.w, rows), interpolation=cv2.INTER_LINEAR_EXACT).astype(int)
     cover = np.clip((clouds - s.rng.randrange(95, 190)) * 4, 0, 200)[..., None]
-    s.image[:rows] = (sky * (256 - cover) + np.minimum(low + 12, 255) * cover) >> 8
+    s.image[:rows] = (blue * (256 - cover) + np.minimum(low + 12, 255) * cover) >> 8
 
 
 def _strip(
@@ -32,9 +32,9 @@ def _strip(
 
 def ground(s: Scene) -> None:
     rng = s.rng
-    grey = rng.uniform(75, 125)
+    grey = rng.uniform(80, 135)
     asphalt = (grey * rng.uniform(0.97, 1.06), grey, grey * rng.uniform(0.95, 1.04))
-    tint = rng.uniform(0.95, 1.5)
+    tint = rng.uniform(0.95, 1.45)
     paving = (grey * tint * 0.97, grey * tint, grey * tint * rng.uniform(0.98, 1.12))
     grass = (55 * tint, 105 * tint, 90 * tint * rng.uniform(0.8, 1.2))
     base, below = (paving, Id.SIDEWALK) if rng.random() < s.urban else (grass, Id.TERRAIN)
@@ -56,7 +56,7 @@ def ground(s: Scene) -> None:
             kerb + out * 0.16,
             1,
             80,
-            tuple(c * 1.25 for c in paving),
+            tuple(c * 1.3 + 10 for c in paving),
             Id.SIDEWALK,
         )
     _strip(s, *s.kerb, 1, 300, asphalt, Id.ROAD)

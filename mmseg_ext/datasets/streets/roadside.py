@@ -14,7 +14,7 @@ def _crowns() -> list[np.ndarray]:
     """Eight ragged blobs (96, 96), uint8: above 100 inside, falling to the rim."""
     y, x = np.mgrid[-48:48, -48:48]
     fall = 230 - (x * x + y * y) * 130 // (46 * 46)
-    rough = noise(384, 192).astype(np.int32) - 128
+    rough = noise(384, 192).astype(int) - 128
     tiles = [rough[i : i + 96, j : j + 96] for i in range(0, 384, 96) for j in (0, 96)]
     return [np.clip(fall + tile, 0, 255).astype(np.uint8) for tile in tiles]
 
@@ -34,7 +34,7 @@ def _foliage(s: Scene, x: float, y: float, z: float, rx: float, ry: float, colou
     light = cv2.resize(light, (w, h), interpolation=cv2.INTER_LINEAR_EXACT)[part]
     rows = (np.arange(y0 - top, y1 - top)[:, None] * 60 // h).astype(np.uint16)
     inside = field + (s.crop(*field.shape) >> 2).astype(np.uint16) > 135
-    bright = (75 + (light >> 1) - rows)[..., None]
+    bright = (75 + np.right_shift(light, 1) - rows)[..., None]
     leaves = np.minimum((np.array(s.tone(colour, z)).astype(np.uint16) * bright) >> 7, 255)
     np.copyto(s.image[y0:y1, x0:x1], leaves.astype(np.uint8), where=inside[..., None])
     s.label[y0:y1, x0:x1][inside] = Id.VEGETATION
@@ -69,7 +69,7 @@ def _hedge(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
 
 
 def _quads(s: Scene, x: float, y: np.ndarray, z: np.ndarray, dy: float, dz: float) -> np.ndarray:
-    """Rectangles of a plane along the street, centres (N,), half sizes dy, dz; to (N, 4, 2) pixels."""
+    """Rectangles of a plane along the street, centres (N,), half sizes dy, dz; (N, 4, 2)."""
     y4 = y[:, None] + dy * np.array([-1, -1, 1, 1])
     z4 = z[:, None] + dz * np.array([-1, 1, 1, -1])
     return s.project(x, y4, z4)
@@ -80,46 +80,47 @@ def _plane(s: Scene, x: float, y0: float, y1: float, z0: float, z1: float) -> np
 
 
 def _building(s: Scene, x: float, z0: float, z1: float, floors: int) -> None:
-    rng, side = s.rng, math.copysign(1, x)
-    height, base = floors * 3.1 + 1.2, s.pick('wall')
-    lit = s.lit(x)
-    pitch, dz, dy = rng.uniform(2.2, 4.0), rng.uniform(0.28, 0.4), rng.uniform(0.6, 1.0)
-    shop, roof, sill = rng.random() < 0.6 * s.urban, rng.random() < 0.6, rng.random() < 0.5
-    glass, frame = rng.uniform(35, 110), rng.uniform(0.75, 1.45)
+    rng = s.rng
+    base, lit, mid, out = s.pick('wall'), s.lit(x), (z0 + z1) / 2, math.copysign(1, x)
+    height, ridge = floors * 3.1 + 1.2, rng.choice((0.0, 3.5))
+    shop, cornice = rng.random() < 0.6 * s.urban, rng.random() < 0.5
+    frame, tiles = rng.uniform(0.75, 1.45), rng.choice(((60, 70, 120), (80, 78, 80)))
     awning = s.pick('cloth', 0.5)
 
     def draw() -> None:
-        mid = (z0 + z1) / 2
-        end = x + side * 14
-        if roof:
-            top = s.project(np.array([x, x, x + side * 4, x + side * 4]), np.array([0, 0, 3, 3]) + height,
-                            np.array([z0, z1, z1, z0]))  # fmt: skip
-            s.fill([top], s.tone((60, 70, 120) if frame > 1 else (80, 78, 80), mid), Id.BUILDING)
-        gable = s.project(np.array([x, end, end, x]), np.array([0, 0, height, height]), z0)
+        if abs(x) * ridge > 7 * (height - s.camera):  # else the eaves hide the roof
+            across = x + out * np.array([0, 0, 7, 7])
+            roof = s.project(
+                across, height + ridge * np.array([0, 0, 1, 1]), np.array([z0, z1, z1, z0])
+            )
+            s.fill([roof], s.tone(tiles, mid), Id.BUILDING)
+        outline = np.array([(0, 0), (14, 0), (14, height), (7, height + ridge), (0, height)])
+        gable = s.project(x + out * outline[:, 0], outline[:, 1], z0)
         s.fill([gable], s.tone(base, z0, 0.85 if lit > 1 else 0.9), Id.BUILDING)
         s.fill([_plane(s, x, 0, height, z0, z1)], s.tone(base, mid, lit), Id.BUILDING)
-        z, y = (
-            a.ravel()
-            for a in np.meshgrid(
-                np.arange(z0 + 1.4, z1 - 1, pitch), 1.9 + 3.1 * np.arange(shop, floors)
-            )
-        )
-        if len(z):
-            s.fill(_quads(s, x, y, z, dy * 1.15, pitch * dz * 1.2), s.tone(base, mid, lit * frame))
-            panes = _quads(s, x, y, z, dy, pitch * dz)
-            s.fill(panes, s.tone((glass * 1.1, glass, glass * 0.95), mid, 0.6 + lit / 3))
-            s.fill(panes[rng.randrange(3) :: 3], s.tone(s.fog, mid, rng.uniform(0.3, 0.8)))
+        _windows(s, x, z0, z1, np.arange(shop, floors), s.tone(base, mid, lit * frame))
         if shop:
-            s.fill(
-                [_plane(s, x, 0.4, 2.7, z0 + 0.5, z1 - 0.5)],
-                s.tone((glass, glass, glass), mid, 0.8),
-            )
+            s.fill([_plane(s, x, 0.4, 2.7, z0 + 0.5, z1 - 0.5)], s.tone((70, 66, 64), mid, frame))
             s.fill([_plane(s, x, 2.6, 3.3, z0 + 0.3, z1 - 0.3)], s.tone(awning, mid, lit))
-        if sill:
-            for level in (3.3, height - 0.2):
-                s.fill([_plane(s, x, level, level + 0.25, z0, z1)], s.tone(base, mid, lit * frame))
+        for level in (3.3, height - 0.2) if cornice else ():
+            s.fill([_plane(s, x, level, level + 0.25, z0, z1)], s.tone(base, mid, lit * frame))
 
-    s.add(z1, draw, (x, x + side * 12, z0, z1), 0.0, height)
+    s.add(z1, draw, (x, x + out * 12, z0, z1), 0.0, height)
+
+
+def _windows(s: Scene, x: float, z0: float, z1: float, levels: np.ndarray, frame: Colour) -> None:
+    rng, mid = s.rng, (z0 + z1) / 2
+    pitch, glass = rng.uniform(2.2, 4.0), rng.uniform(35, 110)
+    dz, dy = pitch * rng.uniform(0.28, 0.4), rng.uniform(0.6, 1.0)
+    z, y = np.meshgrid(np.arange(z0 + 1.4, z1 - 1, pitch), 1.9 + 3.1 * levels)
+    if not z.size:
+        return
+    s.fill(_quads(s, x, y.ravel(), z.ravel(), dy * 1.15, dz * 1.2), frame)
+    panes = _quads(s, x, y.ravel(), z.ravel(), dy, dz)
+    s.fill(panes, s.tone((glass * 1.1, glass, glass * 0.95), mid, rng.uniform(0.8, 1.0)))
+    s.fill(
+        panes[rng.randrange(3) :: 3], s.tone(s.fog, mid, rng.uniform(0.3, 0.8))
+    )  # mirrors the sky
 
 
 def _wall(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
@@ -170,7 +171,7 @@ def roadside(s: Scene, side: int) -> None:
                 z = s.cross + 10
                 continue
         kind = rng.choices(
-            'bvwfo', (0.1 + u, 1 - 0.9 * u, 0.28 - 0.2 * u, 0.4 - 0.3 * u, 0.25 - 0.2 * u)
+            'bvwfo', (0.1 + u, 1 - 0.9 * u, 0.28 - 0.2 * u, 0.6 - 0.4 * u, 0.2 - 0.15 * u)
         )[0]
         if kind == 'b':
             floors = rng.randrange(3, 7) if rng.random() < u else rng.randrange(1, 4)

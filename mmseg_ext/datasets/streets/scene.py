@@ -1,4 +1,4 @@
-"""A scene while it is drawn: camera, light, plan of the street, brushes, and the photograph at the end."""
+"""A scene while it is drawn: camera, light, plan of the street, brushes, finished image."""
 
 import math
 import random
@@ -36,18 +36,17 @@ _PAINT: dict[str, list[Colour]] = {
     'skin': [(140, 165, 215), (110, 140, 190), (70, 95, 140), (50, 65, 95)],
     'leaf': [(50, 95, 75), (40, 80, 55), (55, 105, 95), (45, 75, 70), (60, 90, 90)],
 }  # fmt: skip
-# sky at the top, sky at the horizon, sight in metres, sun, exposure, cast; chosen by the last number
+# sky at the top, sky at the horizon, sight in metres, sun, exposure, cast; weight of the choice
 _WEATHER: list[tuple[Colour, Colour, float, bool, float, Colour, float]] = [
-    ((215, 150, 95), (235, 215, 190), 350, True, 1.05, (0.97, 1.0, 1.03), 4),  # sunny
-    ((215, 205, 200), (235, 232, 228), 180, False, 0.95, (1.02, 1.0, 0.98), 4),  # overcast
-    ((150, 145, 140), (190, 188, 185), 120, False, 0.75, (1.05, 1.0, 0.95), 2),  # dull
-    ((190, 150, 120), (150, 195, 240), 220, True, 0.85, (0.88, 0.98, 1.08), 2),  # low sun
-    ((120, 85, 60), (160, 140, 130), 150, False, 0.55, (1.12, 1.0, 0.92), 1),  # dusk
+    ((215, 150, 95), (235, 215, 190), 350, True, 1.35, (0.97, 1.0, 1.03), 4),  # sunny
+    ((215, 205, 200), (235, 232, 228), 180, False, 1.25, (1.02, 1.0, 0.98), 4),  # overcast
+    ((150, 145, 140), (190, 188, 185), 120, False, 1.0, (1.05, 1.0, 0.95), 2),  # dull
+    ((190, 150, 120), (150, 195, 240), 220, True, 1.1, (0.88, 0.98, 1.08), 2),  # low sun
+    ((120, 85, 60), (160, 140, 130), 150, False, 0.7, (1.12, 1.0, 0.92), 1),  # dusk
 ]
 _GRAIN = np.full(256, 10, np.int32)  # strength of the texture of each label
-for _id, _strength in ((Id.ROAD, 16), (Id.SIDEWALK, 20), (Id.BUILDING, 20), (Id.WALL, 30), (Id.FENCE, 20),
-                       (Id.VEGETATION, 44), (Id.TERRAIN, 44), (Id.SKY, 2), (Id.CAR, 6), (Id.BUS, 5)):  # fmt: skip
-    _GRAIN[_id] = _strength
+_GRAIN[[Id.ROAD, Id.SIDEWALK, Id.BUILDING, Id.WALL, Id.FENCE]] = 16, 22, 20, 30, 20
+_GRAIN[[Id.VEGETATION, Id.TERRAIN, Id.SKY, Id.CAR, Id.BUS]] = 44, 44, 2, 6, 5
 _FLAT = np.zeros(256, bool)
 _FLAT[[Id.ROAD, Id.SIDEWALK, Id.PARKING, Id.RAILS, Id.TERRAIN]] = True
 
@@ -60,8 +59,8 @@ def noise(height: int, width: int) -> np.ndarray:
     for octave in range(7):
         cell = 2**octave
         grid = source.randint(0, 256, (height // cell + 2, width // cell + 2)).astype(np.uint8)
-        grid = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-        total += (grid.astype(np.int32) - 128) * (octave + 2)
+        layer = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+        total += (layer.astype(np.int32) - 128) * (octave + 2)
     return np.clip(128 + total // 20, 0, 255).astype(np.uint8)
 
 
@@ -117,11 +116,9 @@ class Scene:
         right = 1.7 + 3.3 * (same - 1) + 2.2 * self.parking[1]
         left = -1.7 - median - 3.3 * opposite - 2.2 * self.parking[0]
         self.kerb = (left, right)
-        self.verge = [
-            rng.choices((0.0, rng.uniform(0.8, 3)), (0.65 + 0.3 * self.urban, 0.35))[0]
-            for _ in '12'
-        ]
-        self.walk = [rng.uniform(1.5, 4.5) for _ in '12']
+        green = 0.35 / (1 + 0.3 * self.urban)
+        self.verge = [rng.uniform(0.8, 3) if rng.random() < green else 0.0 for _ in range(2)]
+        self.walk = [rng.uniform(1.8, 5.0) for _ in range(2)]
         self.cross = rng.uniform(13, 50) if rng.random() < 0.45 else None
         self.end = rng.choice((80.0, 110.0, 140.0))
 
@@ -139,7 +136,10 @@ class Scene:
         return uv
 
     def fill(
-        self, polygons: Sequence[np.ndarray], colour: Colour | None, label: int | None = None
+        self,
+        polygons: Sequence[np.ndarray] | np.ndarray,
+        colour: Colour | None,
+        label: int | None = None,
     ) -> None:
         """Fills polygons (P, 2) of pixels; what has no label of its own keeps that below."""
         self._fill([np.rint(p * 16).astype(np.int32) for p in polygons], colour, label)
@@ -198,7 +198,7 @@ class Scene:
         low: float = 0.0,
         high: float = 0.0,
     ) -> None:
-        """Something to draw at depth ``z``, over the ground's ``box`` (x0, x1, z0, z1) from low to high."""
+        """Draws something at depth ``z``; ``box`` (x0, x1, z0, z1), low to high, casts shadows."""
         self.things.append((z, draw))
         if box is None:
             return
@@ -210,14 +210,14 @@ class Scene:
             self.shadows.append((np.concatenate(reach), 135))
 
     def photograph(self) -> np.ndarray:
-        """The finished image: texture, vignette, lens blur, exposure, colour cast and sensor noise."""
+        """The finished image: texture, vignette, blur, exposure, colour cast, sensor noise."""
         rng = self.rng
         gain = 256 + ((self._texture() * _GRAIN[self.label]) >> 6)
         gain = ((gain * _vignette(self.h, self.w)) >> 9).astype(np.uint16)  # at most 180
         image = np.minimum((self.image * gain[..., None]) >> 7, 255).astype(np.uint8)
         if rng.random() < 0.8:
             image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.3, 0.75) * max(1, self.h / 512))
-        gamma, exposure = rng.uniform(0.85, 1.25), self.exposure * rng.uniform(0.85, 1.15)
+        gamma, exposure = rng.uniform(0.85, 1.15), self.exposure * rng.uniform(0.85, 1.15)
         ramp = 255 * (np.arange(256) / 255) ** gamma * exposure
         table = np.stack([ramp * c * rng.uniform(0.96, 1.04) for c in self.cast], -1)
         image = cv2.LUT(image, np.rint(table.clip(0, 255)).astype(np.uint8)[None])

@@ -3,9 +3,9 @@
 A shape is drawn by a line of text, ``CODE KIND NUMBERS``: a letter that the scene maps to a colour
 (b body, s its side, t its top, m stripe, g glass, k black, d dark, h metal or skin, r red, w white,
 o orange, p plate, l legs, a arms), and one of ``rect x0 y0 x1 y1``, ``bar x0 y0 x1 y1 thick``,
-``disc x y rx ry``, ``hoop x radius thick`` (a tyre one sees through, but labelled whole), ``poly x y
-x y ...``. Kind ``|rect`` etc. adds the mirror image. Later lines cover earlier ones. Code ``.`` is
-drawn in the label alone.
+``disc x y rx ry``, ``hoop x radius thick`` (a tyre one sees through, but labelled whole),
+``poly x y x y ...``. Kind ``|rect`` etc. adds the mirror image. Later lines cover earlier ones.
+Code ``.`` is drawn in the label alone.
 """
 
 import math
@@ -302,7 +302,7 @@ SIGNS = [
 ]
 BOARDS = [
     sprite(
-        'w rect -1.5 0 1.5 1\nb rect -1.44 .06 1.44 .94\nw rect -1.2 .55 .5 .75\nw rect -1.2 .2 1 .4'
+        'w rect -1.5 0 1.5 1\nb rect -1.4 .06 1.4 .94\nw rect -1.2 .55 .5 .75\nw rect -1.2 .2 1 .4'
     ),
     sprite('k rect -1.2 0 1.2 .5\no rect -1.16 .04 1.16 .46\nk rect -.9 .18 .7 .32'),
 ]

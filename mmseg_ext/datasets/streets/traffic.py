@@ -32,8 +32,7 @@ LAMPS: dict[str, Colour] = {
 def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
     """A vehicle with its near end at depth z (its middle, where it crosses); returns its length."""
     parts, palette = VEHICLES[kind]
-    rng, paint = s.rng, s.pick(palette)
-    stripe, glass = s.pick(palette), rng.uniform(40, 75)
+    colours = _livery(s, palette)
     length = sum(size[2] for _, _, size in parts)
     sin, cos = math.sin(yaw), math.cos(yaw)
     middle, at = z + abs(cos) * length / 2, -length / 2
@@ -42,37 +41,41 @@ def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
         centre = at + long / 2
         at += long
         px, pz = x + sin * centre, middle + cos * centre
-        scale = (wide, high * rng.uniform(0.95, 1.05), long)
+        scale = (wide, high * s.rng.uniform(0.95, 1.05), long)
         dx, dz = (abs(cos) * wide + abs(sin) * long) / 2, (abs(sin) * wide + abs(cos) * long) / 2
-        body = dict(
-            b=paint, t=tuple(c * 1.15 + 12 for c in paint), m=stripe, d=(48, 47, 46), h=(135,) * 3
-        )
-        colours = {
-            k: s.tone(c, pz)
-            for k, c in (body | LAMPS | {'g': (glass * 1.15, glass, glass * 0.9)}).items()
-        }
-        colours['s'] = s.tone(paint, pz, facing)
-        draw = partial(s.draw, model, (px, 0.0, pz), scale, colours, label, yaw)
+        seen = {k: s.tone(c, pz, facing if k == 's' else 1) for k, c in colours.items()}
+        draw = partial(s.draw, model, (px, 0.0, pz), scale, seen, label, yaw)
         s.add(pz - dz, draw, (px - dx, px + dx, pz - dz, pz + dz), 0.0, scale[1])
     return length
 
 
+def _livery(s: Scene, palette: str) -> dict[str, Colour]:
+    """Colours of one vehicle by shape code."""
+    paint, stripe, glass = s.pick(palette), s.pick(palette), s.rng.uniform(40, 75)
+    bright = tuple(c * 1.15 + 12 for c in paint)
+    colours = {'b': paint, 's': paint, 't': bright, 'm': stripe, 'g': (glass * 1.15, glass, glass)}
+    return {**colours, **LAMPS, 'd': (48, 47, 46), 'h': (135, 135, 135)}
+
+
 def _kind(s: Scene) -> str:
-    kind = s.rng.choices(('car', 'bus', 'truck'), (0.9, 0.045, 0.055))[0]
+    kind = s.rng.choices(('car', 'bus', 'truck'), (0.94, 0.03, 0.03))[0]
     return s.rng.choice(('sedan', 'hatch', 'sedan', 'hatch', 'van')) if kind == 'car' else kind
 
 
 def _lanes(s: Scene) -> None:
     rng = s.rng
     for x, yaw in s.lanes:
-        z = rng.uniform(5, 9) if rng.random() < 0.25 else rng.uniform(9, 45)
+        z = rng.uniform(10, 50)
+        if rng.random() < 0.12:
+            z = rng.uniform(4.2, 9)
+            z += vehicle(s, rng.choice(('bus', *['sedan', 'hatch', 'van'] * 2)), x, z, yaw) + 4
         while z < 100:
-            if rng.random() < 0.05:
+            if rng.random() < 0.05 and z > 8:
                 cycle(s, x + rng.uniform(-0.5, 0.5), z, yaw, motor=True)
                 z += 3
             else:
                 z += vehicle(s, _kind(s), x + rng.uniform(-0.3, 0.3), z, yaw)
-            z += rng.uniform(3, 8) + rng.expovariate(1 / 14)
+            z += rng.uniform(3, 8) + rng.expovariate(1 / 18)
     if s.rails and s.median and rng.random() < 0.75:
         vehicle(s, 'tram', sum(s.median) / 2, rng.uniform(5, 40), rng.choice((0.0, math.pi)))
 
@@ -84,7 +87,7 @@ def _parked(s: Scene) -> None:
         while s.parking[side] and z < 80:
             if s.cross and s.cross - 9 < z < s.cross + 8:
                 z = s.cross + 9
-            if rng.random() < 0.72:
+            if rng.random() < 0.6:
                 kind = (
                     'truck'
                     if rng.random() < 0.03
@@ -172,22 +175,22 @@ def person(s: Scene, x: float, z: float) -> None:
 
 def _walkers(s: Scene) -> None:
     rng = s.rng
-    for _ in range(int(rng.expovariate(1 / 3.5) * (0.3 + s.urban))):
+    for _ in range(int(rng.expovariate(1 / 5) * (0.3 + s.urban))):
         side = rng.randrange(2)
         out = 1 if side else -1
         x = s.kerb[side] + out * (s.verge[side] + rng.uniform(0.3, s.walk[side]))
         z = 5 + 60 * rng.random() ** 1.6
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             person(s, x + rng.uniform(-0.6, 0.6), z + rng.uniform(-0.6, 0.6))
-        if rng.random() < 0.25:
-            for i in range(rng.choice((1, 2, 4))):
+        if rng.random() < 0.35:
+            for i in range(rng.choice((1, 3, 5))):
                 cycle(
                     s, x + out * 0.4, z + 1 + 0.6 * i, None, motor=rng.random() < 0.15, ridden=False
                 )
     if rng.random() < 0.4:
         right = rng.random() < 0.7
         x = s.kerb[1] - 0.8 - 2.2 * s.parking[1] if right else s.kerb[0] + 0.8 + 2.2 * s.parking[0]
-        cycle(s, x, 4 + 35 * rng.random() ** 1.5, 0.0 if right else math.pi, motor=False)
+        cycle(s, x, 7 + 40 * rng.random(), 0.0 if right else math.pi, motor=False)
 
 
 def post(
@@ -260,7 +263,7 @@ def _furniture(s: Scene) -> None:
 
 def _bin(s: Scene, x: float, z: float, colour: Colour) -> None:
     box = s.project(x + np.array([-0.3, 0.3, 0.3, -0.3]), np.array([0, 0, 1.05, 1.05]), z)
-    draw = partial(s.fill, [box], s.tone(colour, z), Id.STATIC)
+    draw = partial(s.fill, [box], s.tone(colour, z, 0.7), Id.STATIC)
     s.add(z, draw, (x - 0.3, x + 0.3, z, z + 0.5), 0.0, 1.0)
 
 

@@ -82,8 +82,8 @@ def make_streets(
     """Writes the data set as Cityscapes' download lays it out.
 
     ``leftImg8bit/{train,val,train_extra}``, ``gtFine/{train,val}`` with labelIds, and
-    ``gtCoarse/train_extra`` with coarse polygons. The folder gets its name when it is complete; until
-    then its name ends in ``.partial``.
+    ``gtCoarse/train_extra`` with coarse polygons. The folder gets its name when it is complete;
+    until then its name ends in ``.partial``.
 
     Args:
         root: the folder to make.
