@@ -2,7 +2,7 @@
 
 from .camvid import CamVidDataset
 from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
-from .class_uniform import ClassCentroidDataset, ClassUniformSampler, InfiniteClassUniformSampler
+from .class_uniform import ClassCentroidDataset, ClassUniformSampler
 from .folder import FolderDataset
 from .transforms import ColorJitter, LoadImage, LoadSegMap, RandomGaussianBlur, RandomScaleCrop
 
@@ -13,7 +13,6 @@ __all__ = [
     'ClassUniformSampler',
     'ColorJitter',
     'FolderDataset',
-    'InfiniteClassUniformSampler',
     'LoadImage',
     'LoadSegMap',
     'Mapillary65Dataset',

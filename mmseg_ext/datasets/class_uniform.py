@@ -15,7 +15,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,7 +299,7 @@ class ClassUniformSampler(Sampler):
     """One epoch of ordinary images and class items, see `epoch_counts`, in random order.
 
     The list depends on (seed, epoch) alone. Every rank makes the same one and takes its part. Its
-    length is the same in every epoch.
+    length is the same in every epoch. Loops that count iterations go on with the next epoch's list.
 
     Args:
         dataset: A `ClassCentroidDataset`, or a wrapper that has it as `dataset`.
@@ -360,26 +359,6 @@ class ClassUniformSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the list of the next iteration."""
         self.epoch = epoch
-
-
-@DATA_SAMPLERS.register_module()
-class InfiniteClassUniformSampler(ClassUniformSampler):
-    """The lists of `ClassUniformSampler` one after another, for loops that count iterations."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.skipped = 0
-
-    def __iter__(self) -> Iterator[int]:
-        first, inside = divmod(self.skipped, len(self))
-        return islice(chain.from_iterable(map(self._rank_list, count(first))), inside, None)
-
-    def skip(self, num_samples: int) -> None:
-        """Starts after so many items of this rank, to resume, as the host's `InfiniteSampler`."""
-        self.skipped = num_samples
-
-    def set_epoch(self, epoch: int) -> None:
-        """Epochs follow each other by themselves."""
 
 
 def _centroid_dataset(dataset: Any) -> ClassCentroidDataset:
