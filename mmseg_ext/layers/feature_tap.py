@@ -113,9 +113,10 @@ class WrapperHead(BaseModule):
     """Base of heads that add to any decode head: it is ``self.head``, tapped by ``self.tap``.
 
     What a wrapper does not define itself, attribute or method, is the inner head's: segmentors and
-    hooks find ``num_classes``, ``align_corners``, ``predict`` where they look for them. Parameters
-    are named as they lie (``decode_head.head.conv_seg.weight``); loading also takes the names of
-    the plain head (``decode_head.conv_seg.weight``), ``plain_state_dict`` goes back to them.
+    hooks find ``num_classes``, ``align_corners``, ``predict`` where they look for them, and a
+    wrapper that changes logits defines ``loss`` and ``predict`` too. Parameters are named as they
+    lie (``decode_head.head.conv_seg.weight``); loading also takes the names of the plain head
+    (``decode_head.conv_seg.weight``), ``plain_state_dict`` goes back to them.
 
     Args:
         head: config of the inner head; its keys count before those of ``kwargs``.

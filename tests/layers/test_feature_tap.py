@@ -355,7 +355,8 @@ class GatedHead(WrapperHead):
 
     def forward(self, inputs: list[Tensor]) -> Any:
         result, features, logits = self.tap(self.head, inputs)
-        return substitute(result, logits, logits * self.gate(features).sigmoid())
+        gate = self.gate(features).sigmoid() / self.num_classes
+        return substitute(result, logits, logits * gate)
 
 
 def make_segmentor(decode_head: dict) -> nn.Module:
@@ -392,6 +393,18 @@ def test_the_inner_head_gets_every_key_and_its_own_keys_win():
     assert (wrapper.in_index, wrapper.dropout_ratio, wrapper.threshold) == (1, 0.5, None)
     assert wrapper.loss_decode is wrapper.head.loss_decode
     assert not hasattr(wrapper, 'no_such_name')
+    assert not hasattr(wrapper, '_transform_inputs')  # what asks for private names means our own
+
+
+def test_a_wrapper_compiles_exports_copies_and_pickles():
+    wrapper = GatedHead(head=dict(SINGLE, type='FCNHead', in_index=0)).eval()
+    inputs = [torch.randn(2, 8, 16, 16)]
+    expected = wrapper(inputs)
+    compiled = torch.compile(wrapper, fullgraph=True, backend='aot_eager')
+    exported = torch.export.export(wrapper, (inputs,)).module()
+    pickled = pickle.loads(pickle.dumps(wrapper))
+    for run in (compiled, exported, pickled, copy.deepcopy(wrapper)):
+        torch.testing.assert_close(run(inputs), expected)
 
 
 def test_the_wrapper_has_no_parameters_but_the_inner_heads():
@@ -419,6 +432,26 @@ def test_weights_go_from_the_plain_head_to_the_wrapper_and_back(name):
     torch.testing.assert_close(back, dict(plain.state_dict()))
     twin = copy.deepcopy(wrapped)
     twin.load_state_dict(wrapped.state_dict())
+
+
+class NamesakeHead(WrapperHead):
+    """A wrapper whose own layer has the name of one of the inner head."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conv_seg = nn.Conv2d(8, NUM_CLASSES, 1)
+
+
+def test_a_layer_of_ours_and_its_namesake_in_the_inner_head_are_not_mixed_up():
+    first, second = (NamesakeHead(head=dict(SINGLE, type='FCNHead')) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(dict(second.state_dict()), dict(first.state_dict()))
+
+    plain, ours = build('FCNHead').state_dict(), first.conv_seg.weight.clone()
+    left = second.load_state_dict(plain, strict=False)
+    assert left.missing_keys == ['conv_seg.weight', 'conv_seg.bias'] and not left.unexpected_keys
+    assert torch.equal(second.conv_seg.weight, ours)
+    torch.testing.assert_close(plain_state_dict(second.state_dict()), dict(plain))
 
 
 @pytest.mark.parametrize('missing', ['', 'conv_seg'])
