@@ -134,7 +134,7 @@ def config(root, **kwargs):
             type='FolderDataset',
             data_root=str(root),
             data_prefix=dict(img_path='images', seg_map_path='masks'),
-            serialize_data=False,  # the host collects garbage for it, which takes longer than a test
+            serialize_data=False,  # spares the host's slow gc.collect()
             metainfo=dict(classes=CLASSES),
             label_map={9: 3, 8: 255},
             pipeline=[
