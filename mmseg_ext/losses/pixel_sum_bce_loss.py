@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # Classes worked on at a time: temporaries stay small beside the logits, and in the cache of a CPU.
-CLASS_CHUNK = 4
+CLASS_CHUNK = 2
 
 
 def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
@@ -70,7 +70,7 @@ class _PixelSumBCE(torch.autograd.Function):
         grad = torch.empty_like(logits)
         chunks = zip(logits.split(CLASS_CHUNK, 1), grad.split(CLASS_CHUNK, 1), strict=True)
         for chunk, out in chunks:
-            out.copy_(torch.sigmoid(chunk.to(weight.dtype)).mul_(weight))
+            torch.mul(torch.sigmoid(chunk.to(weight.dtype)), weight, out=out)
         own = logits.gather(1, label).to(weight.dtype)
         grad.scatter_(1, label, (-torch.sigmoid(-own) * weight).to(grad.dtype))
         return grad, None, None

@@ -29,7 +29,7 @@ from .pixel_sum_bce_loss import (
 POOLS = ('avg', 'max', 'interp')
 RIDGE = 5e-4  # on the diagonal of both covariances
 FLOOR = 0.5 * math.log(RIDGE)  # of a class: its label is explained in full, or constant
-PATCH_BYTES = 2**23  # of float64 patches at a time, which also fit a CPU's cache
+PATCH_BYTES = 2**22  # of float64 patches at a time, which also fit a CPU's cache
 
 
 def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
@@ -92,13 +92,11 @@ class _PooledProbabilities(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, mask: Tensor, pool: str, stride: int) -> Tensor:
         ctx.save_for_backward(logits, mask)
         ctx.geometry = pool, stride
-        chunks = logits.split(CLASS_CHUNK, 1)
-        return torch.cat([_PooledProbabilities.pooled(c, mask, pool, stride) for c in chunks], 1)
-
-    @staticmethod
-    def pooled(logits: Tensor, mask: Tensor, pool: str, stride: int) -> Tensor:
-        probs = logits.to(mask.dtype).sigmoid() * mask
-        return _pool(probs + 1e-6, pool, stride)
+        pooled = []
+        for chunk in logits.split(CLASS_CHUNK, 1):
+            probs = torch.sigmoid(chunk.to(mask.dtype)).mul_(mask)
+            pooled.append(_pool(probs.add_(1e-6), pool, stride))
+        return torch.cat(pooled, 1)
 
     @staticmethod
     @once_differentiable
@@ -107,10 +105,12 @@ class _PooledProbabilities(torch.autograd.Function):
         grad = torch.empty_like(logits)
         chunks = (maps.split(CLASS_CHUNK, 1) for maps in (logits, grad, grad_pooled))
         for chunk, out, grad_out in zip(*chunks, strict=True):
+            probs = torch.sigmoid(chunk.to(mask.dtype)).mul_(mask)
             with torch.enable_grad():
-                chunk = chunk.detach().requires_grad_()
-                pooled = _PooledProbabilities.pooled(chunk, mask, *ctx.geometry)
-            out.copy_(*torch.autograd.grad(pooled, chunk, grad_out))
+                pooled = _pool(probs.requires_grad_(), *ctx.geometry)
+            (slope,) = torch.autograd.grad(pooled, probs, grad_out)
+            probs = probs.detach()
+            torch.mul(slope.mul_(probs), 1 - probs, out=out)  # 0 where the mask is
         return grad, None, None, None
 
 

@@ -1,8 +1,13 @@
 """RMI + BCE: the slow, obvious formula, and the released form for measuring."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.losses import RMILoss
 
 RIDGE = 5e-4
 
@@ -83,3 +88,23 @@ def rmi_loss_released(logits: Tensor, label: Tensor) -> Tensor:
     half_logdet = (factor.diagonal(dim1=-2, dim2=-1) + 1e-8).log().sum(-1)
     rmi = (half_logdet.float().mean(0) / radius**2).sum()
     return 0.5 * bce + 0.5 * rmi
+
+
+def _make(device: torch.device) -> tuple[Run, Run]:
+    logits = 2 * torch.randn(1, 19, 512, 1024, device=device)
+    blocks = torch.randint(0, 20, (1, 16, 32), device=device)
+    label = blocks.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    label[label == 19] = 255
+
+    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Run:
+        def run() -> tuple[Tensor, Tensor]:
+            leaf = logits.detach().requires_grad_()
+            value = loss(leaf, label)
+            return value.detach(), *torch.autograd.grad(value, leaf)
+
+        return run
+
+    return step(RMILoss()), step(rmi_loss_released)
+
+
+BENCHMARKS = [OpBenchmark('rmi', '19x512x1024', _make)]

@@ -1,0 +1,42 @@
+"""Measures each fast operation against its released form: time, peak memory, largest difference.
+
+Example: python tools/benchmark_ops.py rmi centroids --device cuda
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from mmseg_ext.evaluation.op_benchmark import find_benchmarks, results_table, run_benchmark
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = 'tests.oracles'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('names', nargs='*', metavar='NAME', help='operations, default: all')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--repeats', type=int, default=7, help='timed runs of either form')
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))  # the released forms lie beside the tests
+    known = find_benchmarks(PACKAGE)
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        parser.error(f'no operation is called {", ".join(unknown)}: there are {", ".join(known)}')
+    names = args.names or list(known)
+    results = [
+        run_benchmark(name, PACKAGE, args.device, args.repeats)
+        for name in track(names, 'Measuring', console=Console(stderr=True), transient=True)
+    ]
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(results_table(results, args.device))
+
+
+if __name__ == '__main__':
+    main()
