@@ -28,7 +28,7 @@ from .pixel_sum_bce_loss import (
 
 POOLS = ('avg', 'max', 'interp')
 RIDGE = 5e-4  # on the diagonal of both covariances
-FLOOR = 0.5 * math.log(RIDGE)  # of a class: its label is explained in full, or constant
+FLOOR = 0.5 * math.log(RIDGE)  # of a class that is absent; a perfect prediction is 0.35 above
 PATCH_BYTES = 2**22  # of float64 patches at a time, which also fit a CPU's cache
 
 
@@ -244,7 +244,7 @@ class RMILoss(nn.Module):
         pool_stride: by which labels and probabilities are downsampled first.
         rmi_weight: lambda, the factor of the RMI part.
         combine: 'mix' weighs the cross entropy by ``1 - rmi_weight``, 'add' by 1.
-        offset: subtracts the floor of the RMI part, for a log that ends at 0; gradients stay.
+        offset: subtracts the floor of the RMI part, for a loss above 0; gradients stay.
         loss_weight: factor of the sum.
         loss_name: key in the log; has to contain "loss" to be trained.
 
