@@ -21,8 +21,8 @@ from ..visualization.pictures import (
     Panel,
     class_legend,
     draw_maps,
-    draw_overlay,
     draw_strip,
+    label_panel,
     write_picture,
 )
 from .checkpoint_hook import write_atomically
@@ -62,7 +62,7 @@ class CurvesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         self.losses.append((outputs or {})['loss'].detach())
-        if self.every_n_train_iters(runner, self.interval):
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             # The mean stays on the device until the points are written.
             loss, self.losses = torch.stack(self.losses).mean(), []
             rate = runner.message_hub.get_scalar('train/lr').current()
@@ -156,17 +156,13 @@ def _draw_sample(
     sample: SegDataSample, maps: dict[str, Tensor], meta: dict[str, Any]
 ) -> np.ndarray:
     image = mmcv.imread(sample.img_path, channel_order='rgb')
-    palette, classes = meta['palette'], meta['classes']
-    prediction = sample.pred_sem_seg.data[0].cpu().long()
-    shown = [prediction.numpy()]
-    panels = [Panel('input', image)]
+    palette = meta['palette']
+    prediction = sample.pred_sem_seg.data[0].cpu().long().numpy()
+    panels = [Panel('input', image), label_panel('prediction', image, prediction, palette)]
     if 'gt_sem_seg' in sample:
-        label = sample.gt_sem_seg.data[0].cpu().long()
-        shown.append(label.numpy())
-        panels.append(Panel('label', draw_overlay(image, shown[-1], palette)))
-    panels.append(Panel('prediction', draw_overlay(image, shown[0], palette)))
-    if 'gt_sem_seg' in sample:
-        wrong = (prediction != label) & (label < len(classes))
+        label = sample.gt_sem_seg.data[0].cpu().long().numpy()
+        wrong = torch.from_numpy((prediction != label) & (label < len(palette)))
+        panels.insert(1, label_panel('label', image, label, palette))
         panels += draw_maps({'wrong': wrong[None]}, image, palette)
     panels += draw_maps(maps, image, palette)
-    return draw_strip(panels, class_legend(shown, classes, palette))
+    return draw_strip(panels, class_legend(panels, meta['classes'], palette))

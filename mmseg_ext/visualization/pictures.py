@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Palette = Sequence[Sequence[int]]
+Legend = Sequence[tuple[str, Sequence[int]]]
 
 WEIGHT_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 HEAT = cv2.COLORMAP_INFERNO
@@ -24,11 +25,15 @@ FONT, FONT_SIZE, LINE, MARGIN = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 20, 6
 
 @dataclass(frozen=True)
 class Panel:
-    """A captioned picture; ``legend`` pairs a word with the colour it explains."""
+    """A captioned picture.
+
+    ``legend`` pairs words with the colours that they explain, ``shown`` are the classes in it.
+    """
 
     caption: str
     picture: np.ndarray
-    legend: Sequence[tuple[str, Sequence[int]]] = ()
+    legend: Legend = ()
+    shown: frozenset[int] = frozenset()
 
 
 def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -> list[Panel]:
@@ -86,11 +91,11 @@ def _draw_map(
                 f'{len(palette)} classes: give it another name if it holds no logits'
             )
         logits = F.interpolate(values[None].float(), size, mode='bilinear', align_corners=False)
-        return Panel(name, draw_overlay(image, _labels_of(logits[0]), palette))
+        return label_panel(name, image, _labels_of(logits[0]), palette)
     if name.endswith('weight'):
         return _draw_weights(name, values, size, names)
     if not values.is_floating_point() and values.dtype != torch.bool:
-        return Panel(name, draw_overlay(image, values[0].numpy(), palette))
+        return label_panel(name, image, values[0].numpy(), palette)
     values = values.float()
     if channels > 1 and values.shape[2] == 1:
         return _draw_heat(f'{name} (rows x {channels} channels)', values[:, :, 0].T, size)
@@ -158,9 +163,15 @@ def draw_overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.n
     return cv2.addWeighted(image, 0.5, colors, 0.5, 0)
 
 
+def label_panel(caption: str, image: np.ndarray, label: np.ndarray, palette: Palette) -> Panel:
+    """A panel of ``draw_overlay`` that tells the legend its classes."""
+    shown = frozenset(i for i in np.unique(label).tolist() if 0 <= i < len(palette))
+    return Panel(caption, draw_overlay(image, label, palette), shown=shown)
+
+
 def draw_strip(
     panels: Sequence[Panel],
-    legend: Sequence[tuple[str, Sequence[int]]] = (),
+    legend: Legend = (),
     columns: int = 3,
 ) -> np.ndarray:
     """Panels of one size in rows of ``columns``, captions above them, a common legend below."""
@@ -193,7 +204,7 @@ def _draw_panel(panel: Panel, size: tuple[int, int]) -> np.ndarray:
     return canvas
 
 
-def _draw_legend(legend: Sequence[tuple[str, Sequence[int]]], width: int) -> np.ndarray:
+def _draw_legend(legend: Legend, width: int) -> np.ndarray:
     """Colours and words in equal columns."""
     cell = max(_entry_width(word) for word, _ in legend) + MARGIN
     columns = max(1, (width - MARGIN) // cell)
@@ -226,12 +237,10 @@ def _write(canvas: np.ndarray, text: str, origin: tuple[int, int], room: int) ->
     cv2.putText(canvas, text, origin, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def class_legend(
-    labels: Sequence[np.ndarray], classes: Sequence[str], palette: Palette
-) -> list[tuple[str, Sequence[int]]]:
-    """The classes that occur in any of the index maps, for ``draw_strip``."""
-    seen = set().union(*(np.unique(label).tolist() for label in labels))
-    return [(classes[i], palette[i]) for i in sorted(seen) if 0 <= i < len(classes)]
+def class_legend(panels: Sequence[Panel], classes: Sequence[str], palette: Palette) -> Legend:
+    """The classes that occur in any of the panels, for ``draw_strip``."""
+    shown = frozenset[int]().union(*(panel.shown for panel in panels))
+    return [(classes[i], palette[i]) for i in sorted(shown)]
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

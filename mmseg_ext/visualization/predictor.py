@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -31,8 +31,8 @@ from .pictures import (
     class_legend,
     color_labels,
     draw_maps,
-    draw_overlay,
     draw_strip,
+    label_panel,
 )
 
 Pixel = tuple[int, int]  # (x, y)
@@ -126,21 +126,23 @@ class Predictor:
     def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
         """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices), with maps ``explain``."""
         image, label = prediction.image, prediction.label
-        overlay = draw_overlay(image, label, self.palette)
+        panel = label_panel('prediction', image, label, self.palette)
         pictures = {
-            'overlay': overlay,
+            'overlay': panel.picture,
             'color': color_labels(label, self.palette),
             'mask': label.astype(np.uint8 if len(self.palette) <= 256 else np.uint16),
         }
         if self.explain:
-            panels = [Panel('input', image), Panel('prediction', overlay)]
+            panels = [Panel('input', image), panel]
             panels += draw_maps(prediction.maps, image, self.palette)
             if prediction.pixel:
                 panels = [
-                    Panel(p.caption, _mark(p.picture, prediction.pixel), p.legend) for p in panels
+                    replace(panel, picture=_mark(panel.picture, prediction.pixel))
+                    for panel in panels
                 ]
-            seen = np.arange(len(self.classes)) if all_classes else label
-            legend = class_legend([seen], self.classes, self.palette)
+            legend = class_legend(panels, self.classes, self.palette)
+            if all_classes:
+                legend = list(zip(self.classes, self.palette, strict=True))
             pictures['explain'] = draw_strip(panels, legend)
         return pictures
 

@@ -11,8 +11,8 @@ from mmseg_ext.visualization.pictures import (
     class_legend,
     color_labels,
     draw_maps,
-    draw_overlay,
     draw_strip,
+    label_panel,
     write_picture,
 )
 
@@ -122,14 +122,17 @@ def test_ignored_pixels_are_black():
 @pytest.mark.parametrize('size', [(1, 1), (16, 900), (300, 20), (1080, 1920)])
 def test_a_strip_keeps_the_panels_shape_and_is_as_wide_as_its_columns(size):
     image = np.full((*size, 3), 128, np.uint8)
-    overlay = draw_overlay(image, np.zeros(size, int), PALETTE)
-    panels = [Panel('a' * 300, image), *[Panel('b', overlay)] * 3]
-    legend = class_legend([np.array([0, 2, 255])], 'abc', PALETTE)
-    assert [word for word, _ in legend] == ['a', 'c']
-    strip = draw_strip(panels, legend)
+    overlay = label_panel('b', image, np.zeros(size, int), PALETTE)
+    strip = draw_strip([Panel('a' * 300, image), *[overlay] * 3], [('word', (1, 2, 3))])
     width = int(np.clip(size[1], 400, 960))
     assert strip.shape[1] == 3 * (width + 6)
     assert strip.shape[0] == 2 * (26 + max(1, round(size[0] * width / size[1]))) + 26
+
+
+def test_the_legend_names_every_class_of_every_panel():
+    panels = [label_panel('label', BLACK, np.array([[0, 255], [0, 3]]), PALETTE)]
+    panels += draw_maps({'stage': torch.tensor([[[2, -1]]])}, BLACK, PALETTE)
+    assert class_legend(panels, 'abc', PALETTE) == [('a', PALETTE[0]), ('c', PALETTE[2])]
 
 
 def test_captions_stay_inside_of_their_panels():
