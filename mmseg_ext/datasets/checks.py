@@ -278,7 +278,8 @@ class _PairCheck:
             with Image.open(path) as image:
                 if self.decode_images:
                     image.load()
-                turned = image.getexif().get(0x0112) in TURNED
+                photo = image.format in ('JPEG', 'MPO')  # asking a PNG would decode it
+                turned = photo and image.getexif().get(0x0112) in TURNED
                 return (image.height, image.width) if turned else image.size
         except FileNotFoundError:
             raise _Problem(f'{path}: the image does not exist') from None

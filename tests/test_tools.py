@@ -1,0 +1,175 @@
+"""The command lines as a person runs them."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmseg.visualization import SegLocalVisualizer
+
+from tests.tiny_run import CLASSES, write_config, write_folder, write_pair
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'))
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Runs a tool in this process; what it printed, and why it ended (None: well)."""
+
+    def run(tool, *args):
+        monkeypatch.chdir(tmp_path)
+        SegLocalVisualizer._instance_dict.clear()  # else two runs in one second share theirs
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        end = None
+        try:
+            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+        except SystemExit as error:
+            end = error.code or None
+        return capfd.readouterr().out, end
+
+    return run
+
+
+def one_line(end):
+    assert isinstance(end, str), 'the tool ended well'
+    assert end.startswith('error: ')
+    assert '\n' not in end
+    return end
+
+
+def test_train_resume_and_test_from_the_command_line(config, run, tmp_path):
+    command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--max-iters', '2']
+    done = subprocess.run(
+        [*command, '--amp', 'bf16', '--seed', '1'], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'train data: 4 images, 4 labels read' in done.stdout
+    assert 'results in work_dirs/tiny' in done.stdout
+    assert 'python tools/test.py' in done.stdout
+
+    _, end = run('train.py', config, '--max-iters', '3', '--resume')
+    assert end is None
+    checkpoint = torch.load(tmp_path / 'work_dirs/tiny/iter_3.pth', weights_only=False)
+    assert (checkpoint['meta']['iter'], checkpoint['meta']['seed']) == (3, 1)
+
+    out, end = run('test.py', config, 'work_dirs/tiny/iter_3.pth', '--out', 'predicted', '--tta')
+    assert end is None
+    assert 'best constant prediction (wall everywhere): 16.66' in out
+    predicted = cv2.imread(str(tmp_path / 'predicted/0.png'), cv2.IMREAD_UNCHANGED)
+    assert predicted.shape == (40, 48)
+    assert predicted.max() < len(CLASSES)
+
+
+def test_check_dataset_prints_counts_and_weights(config, run):
+    out, end = run('check_dataset.py', config)
+    assert end is None
+    assert 'train: 4 images; 48x40 (4)' in out
+    assert 'best constant prediction: wall everywhere, mIoU 16.66' in out
+    assert 'class_weight=[0.9677, 1.0, 29.0]' in out
+    assert out.count('val: 2 images') == 1
+    assert 'test:' not in out  # the same as val
+
+
+def test_check_dataset_lists_all_problems_and_fails(config, run, tmp_path):
+    (tmp_path / 'data/labels/train/1.png').unlink()
+    cv2.imwrite(str(tmp_path / 'data/labels/val/0.png'), np.full((40, 48), 200, np.uint8))
+    out, end = run('check_dataset.py', config)
+    assert end == '2 problems'
+    assert out.count('problem: ') == 2
+
+
+def test_the_data_root_of_the_command_line_is_checked(config, run):
+    _, end = run('check_dataset.py', config, '--data-root', 'nowhere')
+    assert 'nowhere' in one_line(end)
+
+
+def test_a_dry_run_writes_nothing(config, run, tmp_path):
+    before = sorted(tmp_path.rglob('*'))
+    out, end = run('train.py', config, '--dry-run', '--crop-size', 24, 40)
+    assert end is None
+    assert 'one training batch, loss' in out
+    assert 'one validation batch' in out
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_images_smaller_than_the_crop_are_padded(config, run):
+    _, end = run('train.py', config, '--dry-run', '--crop-size', 64, 96)
+    assert end is None
+
+
+def test_predictions_are_drawn_where_asked(config, run, tmp_path):
+    run('train.py', config, '--max-iters', 1)
+    _, end = run('test.py', config, 'work_dirs/tiny/iter_1.pth', '--show-dir', 'drawn')
+    assert end is None
+    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        (lambda data: (data / 'labels/train/0.png').unlink(), ('0.png', 'does not exist')),
+        (lambda data: write_label(data, np.full((40, 48), 200)), ('1.png', '200')),
+        (lambda data: write_label(data, np.zeros((40, 48, 3))), ('1.png', '3 channels')),
+        (lambda data: write_label(data, np.zeros((8, 8))), ('1.png', '8x8', '48x40')),
+        (lambda data: [p.unlink() for p in (data / 'images/val').iterdir()], ('images/val',)),
+    ],
+    ids=['no label', 'value 200', 'three channels', 'other size', 'empty folder'],
+)
+def test_bad_data_stops_a_training_before_it_starts(config, run, tmp_path, damage, words):
+    damage(tmp_path / 'data')
+    _, end = run('train.py', config)
+    assert all(word in one_line(end) for word in words)
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def write_label(data, array):
+    assert cv2.imwrite(str(data / 'labels/train/1.png'), array.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (['--cfg-options', 'model.decode_head.num_classes=7'], ('num_classes=7', '3 classes')),
+        (['--cfg-options', 'model.decode_head.type=FCNHaed'], ('FCNHaed', 'FCNHead')),
+        (['--cfg-options', 'crop_size=9'], ('crop_size', '--crop-size')),
+        (['--cfg-options', 'load_from=http://127.0.0.1:9/x.pth'], ('127.0.0.1', '--init none')),
+        (['--data-root', 'nowhere'], ('nowhere', '--data-root')),
+        (['--init', 'gone.pth'], ('gone.pth', '--init none')),
+        (['--max-epochs', '2'], ('--max-iters',)),
+    ],
+    ids=['class count', 'head', 'unread option', 'weights', 'data root', 'init', 'unit'],
+)
+def test_a_bad_command_stops_before_it_starts(config, run, tmp_path, args, words):
+    _, end = run('train.py', config, *args)
+    assert all(word in one_line(end) for word in words)
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_a_checkpoint_of_another_model_is_not_tested(config, run, tmp_path):
+    torch.save({'state_dict': {'backbone.conv9.weight': torch.zeros(3)}}, tmp_path / 'x.pth')
+    _, end = run('test.py', config, 'x.pth')
+    assert 'another model' in one_line(end)
+    assert 'backbone.conv9.weight' in end
+    _, end = run('test.py', config, 'gone.pth')
+    assert 'gone.pth does not exist' in one_line(end)
+
+
+def test_a_damaged_image_in_the_middle_of_training_is_named(config, run, tmp_path):
+    write_pair(tmp_path / 'data', 'train/9')
+    image = tmp_path / 'data/images/train/9.png'
+    image.write_bytes(image.read_bytes()[:2000])  # its header is whole
+    text = config.read_text().replace('LoadImageFromFile', 'LoadImage')
+    config.write_text(text.replace('num_workers=0', 'num_workers=1', 1))
+    in_order = ['--cfg-options', 'train_dataloader.sampler.shuffle=False']
+    _, end = run('train.py', config, '--max-iters', 8, *in_order)
+    assert 'images/train/9.png' in one_line(end)
+    assert (tmp_path / 'work_dirs/tiny/interrupted.pth').is_file()
