@@ -28,7 +28,14 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(words[2])
 
 
-class SeededDataset(Dataset):
+class _NotCopied:
+    """The host copies the settings of a dataloader, with what is built in them already."""
+
+    def __deepcopy__(self, memo: dict) -> '_NotCopied':
+        return self
+
+
+class SeededDataset(_NotCopied, Dataset):
     """Any data set, asked for (index, epoch, place in the epoch) by a :class:`ResumableSampler`.
 
     Attributes are those of the data set inside, which is ``dataset``.
@@ -66,7 +73,7 @@ class SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-class ResumableSampler(Sampler):
+class ResumableSampler(_NotCopied, Sampler):
     """Any sampler, read from any place; gives (index, epoch, place in the epoch).
 
     Args:

@@ -1,4 +1,4 @@
-"""A tiny training in processes of its own, which a test may kill; started from a warm fork server."""
+"""A tiny training in processes of its own, which a test may kill; from a warm fork server."""
 
 import copy
 import json
@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import socket
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,13 @@ from mmseg_ext.engine import ResumableRunner, checkpoint_hook
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload([__name__, 'mmseg.models', 'mmseg.datasets'])
+
+KILLED = -9
+EPOCHS: dict[str, Any] = {}
+FINITE_ITERATIONS = {'train_cfg': dict(type='IterBasedTrainLoop', max_iters=13, val_interval=100)}
+ITERATIONS = {**FINITE_ITERATIONS, 'train_dataloader.sampler.type': 'InfiniteSampler'}
+LOOPS = {'epochs': EPOCHS, 'iterations': ITERATIONS, 'finite': FINITE_ITERATIONS}
+
 
 CLASSES = ('left', 'right', 'noise')
 PIPELINE = [
@@ -106,13 +115,15 @@ def config(data: Path, work_dir: Path, **changes: Any) -> Config:
     )
     cfg.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', interval=2, by_epoch=False)
     cfg.default_hooks.logger.interval = 4
-    cfg.merge_from_dict(changes)
+    for path, value in changes.items():
+        *parents, key = path.split('.')
+        reduce(getitem, parents, cfg)[key] = value
     return cfg
 
 
 def with_validation(cfg: Config, interval: int) -> Config:
     cfg.val_dataloader = copy.deepcopy(cfg.train_dataloader)
-    cfg.val_dataloader.sampler.shuffle = False
+    cfg.val_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
     cfg.val_dataloader.dataset.pipeline = [*PIPELINE[:2], PIPELINE[-1]]
     cfg.val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
     cfg.val_cfg = dict(type='ValLoop')
@@ -127,6 +138,8 @@ class StopHook(Hook):
     priority = 'LOWEST'
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.rank != runner.cfg.get('stopped_rank', runner.rank):
+            return
         asked = runner.cfg.get('stop', {}).get(runner.iter + 1)
         if asked == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
@@ -193,8 +206,10 @@ def train(cfg: Config, *, processes: int = 1, write_to_die_in: int = 0) -> list[
         children.append(CONTEXT.Process(target=_train, args=args))
         children[-1].start()
     for child in children:
-        child.join(120)
-        assert child.exitcode is not None, 'a process hangs'
+        child.join(200)
+        hangs = child.exitcode is None
+        child.kill()
+        assert not hangs, 'a process hangs'
     return [
         (child.exitcode, report.read_text() if report.exists() else '')
         for child, report in zip(children, reports, strict=True)
@@ -209,3 +224,28 @@ def last_checkpoint(work_dir: Path) -> dict:
 def logged(work_dir: Path) -> list[dict]:
     lines = [f.read_text().splitlines() for f in sorted(work_dir.glob('*/vis_data/scalars.json'))]
     return [json.loads(line) for file in lines for line in file]
+
+
+def resumed(cfg: Config, **changes: Any) -> Config:
+    cfg = Config(cfg.to_dict())
+    cfg.merge_from_dict(dict(resume=True, **changes))
+    cfg.stop = {}
+    return cfg
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a['meta']['iter'] == b['meta']['iter'] and a['meta']['epoch'] == b['meta']['epoch']
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_equal(a[key], b[key])
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        a, b = list(a.values()), list(b.values())
+    if isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b

@@ -1,0 +1,111 @@
+"""A run that was killed ends with the same checkpoint as one that was not, bit for bit."""
+
+
+import pytest
+import torch
+
+from tests.engine.tiny_run import (
+    KILLED,
+    LOOPS,
+    assert_same,
+    config,
+    last_checkpoint,
+    resumed,
+    train,
+    with_validation,
+)
+
+
+def test_the_same_run_twice_is_the_same_with_other_workers(folder, uninterrupted, tmp_path):
+    cfg = config(folder / 'data', tmp_path)
+    cfg.train_dataloader.update(num_workers=2, persistent_workers=True)
+    assert train(cfg) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+def test_another_seed_is_another_run(folder, uninterrupted, tmp_path):
+    assert train(config(folder / 'data', tmp_path, randomness=dict(seed=1))) == [(0, '')]
+    with pytest.raises(AssertionError):
+        assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+@pytest.mark.parametrize(
+    ('loop', 'stop'), [('epochs', 4), ('epochs', 8), ('iterations', 8), ('finite', 8)]
+)
+def test_killed_in_an_iteration(folder, uninterrupted, tmp_path, loop, stop):
+    cfg = config(folder / 'data', tmp_path, stop={stop: 'kill'}, **LOOPS[loop])
+    assert train(cfg) == [(KILLED, '')]
+    assert train(resumed(cfg, **{'train_dataloader.num_workers': 1})) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path), uninterrupted(loop, 1))
+
+
+@pytest.mark.parametrize(
+    'write', [9, 11]
+)  # of four a checkpoint: the file, the folder, its name, the folder
+def test_killed_while_a_checkpoint_is_written(folder, uninterrupted, tmp_path, write):
+    cfg = config(folder / 'data', tmp_path, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert train(cfg, write_to_die_in=write) == [(KILLED, '')]
+    assert len(list(tmp_path.glob('*.unfinished'))) == 1
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 4
+    assert train(resumed(cfg)) == [(0, '')]
+    assert not list(tmp_path.glob('*.unfinished'))
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_15.pth']
+    assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_two_killed_processes(folder, uninterrupted, tmp_path, loop):
+    cfg = config(folder / 'data', tmp_path, stop={6: 'kill'}, **LOOPS[loop])
+    assert train(cfg, processes=2) == [(KILLED, '')] * 2
+    assert train(resumed(cfg), processes=2) == [(0, '')] * 2
+    assert_same(last_checkpoint(tmp_path), uninterrupted(loop, 2))
+
+
+def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(folder, tmp_path):
+    whole = config(folder / 'data', tmp_path / 'whole', randomness=dict(seed=None))
+    assert train(whole) == [(0, '')]
+    drawn = last_checkpoint(tmp_path / 'whole')['meta']['seed']
+    cfg = config(folder / 'data', tmp_path / 'cut', randomness=dict(seed=drawn), stop={8: 'kill'})
+    assert train(cfg) == [(KILLED, '')]
+    assert train(resumed(cfg, randomness=dict(seed=None))) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
+
+
+def test_checkpoints_by_epoch_and_bf16(folder, tmp_path):
+    changes = {
+        'default_hooks.checkpoint': dict(type='AtomicCheckpointHook'),
+        'optim_wrapper.type': 'Bf16OptimWrapper',
+        'train_cfg.val_interval': 1,
+    }
+    whole = config(folder / 'data', tmp_path / 'whole', **changes)
+    cut = config(folder / 'data', tmp_path / 'cut', stop={12: 'kill'}, **changes)
+    assert train(whole) == [(0, '')] and train(cut) == [(KILLED, '')]
+    assert {p.name for p in (tmp_path / 'cut').glob('*.pth')} == {'epoch_1.pth', 'epoch_2.pth'}
+    assert train(resumed(cut)) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
+
+
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_a_validation_that_a_kill_cut_off_is_made_up_for(folder, tmp_path, loop):
+    """The kill hits the write of the best checkpoint, after the first validation."""
+    interval = 1 if loop == 'epochs' else 5
+    changes = {**LOOPS[loop], 'default_hooks.checkpoint': dict(type='AtomicCheckpointHook')}
+    whole = with_validation(config(folder / 'data', tmp_path / 'whole', **changes), interval)
+    cut = with_validation(config(folder / 'data', tmp_path / 'cut', **changes), interval)
+    assert train(whole) == [(0, '')] and train(cut, write_to_die_in=5) == [(KILLED, '')]
+    assert not list((tmp_path / 'cut').glob('best*.pth'))
+    assert train(resumed(cut)) == [(0, '')]
+    a, b = (last_checkpoint(tmp_path / name) for name in ('cut', 'whole'))
+    assert_same(a, b)
+    scores = [c['message_hub']['log_scalars']['val/mIoU'].data[0].tolist() for c in (a, b)]
+    assert scores[0] == scores[1] and len(scores[0]) >= 2
+    best = [{p.name for p in (tmp_path / name).glob('best*')} for name in ('cut', 'whole')]
+    assert best[0] == best[1] and len(best[0]) == 1
+
+
+def test_checkpoints_load_with_weights_only(folder, tmp_path):
+    changes = {'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.interval': 5}
+    cfg = with_validation(config(folder / 'data', tmp_path, **changes), 1)
+    assert train(cfg) == [(0, '')]
+    path = (tmp_path / 'last_checkpoint').read_text()
+    assert 'best_score' in torch.load(path, weights_only=True)['message_hub']['runtime_info']

@@ -1,0 +1,84 @@
+"""What ends a training early: each leaves a checkpoint from which it goes on, bit for bit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.engine.tiny_run import assert_same, config, last_checkpoint, resumed, train
+
+
+def test_a_corrupt_image_is_named_and_nothing_is_lost(folder, uninterrupted, tmp_path):
+    data = shutil.copytree(folder / 'data', tmp_path / 'data')
+    broken = data / 'images/5.png'
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    cfg = config(folder / 'data', tmp_path / 'run', **{'train_dataloader.num_workers': 1})
+    cfg.train_dataloader.dataset.data_root = str(data)
+    cfg.default_hooks.checkpoint.interval = 100
+    [(code, error)] = train(cfg)
+    assert code == 1 and error.startswith(
+        f'BadSampleError: {broken} with {data}/labels/5.png cannot'
+    )
+    assert '\n' not in error
+    stopped = last_checkpoint(tmp_path / 'run')
+    assert 0 < stopped['meta']['iter'] < 5 and stopped['meta']['epoch'] == 0
+    assert [p.name for p in (tmp_path / 'run').glob('*.pth')] == ['interrupted.pth']
+
+    broken.write_bytes(whole)
+    assert train(resumed(cfg)) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path / 'run'), uninterrupted('epochs', 1))
+    assert [p.name for p in (tmp_path / 'run').glob('*.pth')] == ['iter_15.pth']
+
+
+def test_a_corrupt_image_of_one_process_stops_both(folder, uninterrupted, tmp_path):
+    data = shutil.copytree(folder / 'data', tmp_path / 'data')
+    broken = data / 'images/5.png'
+    whole = broken.read_bytes()
+    broken.write_bytes(b'')
+    cfg = config(data, tmp_path / 'run')
+    cfg.default_hooks.checkpoint.interval = 100
+    outcome = train(cfg, processes=2)
+    assert [code for code, _ in outcome] == [1, 1]
+    errors = sorted(error for _, error in outcome)
+    assert errors[0].startswith(f'BadSampleError: {broken}')
+    assert errors[1] == 'RuntimeError: another process cannot go on: its own message says why'
+
+    broken.write_bytes(whole)
+    assert train(resumed(cfg), processes=2) == [(0, '')] * 2
+    assert_same(last_checkpoint(tmp_path / 'run'), uninterrupted('epochs', 2))
+
+
+@pytest.mark.parametrize(
+    ('asked', 'error', 'done'),
+    [
+        ('interrupt', 'KeyboardInterrupt: ', 7),  # the iteration under way is finished
+        ('terminate', 'SystemExit: 143', 7),
+        ('forward', 'RuntimeError: no memory', 6),  # it is undone
+    ],
+)
+def test_a_stop_in_an_iteration(folder, uninterrupted, tmp_path, asked, error, done):
+    cfg = config(folder / 'data', tmp_path, stop={7: asked})
+    cfg.default_hooks.checkpoint.interval = 100
+    assert [text for _, text in train(cfg)] == [error]
+    assert last_checkpoint(tmp_path)['meta']['iter'] == done
+    assert train(resumed(cfg)) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_iteration(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, stop={4: 'interrupt'}, stopped_rank=1)
+    assert [text for _, text in train(cfg, processes=2)] == ['KeyboardInterrupt: '] * 2
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 4
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_loss_that_is_not_finite_stops_within_an_interval(folder, tmp_path, processes):
+    cfg = config(folder / 'data', tmp_path, stop={3: 'nan'}, stopped_rank=processes - 1)
+    cfg.default_hooks.checkpoint.interval = 2  # would save a broken model at iteration 4
+    for code, error in train(cfg, processes=processes):
+        assert code == 1
+        assert error.startswith('FloatingPointError: the loss is nan at iteration 3, batch ')
+        assert '.png' in error
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 2
+    assert {path.name for path in Path(tmp_path).glob('*.pth')} == {'iter_2.pth'}
