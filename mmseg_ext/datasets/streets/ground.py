@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from .scene import Colour, Id, Scene
+from .scene import Colour, Id, Scene, lighter
 
 _STEPS = np.arange(9) / 8
 
@@ -14,11 +14,13 @@ def sky(s: Scene) -> None:
     rows = min(s.h, int(s.horizon) + 2)
     t = np.arange(rows)[:, None, None] * 256 // rows
     top, low = np.array([s.zenith, s.fog]).astype(int)
-    blue = (top * (256 - t) + low * t) >> 8
+    blue = ((top * (256 - t) + low * t) >> 8).astype(np.uint16)
     field = s.crop(rows // 2 + 1, s.w // 4 + 1)
-    clouds = cv2.resize(field, (s.w, rows), interpolation=cv2.INTER_LINEAR_EXACT).astype(int)
-    cover = np.clip((clouds - s.rng.randrange(95, 190)) * 4, 0, 200)[..., None]
-    s.image[:rows] = (blue * (256 - cover) + np.minimum(low + 12, 255) * cover) >> 8
+    clouds = cv2.resize(field, (s.w, rows), interpolation=cv2.INTER_LINEAR_EXACT)
+    clear = s.rng.randrange(95, 190)
+    cover = np.clip((np.arange(256) - clear) * 4, 0, 200).astype(np.uint16)[clouds][..., None]
+    white = np.minimum(low + 12, 255).astype(np.uint16)
+    s.image[:rows] = (blue * (256 - cover) + white * cover) >> 8
 
 
 def _strip(
@@ -50,15 +52,7 @@ def ground(s: Scene) -> None:
         _strip(s, inner, inner + out * s.walk[side], 1, 250, paving, Id.SIDEWALK)
         if s.verge[side]:
             _strip(s, kerb, inner, 1, 250, grass, Id.TERRAIN)
-        _strip(
-            s,
-            kerb - out * 0.02,
-            kerb + out * 0.16,
-            1,
-            80,
-            tuple(c * 1.3 + 10 for c in paving),
-            Id.SIDEWALK,
-        )
+        _strip(s, kerb, kerb + out * 0.16, 1, 80, lighter(paving, 1.4), Id.SIDEWALK)
     _strip(s, *s.kerb, 1, 300, asphalt, Id.ROAD)
     for side, kerb in enumerate(s.kerb):
         if s.parking[side] and rng.random() < 0.3:
@@ -118,9 +112,8 @@ def own_car(s: Scene) -> None:
         corners = np.array([(s.w * 2, s.h * 2), (-s.w * 1, s.h * 2)])
         paint = s.pick('car')
         for i in range(4):  # the sky shines on its front
-            bright = tuple(c * 0.6 + f * 0.1 * i for c, f in zip(paint, s.fog, strict=True))
             shape = np.concatenate([top + (0, high * i * (4 - i) / 14), corners])
-            s.fill([shape], bright[:3], Id.EGO)
+            s.fill([shape], s.tone(paint, 0.12 * i * s.sight, 0.6), Id.EGO)
     rim = max(1, s.h // 200)
     for edge in (s.label[:rim], s.label[-rim:], s.label[:, :rim], s.label[:, -rim:]):
         edge[:] = Id.BORDER

@@ -11,9 +11,9 @@ from .scene import Colour, Id, Scene, noise
 
 @lru_cache(maxsize=1)
 def _crowns() -> list[np.ndarray]:
-    """Eight ragged blobs (96, 96), uint8: above 100 inside, falling to the rim."""
+    """Eight ragged blobs (96, 96), uint8: 235 in the middle, 65 at the rim."""
     y, x = np.mgrid[-48:48, -48:48]
-    fall = 230 - (x * x + y * y) * 130 // (46 * 46)
+    fall = 235 - (x * x + y * y) * 170 // (46 * 46)
     rough = noise(384, 192).astype(int) - 128
     tiles = [rough[i : i + 96, j : j + 96] for i in range(0, 384, 96) for j in (0, 96)]
     return [np.clip(fall + tile, 0, 255).astype(np.uint8) for tile in tiles]
@@ -28,16 +28,24 @@ def _foliage(s: Scene, x: float, y: float, z: float, rx: float, ry: float, colou
     x0, x1, y0, y1 = max(left, 0), min(left + w, s.w), max(top, 0), min(top + h, s.h)
     if x0 >= x1 or y0 >= y1 or w > 4 * s.w:
         return
-    blob, light = s.rng.sample(_crowns(), 2)
-    part = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-    field = cv2.resize(blob, (w, h), interpolation=cv2.INTER_LINEAR_EXACT)[part]
-    light = cv2.resize(light, (w, h), interpolation=cv2.INTER_LINEAR_EXACT)[part]
-    rows = (np.arange(y0 - top, y1 - top)[:, None] * 60 // h).astype(np.uint16)
-    inside = field + (s.crop(*field.shape) >> 2).astype(np.uint16) > 135
-    bright = (75 + np.right_shift(light, 1) - rows)[..., None]
-    leaves = np.minimum((np.array(s.tone(colour, z)).astype(np.uint16) * bright) >> 7, 255)
-    np.copyto(s.image[y0:y1, x0:x1], leaves.astype(np.uint8), where=inside[..., None])
-    s.label[y0:y1, x0:x1][inside] = Id.VEGETATION
+    seen = (x1 - x0, y1 - y0)
+    part = (_share(y0 - top, y1 - top, h), _share(x0 - left, x1 - left, w))
+    shape, light = (
+        cv2.resize(crown[part], seen, interpolation=cv2.INTER_LINEAR_EXACT)
+        for crown in s.rng.sample(_crowns(), 2)
+    )
+    inside = (cv2.add(shape, s.crop(seen[1], seen[0]) >> 2) > 135).astype(np.uint8)
+    rows = (np.arange(y0 - top, y1 - top)[:, None] * 60 // h).astype(np.uint8)
+    bright = cv2.cvtColor(75 + np.right_shift(light, 1) - rows, cv2.COLOR_GRAY2BGR)
+    shades = np.arange(256)[:, None] * np.array(s.tone(colour, z)) / 128
+    leaves = cv2.LUT(bright, shades.clip(0, 255).astype(np.uint8)[None])
+    cv2.copyTo(leaves, inside, s.image[y0:y1, x0:x1])
+    np.copyto(s.label[y0:y1, x0:x1], np.uint8(Id.VEGETATION), where=inside > 0)
+
+
+def _share(start: int, stop: int, whole: int) -> slice:
+    """Which of a crown's 96 rows or columns cover ``start`` to ``stop`` of ``whole``."""
+    return slice(start * 96 // whole, max(stop * 96 // whole, start * 96 // whole + 1))
 
 
 def _tree(s: Scene, x: float, z: float, size: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .shapes import Model
 
-Colour = tuple[float, ...]  # blue, green, red, 0 to 255
+Colour = tuple[float, float, float]  # blue, green, red, 0 to 255
 
 
 class Id(IntEnum):
@@ -34,6 +34,7 @@ _PAINT: dict[str, list[Colour]] = {
     'cloth': [(40, 38, 38), (110, 70, 50), (60, 60, 130), (90, 90, 90), (170, 170, 175),
               (60, 90, 70), (50, 45, 160), (120, 120, 60), (80, 110, 150)],
     'skin': [(140, 165, 215), (110, 140, 190), (70, 95, 140), (50, 65, 95)],
+    'hair': [(26, 26, 28), (35, 50, 72), (70, 105, 140), (125, 128, 130), (30, 38, 50)],
     'leaf': [(50, 95, 75), (40, 80, 55), (55, 105, 95), (45, 75, 70), (60, 90, 90)],
 }  # fmt: skip
 # sky at the top, sky at the horizon, sight in metres, sun, exposure, cast; weight of the choice
@@ -49,6 +50,11 @@ _GRAIN[[Id.ROAD, Id.SIDEWALK, Id.BUILDING, Id.WALL, Id.FENCE]] = 16, 22, 20, 30,
 _GRAIN[[Id.VEGETATION, Id.TERRAIN, Id.SKY, Id.CAR, Id.BUS]] = 44, 44, 2, 6, 5
 _FLAT = np.zeros(256, bool)
 _FLAT[[Id.ROAD, Id.SIDEWALK, Id.PARKING, Id.RAILS, Id.TERRAIN]] = True
+
+
+def lighter(colour: Colour, gain: float) -> Colour:
+    """A colour times ``gain``."""
+    return colour[0] * gain, colour[1] * gain, colour[2] * gain
 
 
 @lru_cache(maxsize=4)
@@ -142,7 +148,8 @@ class Scene:
         label: int | None = None,
     ) -> None:
         """Fills polygons (P, 2) of pixels; what has no label of its own keeps that below."""
-        self._fill([np.rint(p * 16).astype(np.int32) for p in polygons], colour, label)
+        points = np.rint(np.asarray(polygons) * 16).astype(np.int32)
+        self._fill(list(points), colour, label)
 
     def _fill(self, points: list[np.ndarray], colour: Colour | None, label: int | None) -> None:
         if colour is not None:
@@ -153,7 +160,8 @@ class Scene:
     def tone(self, colour: Colour, z: float, gain: float = 1.0) -> Colour:
         """A colour in the light ``gain``, seen through ``z`` metres of air."""
         air = z / (z + self.sight)
-        return tuple(c * gain * (1 - air) + f * air for c, f in zip(colour, self.fog, strict=True))
+        (b, g, r), (fog_b, fog_g, fog_r), k = colour, self.fog, gain * (1 - air)
+        return b * k + fog_b * air, g * k + fog_g * air, r * k + fog_r * air
 
     def lit(self, x: float) -> float:
         """How bright a plane beside the road is that faces it from ``x``."""
@@ -167,8 +175,9 @@ class Scene:
 
     def pick(self, name: str, spread: float = 0.2) -> Colour:
         """A colour of a palette, varied in brightness and a little in hue."""
-        gain = self.rng.uniform(1 - spread, 1 + spread)
-        return tuple(c * gain * self.rng.uniform(0.93, 1.07) for c in self.rng.choice(_PAINT[name]))
+        rng, (b, g, r) = self.rng, self.rng.choice(_PAINT[name])
+        k = 1 + spread * (2 * rng.random() - 1)
+        return b * k * (0.94 + 0.12 * rng.random()), g * k, r * k * (0.94 + 0.12 * rng.random())
 
     def draw(
         self,
@@ -230,14 +239,11 @@ class Scene:
         texture = self.crop(self.h, self.w).astype(np.int32) - 128
         first = int(self.horizon) + 1
         z = self.focal * self.camera / (np.arange(first, self.h) - self.horizon)[:, None]
-        u = (np.arange(self.w) - self.centre)[None]
-        tile = noise(512, 512)
-        ground = tile[
-            (z * 30).astype(np.int64) % 512, (u * z / self.focal * 30).astype(np.int64) % 512
-        ]
-        ground = (ground.astype(np.int32) - 128) * np.minimum(256, (256 * 14 / z)).astype(
-            np.int32
-        ) >> 8
+        x = (np.arange(self.w) - self.centre) * z / self.focal
+        turns = ((metres * 30 + 200).astype(np.int32) & 1023 for metres in (z, x))
+        row, column = (np.minimum(turn, 1023 - turn) for turn in turns)  # mirrored, without seams
+        fade = np.minimum(256, 256 * 14 / z).astype(np.int32)  # far away the grains average out
+        ground = ((noise(512, 512)[row, column].astype(np.int32) - 128) * fade) >> 8
         below = texture[first:]
         np.copyto(below, ground, where=_FLAT[self.label[first:]])
         return texture

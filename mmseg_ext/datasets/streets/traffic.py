@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from . import shapes
-from .scene import Colour, Id, Scene
+from .scene import Colour, Id, Scene, lighter
 
 # kind: parts from rear to front as (model, label, (width, height, length) in metres), palette
 VEHICLES = {
@@ -52,8 +52,13 @@ def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
 def _livery(s: Scene, palette: str) -> dict[str, Colour]:
     """Colours of one vehicle by shape code."""
     paint, stripe, glass = s.pick(palette), s.pick(palette), s.rng.uniform(40, 75)
-    bright = tuple(c * 1.15 + 12 for c in paint)
-    colours = {'b': paint, 's': paint, 't': bright, 'm': stripe, 'g': (glass * 1.15, glass, glass)}
+    colours = {
+        'b': paint,
+        's': paint,
+        't': lighter(paint, 1.25),
+        'm': stripe,
+        'g': (glass * 1.15, glass, glass),
+    }
     return {**colours, **LAMPS, 'd': (48, 47, 46), 'h': (135, 135, 135)}
 
 
@@ -142,7 +147,7 @@ def cycle(
         'h': hair if yaw == 0 else skin,
         'k': hair,
     }
-    dress['a'] = tuple(c * 0.85 for c in dress['t'])
+    dress['a'] = lighter(dress['t'], 0.85)
     at, label = (x, 0.0, z), Id.MOTORCYCLE if motor else Id.BICYCLE
 
     def draw() -> None:
@@ -163,9 +168,9 @@ def person(s: Scene, x: float, z: float) -> None:
         'l': s.pick('cloth'),
         't': s.pick('cloth', 0.5),
         'h': s.pick('skin'),
-        'k': s.pick('cloth', 0.5),
+        'k': s.pick('hair'),
     }
-    dress['a'] = tuple(c * 0.88 for c in dress['t'])
+    dress['a'] = lighter(dress['t'], 0.85)
     gain = rng.uniform(0.75, 1.1)
     colours = {k: s.tone(c, z, gain) for k, c in dress.items()}
     scale = (height * rng.choice((-1, 1)) * rng.uniform(0.8, 1.1), height, 1.0)
@@ -222,9 +227,7 @@ def _sign(s: Scene, x: float, y: float, z: float, size: float, model: shapes.Mod
 def _light(s: Scene, x: float, y: float, z: float) -> None:
     lit = s.rng.choice('rog')
     lamps = {'r': (40, 40, 245), 'o': (40, 190, 250), 'g': (150, 240, 60)}
-    colours = {
-        k: s.tone(c if k == lit else tuple(v * 0.25 for v in c), z) for k, c in lamps.items()
-    }
+    colours = {k: s.tone(c if k == lit else lighter(c, 0.25), z) for k, c in lamps.items()}
     colours['k'] = s.tone((30, 32, 32) if s.rng.random() < 0.8 else (40, 130, 160), z)
     s.add(z - 0.1, partial(s.draw, shapes.LIGHT, (x, y, z - 0.1), (1, 0.95, 1), colours, Id.LIGHT))
 
