@@ -77,10 +77,15 @@ def _hedge(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
 
 
 def _quads(s: Scene, x: float, y: np.ndarray, z: np.ndarray, dy: float, dz: float) -> np.ndarray:
-    """Rectangles of a plane along the street, centres (N,), half sizes dy, dz; (N, 4, 2)."""
+    """Rectangles of a plane along the street, centres (N,), half sizes dy, dz.
+
+    Returns those in view, (M, 4, 2) pixels.
+    """
     y4 = y[:, None] + dy * np.array([-1, -1, 1, 1])
     z4 = z[:, None] + dz * np.array([-1, 1, 1, -1])
-    return s.project(x, y4, z4)
+    uv = s.project(x, y4, z4)
+    u = uv[..., 0]
+    return uv[(u.max(1) > 0) & (u.min(1) < s.w)]
 
 
 def _plane(s: Scene, x: float, y0: float, y1: float, z0: float, z1: float) -> np.ndarray:

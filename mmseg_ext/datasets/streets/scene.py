@@ -195,9 +195,10 @@ class Scene:
         if uv[:, 0].max() < 0 or uv[:, 0].min() > self.w:
             return
         points, shown = np.rint(uv * 16).astype(np.int32), _faces_us(uv, model)
-        for (start, stop, code), seen in zip(model.spans, shown, strict=True):
+        for (start, stop, code, labelled), seen in zip(model.spans, shown, strict=True):
             if seen:
-                self._fill([points[start:stop]], None if code == '.' else colours[code], label)
+                colour = None if code == '.' else colours[code]
+                self._fill([points[start:stop]], colour, label if labelled else None)
 
     def add(
         self,

@@ -18,10 +18,10 @@ Polygon = Sequence[tuple[float, float]]
 
 
 class Model(NamedTuple):
-    """Polygons in space; ``spans`` holds (start, stop, colour code) of each in ``points``."""
+    """Polygons in space."""
 
     points: np.ndarray  # (P, 3): s to the right, y up, l ahead
-    spans: list[tuple[int, int, str]]
+    spans: list[tuple[int, int, str, bool]]  # start, stop, colour code, whether it is labelled
     starts: np.ndarray  # (number of polygons,): the first numbers of the spans
     solid: bool  # polygons run counter-clockwise seen from outside; the others are hidden
 
@@ -65,21 +65,21 @@ def parse(text: str) -> list[tuple[str, Polygon]]:
 
 
 def _join(
-    parts: Iterable[tuple[str, Sequence[tuple[float, float, float]]]], *, solid: bool
+    parts: Iterable[tuple[str, Sequence[tuple[float, float, float]]]], faces: int = 0
 ) -> Model:
+    """A flat model, or a solid one of so many ``faces`` and what is painted on them."""
     points: list[tuple[float, float, float]] = []
     spans = []
-    for code, polygon in parts:
-        spans.append((len(points), len(points) + len(polygon), code))
+    for i, (code, polygon) in enumerate(parts):
+        labelled = not faces or i < faces or code in 'kd'  # tyres and bumpers stand out
+        spans.append((len(points), len(points) + len(polygon), code, labelled))
         points.extend(polygon)
-    return Model(np.array(points), spans, np.array([start for start, _, _ in spans]), solid)
+    return Model(np.array(points), spans, np.array([span[0] for span in spans]), faces > 0)
 
 
 def sprite(text: str) -> Model:
     """A flat figure of (s, y)."""
-    return _join(
-        ((code, [(x, y, 0.0) for x, y in polygon]) for code, polygon in parse(text)), solid=False
-    )
+    return _join((code, [(x, y, 0.0) for x, y in polygon]) for code, polygon in parse(text))
 
 
 def body(profile: str, edges: str, side: str, rear: str, front: str) -> Model:
@@ -104,7 +104,7 @@ def body(profile: str, edges: str, side: str, rear: str, front: str) -> Model:
         parts.append((code, [(-0.5, y, lng) for lng, y in polygon[::-1]]))
     parts += [(code, [(x, y, -0.5) for x, y in polygon]) for code, polygon in parse(rear)]
     parts += [(code, [(x, y, 0.5) for x, y in polygon[::-1]]) for code, polygon in parse(front)]
-    return _join(parts, solid=True)
+    return _join(parts, faces=len(edges) + 2)
 
 
 def _wheels(ratio: float, radius: float, *places: float) -> str:
