@@ -199,6 +199,16 @@ def test_init_none_leaves_no_pretrained_weights(cfg):
     assert 'init_cfg' not in cfg.model.decode_head
 
 
+def test_init_none_leaves_other_initialisers_alone(cfg):
+    cfg.model.decode_head.init_cfg = dict(type='Constant', val=0.5, layer='Conv2d')
+    before = cfg.model.to_dict()
+    overrides.set_initial_weights(cfg, 'none')
+    assert cfg.model.to_dict() == before
+    model = build_model(cfg)
+    model.init_weights()
+    assert (model.decode_head.convs[0].conv.weight == 0.5).all()
+
+
 def test_a_whole_models_file_is_loaded_as_such(cfg, tmp_path):
     path = save_model(cfg, tmp_path / 'x.pth', lambda name: f'module.{name}')
     overrides.set_initial_weights(cfg, path)

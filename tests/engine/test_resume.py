@@ -1,6 +1,5 @@
 """A run that was killed ends with the same checkpoint as one that was not, bit for bit."""
 
-
 import pytest
 import torch
 

@@ -22,7 +22,9 @@ from mmseg_ext.engine import ResumableRunner, checkpoint_hook
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload([__name__, 'mmseg.models', 'mmseg.datasets'])
+CONTEXT.set_forkserver_preload(
+    ['mmseg_ext.engine', 'mmseg.apis', 'mmseg.visualization', 'matplotlib.pyplot', 'torch._dynamo']
+)
 
 KILLED = -9
 EPOCHS: dict[str, Any] = {}
@@ -172,15 +174,16 @@ def kill_in_write(number: int) -> None:
     checkpoint_hook.os.fsync = fsync
 
 
-def _train(cfg_text: str, env: dict[str, str], report: str, write_to_die_in: int) -> None:
+def _train(cfg: dict, env: dict[str, str], report: str, write_to_die_in: int) -> None:
     from mmseg.registry import HOOKS
 
     os.environ.update(env)
     torch.set_num_threads(1)
+    Config.pretty_text = property(lambda cfg: repr(cfg))  # formatting takes most of the time
     HOOKS.register_module(module=StopHook, force=True)
     if write_to_die_in:
         kill_in_write(write_to_die_in)
-    runner = ResumableRunner.from_cfg(Config.fromstring(cfg_text, '.py'))
+    runner = ResumableRunner.from_cfg(Config(cfg))
     try:
         runner.train()
     except BaseException as error:
@@ -202,7 +205,7 @@ def train(cfg: Config, *, processes: int = 1, write_to_die_in: int = 0) -> list[
         report.unlink(missing_ok=True)
         env = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_PORT=port)
         env = {key: str(value) for key, value in env.items()} | {'MASTER_ADDR': 'localhost'}
-        args = (cfg.pretty_text, env, str(report), write_to_die_in)
+        args = (cfg.to_dict(), env, str(report), write_to_die_in)
         children.append(CONTEXT.Process(target=_train, args=args))
         children[-1].start()
     for child in children:
