@@ -373,8 +373,8 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
 
 def _check_unused_labels(report: SplitReport, data: BaseSegDataset, infos: list[dict]) -> None:
     folder = data.data_prefix.get('seg_map_path')
-    if data.ann_file or not folder or not Path(folder).is_dir():
-        return  # a list of names may leave labels out
+    if data.ann_file or data._indices is not None or not folder or not Path(folder).is_dir():
+        return  # labels may be left out
     used = {os.path.normpath(info['seg_map_path']) for info in infos}
     report.warnings += [
         f'{path}: no image belongs to this label'

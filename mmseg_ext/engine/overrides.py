@@ -161,8 +161,9 @@ def set_initial_weights(cfg: Config, init: str) -> None:
     for _, node in nested_dicts(cfg.model):
         if node.get('pretrained'):
             node['pretrained'] = None
-        if 'init_cfg' in node:
-            kept = [i for i in as_list(node['init_cfg']) if not is_pretrained(i)]
+        inits = as_list(node.get('init_cfg'))
+        kept = [init_cfg for init_cfg in inits if not is_pretrained(init_cfg)]
+        if len(kept) < len(inits):
             if kept:
                 node['init_cfg'] = kept
             else:
@@ -202,7 +203,9 @@ def is_pretrained(init_cfg: Any) -> bool:
 
 
 def as_list(value: Any) -> list:
-    """A list of what a config holds, which may be one thing or several."""
+    """A list of what a config holds, which may be one thing, several or None."""
+    if value is None:
+        return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

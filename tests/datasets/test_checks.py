@@ -97,6 +97,7 @@ def test_labels_left_out_by_a_list_are_no_warning(root):
     (root / 'list.txt').write_text('0\n2\n')
     report = check_split(dataset(root, ann_file='list.txt'))
     assert (report.images, report.warnings) == (2, [])
+    assert check_split(dataset(root, indices=2)).warnings == []
 
 
 def test_sizes_that_differ_are_named_without_reading_the_label(root):
