@@ -67,7 +67,6 @@ setup(
             'pytest-xdist',
             'ruff',
             'setuptools',
-            'wheel',
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -2,7 +2,7 @@
 
 python tools/train.py configs/hmsa/hrnet18s_ocr_camvid_plain.py
 
-Batch 8, 30 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = [

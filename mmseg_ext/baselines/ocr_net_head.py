@@ -108,21 +108,17 @@ class OCRNetHead(BaseDecodeHead):
     def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""
         levels = self._transform_inputs(inputs)
-        feats = self.bottleneck(torch.cat(self._to_first(levels), dim=1))
+        size = levels[0].shape[2:]
+        feats = self.bottleneck(torch.cat([self._to_size(x, size) for x in levels], dim=1))
         aux = self._soft_regions(levels)
         centres = gather_class_centres(feats, aux)
         logits = self.cls_seg(self.object_context_block(feats, centres))
         return (logits, aux) if self.training else logits
 
-    def _to_first(self, levels: list[Tensor]) -> list[Tensor]:
-        """All maps at the size of the first."""
-        size = levels[0].shape[2:]
-        return [
-            x
-            if x.shape[2:] == size
-            else F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
-            for x in levels
-        ]
+    def _to_size(self, x: Tensor, size: torch.Size) -> Tensor:
+        if x.shape[2:] == size:
+            return x
+        return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
     def _soft_regions(self, levels: list[Tensor]) -> Tensor:
         """Logits (N, K, H_0, W_0) from all levels.
@@ -134,7 +130,9 @@ class OCRNetHead(BaseDecodeHead):
         parts = conv.weight.split([x.shape[1] for x in levels], dim=1)
         biases = [conv.bias, *[None] * (len(levels) - 1)]
         maps = [F.conv2d(x, w, b) for x, w, b in zip(levels, parts, biases, strict=True)]
-        total = sum(self._to_first(maps)[1:], start=maps[0])
+        total = maps.pop(0)
+        for x in maps:
+            total += self._to_size(x, total.shape[2:])
         return self.aux_seg(self.aux_conv.activate(self.aux_conv.norm(total)))
 
     def loss_by_feat(self, seg_logits: tuple[Tensor, Tensor], batch_data_samples: list) -> dict:
@@ -142,8 +140,7 @@ class OCRNetHead(BaseDecodeHead):
         logits, aux = seg_logits
         losses = super().loss_by_feat(logits, batch_data_samples)
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        aux = F.interpolate(
-            aux, size=label.shape[1:], mode='bilinear', align_corners=self.align_corners
+        losses[self.loss_aux.loss_name] = self.loss_aux(
+            self._to_size(aux, label.shape[1:]), label, ignore_index=self.ignore_index
         )
-        losses[self.loss_aux.loss_name] = self.loss_aux(aux, label, ignore_index=self.ignore_index)
         return losses

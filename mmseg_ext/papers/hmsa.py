@@ -312,7 +312,7 @@ class HMSA(EncoderDecoder):
         Returns:
             ``prediction_<s>`` (N, K, H, W): the logits of scale s alone; ``attention_<s>``
             (N, 1, H, W) in [0, 1]: what it claims against the finer scales; ``scale_weight``
-            (N, S, H, W): the effective weight of every scale, largest first, which sum to 1.
+            (N, S, H, W): the effective weight of every scale, coarsest first, which sum to 1.
         """
         size = _size(inputs)
         maps: dict[str, Tensor] = {}
@@ -322,11 +322,11 @@ class HMSA(EncoderDecoder):
             own = self.run_scale(inputs, scale, largest=scale == self.test_scales[0])
             maps[f'prediction_{float(scale):g}'] = self._resize(own.logits, size)
             if own.attention is None:
-                weights.insert(0, rest)
+                weights.append(rest)
                 break
             attention = self._resize(own.attention, size)
             maps[f'attention_{float(scale):g}'] = attention
-            weights.insert(0, rest * attention)
+            weights.append(rest * attention)
             rest = rest * (1 - attention)
         return maps | dict(scale_weight=torch.cat(weights, dim=1))
 

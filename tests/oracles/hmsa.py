@@ -1,8 +1,22 @@
 """HMSA's forward in its plain form, as released: every map at every scale, at full resolution."""
 
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_ext.baselines import OCRNetHead
+from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'hmsa' / 'hrnet18s_ocr_streets.py'
+WIDTHS = [48, 96, 192, 384]  # HRNet-W48
 
 
 def one_scale(model: nn.Module, image: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,3 +70,49 @@ def two_scale_released(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
         lo=torch.as_tensor(to_size(lo_cls, hi_cls)),
         hi=hi_cls,
     )
+
+
+def _make_inference(device: torch.device) -> tuple[Run, Run]:
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(CONFIG).model
+    cfg.decode_head.num_classes = 65  # Mapillary's
+    model = revert_sync_batchnorm(MODELS.build(cfg)).eval().to(device)
+    model.test_scales = [Fraction(2), Fraction(1), Fraction(1, 2)]
+    image = torch.randn(1, 3, 256, 512, device=device)
+
+    def ours() -> list[Tensor]:
+        with torch.no_grad():
+            return [model(image)]
+
+    def released() -> list[Tensor]:
+        with torch.no_grad():
+            return [n_scale_released(model, image, [float(s) for s in model.test_scales])['pred']]
+
+    return ours, released
+
+
+def _make_soft_regions(device: torch.device) -> tuple[Run, Run]:
+    head = OCRNetHead(in_channels=WIDTHS, num_classes=19).eval().to(device)
+    head.aux_conv.activate = nn.Identity()  # a ReLU turns rounding near 0 into other gradients
+    levels = [
+        torch.randn(1, width, 128 >> i, 256 >> i, device=device, requires_grad=True)
+        for i, width in enumerate(WIDTHS)
+    ]
+
+    def concatenating() -> Tensor:
+        return head.aux_seg(head.aux_conv(torch.cat([to_size(x, levels[0]) for x in levels], 1)))
+
+    def run(form: Callable[[], Tensor]) -> Run:
+        def both_ways() -> list[Tensor]:
+            logits = form()
+            return [logits, *torch.autograd.grad(logits.square().sum(), levels)]
+
+        return both_ways
+
+    return run(lambda: head._soft_regions(levels)), run(concatenating)
+
+
+BENCHMARKS = [
+    OpBenchmark('hmsa', '256x512, K=65, scales 0.5, 1, 2', _make_inference),
+    OpBenchmark('ocr_soft_regions', '720 channels at 128x256', _make_soft_regions),
+]

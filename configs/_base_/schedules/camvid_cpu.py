@@ -1,11 +1,11 @@
-"""The common CamVid budget without a GPU: 30 epochs of batch 8, from scratch, for half-size images.
+"""The common CamVid budget without a GPU: 25 epochs of batch 8, from scratch, for half-size images.
 
 At most 30 minutes on two cores with HRNet-W18-small or ResNet-18.
 """
 
 _base_ = './camvid.py'
-train_cfg = dict(max_epochs=30, val_interval=5)
+train_cfg = dict(max_epochs=25, val_interval=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),
-    dict(type='PolyLR', power=0.9, eta_min=0, begin=1, end=30, **_base_.per_iter),
+    dict(type='PolyLR', power=0.9, eta_min=0, begin=1, end=25, **_base_.per_iter),
 ]
