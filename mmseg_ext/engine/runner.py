@@ -75,9 +75,15 @@ class ResumableRunner(Runner):
 
     def _build_train_dataloader(self, cfg: dict, *, endless: bool) -> DataLoader:
         cfg = dict(cfg)
-        length = {'num_batch_per_epoch': cfg.pop('num_batch_per_epoch', None)}
+        length = cfg.pop('num_batch_per_epoch', None)
+        batch_size = cfg.get('batch_size', 1)  # a batch sampler may have its own
         plain = self.build_dataloader(
-            {**length, **{key: cfg[key] for key in ('dataset', 'sampler', 'batch_size')}},
+            dict(
+                dataset=cfg['dataset'],
+                sampler=cfg['sampler'],
+                batch_size=batch_size,
+                num_batch_per_epoch=length,
+            ),
             seed=self.seed,
             diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
         )
@@ -162,10 +168,10 @@ class _Resumable(BaseLoop):
         return batch
 
     def run_iter(self, *args: Any) -> None:
-        self.phase = 'step'
         seed_everything(self.runner.seed, self._iter)
         self.buffers.remember()
         self.counts_before = self._counts()
+        self.phase = 'step'
         super().run_iter(*args)  # type: ignore[misc]
         self.phase = ''
 

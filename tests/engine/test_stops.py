@@ -72,6 +72,13 @@ def test_a_signal_to_one_process_stops_both_at_the_same_iteration(folder, tmp_pa
     assert last_checkpoint(tmp_path)['meta']['iter'] == 4
 
 
+def test_checkpoints_between_two_updates_are_refused(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, **{'optim_wrapper.accumulative_counts': 4})
+    [(code, error)] = train(cfg)
+    assert code == 1
+    assert error.startswith('ValueError: a checkpoint every 2 iterations falls between two updates')
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_loss_that_is_not_finite_stops_within_an_interval(folder, tmp_path, processes):
     cfg = config(folder / 'data', tmp_path, stop={3: 'nan'}, stopped_rank=processes - 1)
