@@ -1,5 +1,6 @@
 """Sigmoid cross entropy summed over the classes of a pixel, as the RMI loss and HMSA use it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,8 +9,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Classes worked on at a time: temporaries stay small beside the logits, and in the cache of a CPU.
-CLASS_CHUNK = 2
+# Classes worked on at a time: temporaries stay small beside the logits.
+CLASS_CHUNK = 4
+
+Pool = Callable[[Tensor], Tensor]
 
 
 def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
@@ -43,37 +46,79 @@ def refuse_other_reductions(
         )
 
 
-def compute_dtype(logits: Tensor) -> torch.dtype:
-    """Float32, or float64 where the logits are."""
-    return torch.promote_types(logits.dtype, torch.float32)
+class _PixelTerms(torch.autograd.Function):
+    """One pass over the logits for both terms and one for their gradient, by chunks of classes.
 
-
-class _PixelSumBCE(torch.autograd.Function):
-    """Keeps only logits, label and weight for backward, where the sigmoid is taken again."""
+    Only the logits and maps of one channel are kept; backward takes the sigmoid again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, label, weight)
-        own = logits.gather(1, label).to(weight.dtype)  # (N, 1, H, W), of the labelled class
+    def forward(
+        ctx: Any, logits: Tensor, label: Tensor, weight: Tensor, mask: Tensor, pool: Pool | None
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.save_for_backward(logits, label, weight, mask)
+        ctx.pool = pool
+        own = logits.gather(1, label)  # (N, 1, H, W), of the labelled class
         # In float64 because the labelled class, summed below, is taken out again here, and a
         # confident pixel's loss is far below the rounding of its own softplus.
         total = F.softplus(-own).double() - F.softplus(own)
+        pooled = []
         for chunk in logits.split(CLASS_CHUNK, 1):
-            total += F.softplus(chunk.to(weight.dtype)).sum(1, keepdim=True, dtype=torch.float64)
-        return (total * weight).sum().to(weight.dtype)
+            total += F.softplus(chunk).sum(1, keepdim=True, dtype=torch.float64)
+            if pool is not None:
+                pooled.append(pool(chunk.sigmoid().mul_(mask).add_(1e-6)))
+        bce = (total * weight).sum().to(logits.dtype)
+        return bce, torch.cat(pooled, 1) if pooled else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
-        logits, label, weight = ctx.saved_tensors
-        weight = weight * grad_loss
+    def backward(
+        ctx: Any, grad_bce: Tensor, grad_pooled: Tensor | None
+    ) -> tuple[Tensor, None, None, None, None]:
+        logits, label, weight, mask = ctx.saved_tensors
+        weight = weight * grad_bce
         grad = torch.empty_like(logits)
-        chunks = zip(logits.split(CLASS_CHUNK, 1), grad.split(CLASS_CHUNK, 1), strict=True)
-        for chunk, out in chunks:
-            torch.mul(torch.sigmoid(chunk.to(weight.dtype)), weight, out=out)
-        own = logits.gather(1, label).to(weight.dtype)
-        grad.scatter_(1, label, (-torch.sigmoid(-own) * weight).to(grad.dtype))
-        return grad, None, None
+        for start in range(0, logits.shape[1], CLASS_CHUNK):
+            classes = slice(start, start + CLASS_CHUNK)
+            probs, out = logits[:, classes].sigmoid(), grad[:, classes]
+            torch.mul(probs, weight, out=out)
+            if grad_pooled is not None:
+                with torch.enable_grad():
+                    pooled = ctx.pool(probs.mul_(mask).requires_grad_())
+                (slope,) = torch.autograd.grad(pooled, probs, grad_pooled[:, classes])
+                probs = probs.detach()
+                slope.addcmul_(slope, probs, value=-1)
+                out.addcmul_(slope, probs)  # slope * (1 - probs) * probs, 0 where the mask is
+        return grad.scatter_add_(1, label, -weight), None, None, None, None
+
+
+def pixel_terms(
+    logits: Tensor,
+    label: Tensor,
+    valid: Tensor,
+    *,
+    weight: Tensor | None = None,
+    pool: Pool | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The sum of :func:`pixel_sum_bce`, and the probabilities as ``pool`` makes them smaller.
+
+    Args:
+        logits: (N, K, H, W), any float type; computed in float32 or better.
+        label: (N, H, W), integers.
+        valid: (N, H, W), bool; elsewhere the label does not matter and probabilities are 0.
+        weight: (N, H, W), factors of the pixels' cross entropies.
+        pool: differentiable, maps (N, any, H, W) to (N, any, h, w); None leaves that term out.
+
+    Returns:
+        A scalar, and (N, K, h, w) or None.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    mask = valid.to(logits.dtype)
+    factor = mask / (valid.sum() + 1)
+    if weight is not None:
+        factor = factor * weight
+    target = torch.where(valid, label, 0).long()
+    return _PixelTerms.apply(logits, target[:, None], factor[:, None], mask[:, None], pool)
 
 
 def pixel_sum_bce(
@@ -96,11 +141,7 @@ def pixel_sum_bce(
         ValueError: logits and label differ in size.
     """
     valid = valid_pixels(logits, label, ignore_index)
-    factor = valid.to(compute_dtype(logits)) / (valid.sum() + 1)
-    if weight is not None:
-        factor = factor * weight
-    target = torch.where(valid, label, 0).long()
-    return _PixelSumBCE.apply(logits, target[:, None], factor[:, None])
+    return pixel_terms(logits, label, valid, weight=weight)[0]
 
 
 @MODELS.register_module()

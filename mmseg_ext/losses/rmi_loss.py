@@ -10,6 +10,7 @@ labels are ignored.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,18 +19,12 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .pixel_sum_bce_loss import (
-    CLASS_CHUNK,
-    compute_dtype,
-    pixel_sum_bce,
-    refuse_other_reductions,
-    valid_pixels,
-)
+from .pixel_sum_bce_loss import pixel_terms, refuse_other_reductions, valid_pixels
 
 POOLS = ('avg', 'max', 'interp')
 RIDGE = 5e-4  # on the diagonal of both covariances
 FLOOR = 0.5 * math.log(RIDGE)  # of a class that is absent; a perfect prediction is 0.35 above
-PATCH_BYTES = 2**22  # of float64 patches at a time, which also fit a CPU's cache
+PATCH_BYTES = 2**24  # of float64 patches at a time
 
 
 def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
@@ -83,35 +78,6 @@ def _pooled_labels(
         return _count_labels(label, num_classes, 1, dtype)
     counts = _count_labels(label, num_classes, stride, dtype)[..., :h, :w]
     return counts / stride**2 if pool == 'avg' else counts.clamp(max=1)
-
-
-class _PooledProbabilities(torch.autograd.Function):
-    """Pooled sigmoid, by chunks of classes; only logits and mask are kept for backward."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, mask: Tensor, pool: str, stride: int) -> Tensor:
-        ctx.save_for_backward(logits, mask)
-        ctx.geometry = pool, stride
-        pooled = []
-        for chunk in logits.split(CLASS_CHUNK, 1):
-            probs = torch.sigmoid(chunk.to(mask.dtype)).mul_(mask)
-            pooled.append(_pool(probs.add_(1e-6), pool, stride))
-        return torch.cat(pooled, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_pooled: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, mask = ctx.saved_tensors
-        grad = torch.empty_like(logits)
-        chunks = (maps.split(CLASS_CHUNK, 1) for maps in (logits, grad, grad_pooled))
-        for chunk, out, grad_out in zip(*chunks, strict=True):
-            probs = torch.sigmoid(chunk.to(mask.dtype)).mul_(mask)
-            with torch.enable_grad():
-                pooled = _pool(probs.requires_grad_(), *ctx.geometry)
-            (slope,) = torch.autograd.grad(pooled, probs, grad_out)
-            probs = probs.detach()
-            torch.mul(slope.mul_(probs), 1 - probs, out=out)  # 0 where the mask is
-        return grad, None, None, None
 
 
 def _patches(maps: Tensor, radius: int) -> Iterator[tuple[slice, Tensor]]:
@@ -189,7 +155,7 @@ def _cholesky(joint: Tensor) -> Tensor:
     return torch.linalg.cholesky_ex(joint + 10 * RIDGE * failed[..., None, None] * eye).L
 
 
-def region_mutual_information(
+def region_terms(
     logits: Tensor,
     label: Tensor,
     *,
@@ -197,10 +163,11 @@ def region_mutual_information(
     pool: str = 'avg',
     pool_stride: int = 4,
     ignore_index: int = 255,
-) -> Tensor:
-    """What the probabilities around a pixel leave open of the labels around it; lower is better.
+) -> tuple[Tensor, Tensor]:
+    """The cross entropy of the pixels, and what the probabilities around them leave open.
 
-    The sum over classes of the (negative, bounded) mutual information, never below ``K * FLOOR``.
+    The second is the sum over classes of the (negative, bounded) mutual information between the
+    labels and the probabilities of a patch; it is never below ``K * FLOOR``.
 
     Args:
         logits: (N, K, H, W), any float type.
@@ -211,7 +178,7 @@ def region_mutual_information(
         ignore_index: a label in [0, K) to ignore as well.
 
     Returns:
-        A scalar, float32 or better.
+        The value of :func:`pixel_sum_bce` and that of the RMI, scalars, float32 or better.
 
     Raises:
         ValueError: logits and label differ in size, or the pooled maps are smaller than a patch.
@@ -222,13 +189,19 @@ def region_mutual_information(
             f'Labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
             f'patch of radius={radius}: take larger crops or a smaller pool_stride.'
         )
+    num_classes = logits.shape[1]
     valid = valid_pixels(logits, label, ignore_index)
-    dtype = compute_dtype(logits)
-    probs = _PooledProbabilities.apply(logits, valid[:, None].to(dtype), pool, pool_stride)
-    classes = torch.where(valid, label, logits.shape[1]).long()
-    target = _pooled_labels(classes, logits.shape[1], pool, pool_stride, dtype)
+    resize = partial(_pool, pool=pool, stride=pool_stride)
+    bce, probs = pixel_terms(logits, label, valid, pool=resize)
+    classes = torch.where(valid, label, num_classes).long()
+    target = _pooled_labels(classes, num_classes, pool, pool_stride, bce.dtype)
     unexplained = _UnexplainedLabels.apply(probs, target, radius)
-    return unexplained.mean(0).sum().to(dtype) / radius**2
+    return bce, unexplained.mean(0).sum().to(bce.dtype) / radius**2
+
+
+def region_mutual_information(logits: Tensor, label: Tensor, **options: Any) -> Tensor:
+    """The second of :func:`region_terms`."""
+    return region_terms(logits, label, **options)[1]
 
 
 @MODELS.register_module()
@@ -304,8 +277,7 @@ class RMILoss(nn.Module):
                 "sampler from the head, or use type='PixelSumBCELoss'."
             )
         refuse_other_reductions(self, avg_factor, reduction_override)
-        bce = pixel_sum_bce(cls_score, label, ignore_index=ignore_index)
-        rmi = region_mutual_information(
+        bce, rmi = region_terms(
             cls_score,
             label,
             radius=self.radius,
