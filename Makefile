@@ -13,6 +13,18 @@ $(DONE): setup.py constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,tests]'
 	touch $@
 
+DEMO := work_dirs/demo
+MODEL := configs/hmsa/hrnet18s_ocr_streets.py --data-root $(DEMO)/streets --work-dir $(DEMO)
+
+demo: $(DONE)
+	$(BIN)/python tools/make_streets.py $(DEMO)/streets --train 200 --val 24 --extra 0
+	$(BIN)/python tools/train.py $(MODEL) --crop-size 128 256 --max-epochs 8
+	$(BIN)/python tools/test.py $(MODEL) $(DEMO)/epoch_8.pth
+	$(BIN)/python tools/predict.py configs/hmsa/hrnet18s_ocr_streets.py $(DEMO)/epoch_8.pth \
+		$(DEMO)/streets/leftImg8bit/val --out $(DEMO)/predictions --explain
+	@cat $(DEMO)/table.md
+	@echo 'The table is $(DEMO)/table.md, pictures are in $(DEMO)/pictures and $(DEMO)/predictions.'
+
 test: $(DONE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

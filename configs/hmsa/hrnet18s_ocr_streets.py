@@ -28,5 +28,6 @@ model = dict(
             **_base_.levels,
         ),
     ),
+    test_scales=(0.5, 1.0),
     loss_single=dict(bce, loss_weight=0.05),
 )

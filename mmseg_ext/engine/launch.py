@@ -30,6 +30,7 @@ from mmseg_ext.datasets.checks import (
     leaf_datasets,
     nested_dicts,
 )
+from mmseg_ext.evaluation.class_iou import markdown_table
 
 from . import overrides
 from .amp import set_amp
@@ -431,7 +432,8 @@ def dry_run(cfg: Config) -> None:
 def test(cfg: Config) -> dict[str, float]:
     """Tests a checkpoint; the scores of the metrics, and that of the best constant prediction.
 
-    It is measured on the labels as they are on disk, and printed beside the model's.
+    The latter is measured on the labels as they are on disk. All scores are printed and written to
+    ``table.md`` in the work directory.
     """
     reports = check_data(cfg, ('test',), max_labels=None) if _is_first_process() else {}
     runner = build_runner(cfg)
@@ -441,4 +443,8 @@ def test(cfg: Config) -> dict[str, float]:
         if report.labels_read:
             name, metrics['constant_mIoU'] = report.constant_prediction()
             print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
+    if _is_first_process():
+        table = Path(cfg.work_dir) / 'table.md'
+        table.write_text(markdown_table(metrics))
+        print(f'scores: {table}')
     return metrics
