@@ -24,6 +24,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     'OCRNetHead': dict(channels=16, ocr_channels=8),
     'FCNHead': dict(channels=16),
     'PSPHead': dict(channels=16),
+    'ASPPHead': dict(channels=16),
     'ResNetV1c': dict(base_channels=8, stem_channels=8),
     'MobileNetV2': dict(widen_factor=0.25),
 }
@@ -60,7 +61,8 @@ def shrink(model: dict) -> dict:
         node.update(SMALLER.get(node.get('type', ''), {}))
         if node.get('type') == 'HRNetExact':
             node['extra'] = small_hrnet()
-    backbone = revert_sync_batchnorm(MODELS.build(model['backbone'])).eval()
+    backbone = revert_sync_batchnorm(MODELS.build(model['backbone']))
+    backbone.eval()  # the host's backbones return nothing here
     widths = [x.shape[1] for x in backbone(torch.zeros(1, 3, 64, 64))]
     for key in ('decode_head', 'auxiliary_head'):
         for node in dicts_in(model.get(key, {})):

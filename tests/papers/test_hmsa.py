@@ -285,9 +285,11 @@ def test_slide_inference_mixes_inside_each_window(model: nn.Module) -> None:
     )
 
 
-def test_exports(model: nn.Module, image: Tensor) -> None:
+def test_compiles_and_exports(model: nn.Module, image: Tensor) -> None:
     with torch.no_grad():
         expected = model(image)
+        compiled = torch.compile(model, fullgraph=True, backend='eager')
+        torch.testing.assert_close(compiled(image), expected, rtol=1e-4, atol=1e-5)
         exported = torch.export.export(model, (image,)).module()
         torch.testing.assert_close(exported(image), expected, rtol=1e-4, atol=1e-5)
 
