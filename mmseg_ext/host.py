@@ -58,6 +58,8 @@ def check_host() -> None:
 def prepare_host() -> None:
     """Checks the host, then makes it find our modules; cheap and safe to call again."""
     check_host()
+    # mmcv warns at every import that it has no compiled ops; nothing of ours needs them.
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     from mmengine.config.utils import MODULE2PACKAGE
     from mmseg import registry
 
