@@ -24,7 +24,7 @@ from .pixel_sum_bce_loss import pixel_terms, refuse_other_reductions, valid_pixe
 POOLS = ('avg', 'max', 'interp')
 RIDGE = 5e-4  # on the diagonal of both covariances
 FLOOR = 0.5 * math.log(RIDGE)  # of a class that is absent; a perfect prediction is 0.35 above
-PATCH_BYTES = 2**24  # of float64 patches at a time
+PATCH_BYTES = 2**23  # of float64 patches at a time, which also fit a CPU's cache
 
 
 def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
