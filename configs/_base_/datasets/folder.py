@@ -5,11 +5,12 @@
     DIR/masks/train/**/NAME.png     one channel, class indices from 0; 255 is ignored
     DIR/masks/val/**/NAME.png
 
-    _base_ = ['../_base_/models/r18-d8.py', '../_base_/datasets/folder.py', ...]
+    _base_ = ['../_base_/models/r18-d8.py', '../_base_/datasets/folder.py',
+              '../_base_/schedules/80k.py', '../_base_/default_runtime.py']
     dataset = dict(data_root='DIR', metainfo=dict(classes=('other', 'road')), label_map={255: 1})
     train_dataloader = dict(dataset=dataset)
     val_dataloader = test_dataloader = dict(dataset=dataset)
-    model = dict(decode_head=dict(num_classes=2))
+    model = dict(decode_head=dict(type='PSPHead', channels=256, num_classes=2))
 
 `label_map` turns values of the mask files into classes, where they are not classes already. Other
 keys of a data set: `seg_map_suffix` (`_mask.png` for masks/train/NAME_mask.png), `img_suffix`,
