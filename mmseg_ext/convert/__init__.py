@@ -7,9 +7,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..engine.safe_load import load_file
 from ..layers.feature_tap import plain_state_dict
 
 __all__ = ['convert', 'converters', 'read_weights']
@@ -48,7 +48,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} is not a file: give the downloaded checkpoint')
     try:
-        checkpoint: Any = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint: Any = load_file(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f'{path} cannot be read as a checkpoint of tensors: download it again, or save its '

@@ -1,17 +1,13 @@
 """Checkpoints that a kill at any moment leaves whole."""
 
-import copyreg
 import os
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.dist import broadcast, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
@@ -19,20 +15,6 @@ from torch import nn
 
 UNFINISHED = '.unfinished'
 INTERRUPTED = 'interrupted.pth'
-
-# What a checkpoint holds beside tensors: torch >= 2.6 loads it once it is named here. The host's
-# form of a HistoryBuffer holds functions, which nobody should allow; this one holds arrays.
-copyreg.pickle(HistoryBuffer, lambda buffer: (HistoryBuffer, (*buffer.data, buffer.max_length)))
-torch.serialization.add_safe_globals(
-    [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        np.ndarray(0).__reduce__()[0],  # type: ignore[list-item]
-        np.float64(0).__reduce__()[0],  # type: ignore[list-item]
-        *(type(np.dtype(name)) for name in ('float32', 'float64', 'int64')),
-    ]
-)
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:

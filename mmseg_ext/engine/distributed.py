@@ -1,5 +1,6 @@
 """Several processes: on GPUs as the host does it, and on CPUs, where the host fails."""
 
+import gc
 import os
 from typing import Any
 
@@ -39,6 +40,17 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     _replace_sync_bn(cfg.model)
+
+
+def leave_process_group() -> None:
+    """Ends the process group; call it where nothing refers to the Runner any more.
+
+    A program that exits with a gloo group alive may abort, and a group that ends before the model
+    wrapped for it waits for ever.
+    """
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _replace_sync_bn(node: Any) -> None:

@@ -15,8 +15,6 @@ from typing import Any
 
 import mmengine.registry
 import mmseg.registry
-import numpy as np
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -34,10 +32,7 @@ from mmseg_ext.evaluation.class_iou import markdown_table
 
 from . import overrides
 from .amp import set_amp
-from .distributed import init_dist_for_cpu_or_gpu
-
-# What the host saves holds these; else each load warns at length and gives up its safe way.
-torch.serialization.add_safe_globals([type(np.dtype(t)) for t in ('float32', 'float64', 'int64')])
+from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 
 PACKAGE = Path(__file__).parents[1]
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
@@ -366,6 +361,11 @@ def build_runner(cfg: Config) -> Runner:
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
+    _train(cfg)
+    leave_process_group()
+
+
+def _train(cfg: Config) -> None:
     _check_before_training(cfg)
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
@@ -435,6 +435,12 @@ def test(cfg: Config) -> dict[str, float]:
     The latter is measured on the labels as they are on disk. All scores are printed and written to
     ``table.md`` in the work directory.
     """
+    metrics = _test(cfg)
+    leave_process_group()
+    return metrics
+
+
+def _test(cfg: Config) -> dict[str, float]:
     reports = check_data(cfg, ('test',), max_labels=None) if _is_first_process() else {}
     runner = build_runner(cfg)
     check_weights(runner, cfg.load_from, whole=True)

@@ -1,0 +1,32 @@
+"""Checkpoints that load without running code from the file (``weights_only``)."""
+
+import copyreg
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+
+# The host pickles a HistoryBuffer with functions, which nobody should allow; here it is arrays.
+copyreg.pickle(HistoryBuffer, lambda buffer: (HistoryBuffer, (*buffer.data, buffer.max_length)))
+RECONSTRUCT, SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+ALLOWED: list[Any] = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    RECONSTRUCT,
+    SCALAR,
+    *(type(np.dtype(name)) for name in ('float32', 'float64', 'int64')),
+]
+if digit_version(torch.__version__) >= digit_version('2.6'):  # as numpy 1 called them
+    ALLOWED.append((RECONSTRUCT, 'numpy.core.multiarray._reconstruct'))
+    ALLOWED.append((SCALAR, 'numpy.core.multiarray.scalar'))
+torch.serialization.add_safe_globals(ALLOWED)
+
+
+def load_file(path: str | Path) -> Any:
+    """What a checkpoint holds beside tensors included, on the CPU."""
+    torch.serialization.add_safe_globals(ALLOWED)  # mmengine's own loading takes some back
+    return torch.load(path, map_location='cpu', weights_only=True)
