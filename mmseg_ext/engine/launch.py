@@ -3,6 +3,7 @@
 import linecache
 import os
 import re
+import resource
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -15,6 +16,8 @@ from typing import Any
 
 import mmengine.registry
 import mmseg.registry
+import numpy as np
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -287,6 +290,13 @@ class Fit:
         return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
 
 
+def _peak_memory() -> float:
+    """MiB, of tensors on the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def _short(names: list[str]) -> str:
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
@@ -445,6 +455,8 @@ def _test(cfg: Config) -> dict[str, float]:
     runner = build_runner(cfg)
     check_weights(runner, cfg.load_from, whole=True)
     metrics = runner.test()
+    batches = runner.message_hub.get_scalar('test/time').data[0]
+    print(f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB')
     for report in reports.values():
         if report.labels_read:
             name, metrics['constant_mIoU'] = report.constant_prediction()

@@ -1,0 +1,21 @@
+"""The plain model of hrnet18s_ocr_camvid_plain.py, its logits averaged over three scales.
+
+python tools/test.py configs/hmsa/hrnet18s_ocr_camvid_averaged.py CHECKPOINT --tta
+"""
+
+_base_ = './hrnet18s_ocr_camvid_plain.py'
+tta_pipeline = [
+    dict(type='LoadImage'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            # images are halved first: 0.5, 1 and 2 times that
+            [
+                dict(type='Resize', scale_factor=s, interpolation='area' if s < 1 else 'bilinear')
+                for s in (0.25, 0.5, 1.0)
+            ],
+            [dict(type='LoadSegMap')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
