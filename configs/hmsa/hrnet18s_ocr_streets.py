@@ -8,7 +8,7 @@ Batch 8, 25 epochs, crop 256x512. `make demo` trains it for less on smaller imag
 
 _base_ = [
     '../_base_/models/hrnet18s.py',
-    '../_base_/datasets/streets.py',
+    '../_base_/datasets/streets_class_uniform.py',
     '../_base_/schedules/camvid_cpu.py',
     '../_base_/default_runtime.py',
 ]
