@@ -1,4 +1,4 @@
-"""Streets with the sampling of HMSA (arXiv 2005.10821): half of the crops show a class's centroid."""
+"""Streets with the sampling of HMSA (arXiv 2005.10821): half of the crops hold a class centroid."""
 
 _base_ = './streets.py'
 train_dataloader = dict(
