@@ -145,13 +145,63 @@ def write_label(data, array):
         (['--data-root', 'nowhere'], ('nowhere', '--data-root')),
         (['--init', 'gone.pth'], ('gone.pth', '--init none')),
         (['--max-epochs', '2'], ('--max-iters',)),
+        (['--max-iters', '0'], ('--max-iters 0',)),
+        (['--crop-size', '0', '8'], ('--crop-size 0 8',)),
+        (['--work-dir', 'tiny.py/x'], ('tiny.py/x', 'name another folder')),
     ],
-    ids=['class count', 'head', 'unread option', 'weights', 'data root', 'init', 'unit'],
+    ids=[
+        'class count',
+        'head',
+        'unread option',
+        'weights',
+        'data root',
+        'init',
+        'unit',
+        'length',
+        'crop',
+        'work dir',
+    ],
 )
 def test_a_bad_command_stops_before_it_starts(config, run, tmp_path, args, words):
     _, end = run('train.py', config, *args)
     assert all(word in one_line(end) for word in words)
     assert not (tmp_path / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize(
+    ('option', 'advice'),
+    [
+        ('model.decode_head.chanels=9', 'chanels; did you mean channels'),
+        ('model.tets_cfg=9', 'tets_cfg; did you mean test_cfg'),
+        ('train_dataloader.batchsize=9', 'DataLoader does not take batchsize; did you mean batch'),
+    ],
+)
+def test_a_key_that_its_class_does_not_take_is_named(config, run, option, advice):
+    _, end = run('train.py', config, '--cfg-options', option)
+    assert one_line(end).startswith(f'error: {option.split("=")[0]}: ')
+    assert advice in end
+
+
+def test_maps_too_small_for_batch_norm_are_refused(config, run):
+    batch_of_one = ['--cfg-options', 'train_dataloader.batch_size=1']
+    _, end = run('train.py', config, '--dry-run', '--crop-size', 8, 8, *batch_of_one)
+    assert 'too small for BatchNorm' in one_line(end)
+
+
+def test_an_epoch_shorter_than_a_batch_is_refused(tmp_path, run):
+    epochs = "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)"
+    config = write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'), extra=epochs)
+    large = ['train_dataloader.batch_size=9', 'train_dataloader.drop_last=True']
+    _, end = run('train.py', config, '--cfg-options', *large)
+    assert '8 images for each process, less than a batch of 9' in one_line(end)
+
+
+def test_a_config_that_cannot_be_read_is_named(run, tmp_path):
+    (tmp_path / 'child.py').write_text("_base_ = './gone.py'")
+    (tmp_path / 'broken.py').write_text('x = (')
+    for name in ('child.py', 'broken.py'):
+        _, end = run('train.py', tmp_path / name)
+        assert f'{name} cannot be read' in one_line(end)
 
 
 def test_a_checkpoint_of_another_model_is_not_tested(config, run, tmp_path):

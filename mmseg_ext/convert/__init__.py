@@ -1,6 +1,5 @@
 """Released checkpoints to ours: one key map per paper, in the module that has the paper's name."""
 
-import pickle
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.safe_load import load_file
+from ..engine.safe_load import UNREADABLE, load_file
 from ..layers.feature_tap import plain_state_dict
 
 __all__ = ['convert', 'converters', 'read_weights']
@@ -49,7 +48,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f'{path} is not a file: give the downloaded checkpoint')
     try:
         checkpoint: Any = load_file(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f'{path} cannot be read as a checkpoint of tensors: download it again, or save its '
             f'state_dict alone ({type(error).__name__}: {str(error).partition(".")[0]})'

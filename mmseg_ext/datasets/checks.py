@@ -282,10 +282,13 @@ class _PairCheck:
                 turned = photo and image.getexif().get(0x0112) in TURNED
                 return (image.height, image.width) if turned else image.size
         except FileNotFoundError:
-            raise _Problem(f'{path}: the image does not exist') from None
+            raise _Problem(f'{path}: the image does not exist: restore it') from None
         except (OSError, SyntaxError) as error:  # PIL's words for a damaged file
             if Path(path).suffix.lower() in Image.registered_extensions():
-                raise _Problem(f'{path}: the image cannot be read ({error})') from error
+                reason = str(error).partition(' image file ')[0]  # PIL repeats the path
+                raise _Problem(
+                    f'{path}: the image cannot be read ({reason}): restore or remove it'
+                ) from error
             return None
 
     def _label(
@@ -297,13 +300,15 @@ class _PairCheck:
             with Image.open(path) as header:
                 size, mode, bands = header.size, header.mode, len(header.getbands())
         except FileNotFoundError:
-            raise _Problem(f'{info["img_path"]}: its label {path} does not exist') from None
+            raise _Problem(
+                f'{info["img_path"]}: its label {path} does not exist: add it or remove the image'
+            ) from None
         except UnidentifiedImageError:
             return self._count(info)
         if image_size and size != image_size:
             raise _Problem(
                 f'{path}: the label has {size[0]}x{size[1]} pixels, '
-                f'its image {image_size[0]}x{image_size[1]}'
+                f'its image {image_size[0]}x{image_size[1]}: give both one size'
             )
         if bands > 1 and isinstance(self.loader, LoadSegMap):
             raise _Problem(

@@ -69,12 +69,12 @@ class FolderDataset(BaseSegDataset):
         """Pairs (name without suffix, name), below the image folder, in order."""
         folder = self.data_prefix['img_path']
         suffixes = (self.img_suffix,) if isinstance(self.img_suffix, str) else self.img_suffix
-        suffixes = tuple(sorted((s.lower() for s in suffixes), key=len, reverse=True))
+        suffixes = tuple(sorted(suffixes, key=len, reverse=True))
         images = []
         for name in fileio.list_dir_or_file(
             folder, list_dir=False, recursive=True, backend_args=self.backend_args
         ):
-            suffix = next((s for s in suffixes if name.lower().endswith(s)), None)
+            suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
             if suffix is not None:
                 images.append((name[: -len(suffix)], name))
         if not images:

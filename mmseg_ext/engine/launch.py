@@ -1,5 +1,6 @@
 """From a command line to a run: the config, the checks before it, errors in a line."""
 
+import inspect
 import linecache
 import os
 import re
@@ -24,6 +25,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets.checks import (
     SplitReport,
@@ -113,11 +115,15 @@ def load_config(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: nothing reads one of ``cfg_options``, or a ``type`` is not registered.
+        ValueError: it cannot be read, nothing reads one of ``cfg_options``, or a ``type`` is not
+            registered.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'the config {path} does not exist: see the folder configs')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'the config {path} cannot be read: {error}') from error
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     overrides.merge_options(cfg, cfg_options or {})
     if data_root is not None:
@@ -361,8 +367,68 @@ def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
         print(f'{checkpoint}: {fit}')
 
 
+def make_writable(folder: str | Path) -> None:
+    """Makes a folder for results.
+
+    Raises:
+        ValueError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        reason = '' if os.access(folder, os.W_OK) else 'Permission denied'
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ValueError(f'results cannot be written to {folder} ({reason}): name another folder')
+
+
+@contextmanager
+def _wrong_settings(cfg: Config) -> Iterator[None]:
+    """Names what to change in a config where a class of the host or PyTorch refuses a setting.
+
+    Raises:
+        ValueError: a key that the class does not take, or maps too small for BatchNorm.
+    """
+    try:
+        yield
+    except TypeError as error:
+        found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword.*'(\w+)'", str(error))
+        places = _places_of(cfg, found[2]) if found else []
+        if found is None or not places:
+            raise
+        path, known = places[0]
+        near = get_close_matches(found[2], known)
+        advice = f'did you mean {" or ".join(near)}?' if near else 'remove it'
+        raise ValueError(f'{path}: {found[1]} does not take {found[2]}; {advice}') from error
+    except ValueError as error:
+        found = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
+        if found is None:
+            raise
+        raise ValueError(
+            f'a map of {found[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
+            'one value of each channel: take larger crops or batches'
+        ) from error
+
+
+def _places_of(cfg: Config, key: str) -> list[tuple[str, list[str]]]:
+    """Where a config says ``key``, and the arguments of the class that is built there."""
+    places = []
+    for section, value in overrides.what_is_read(cfg).items():
+        for path, node in nested_dicts(value, section):
+            if key in node:
+                classes = (r.get(str(node.get('type'))) for r in _registries(section))
+                cls = next((c for c in classes if c is not None), DataLoader)
+                parents = inspect.getmro(cls) if inspect.isclass(cls) else ()
+                inits = (
+                    inspect.signature(vars(p)['__init__']) for p in parents if '__init__' in vars(p)
+                )
+                places.append((f'{path}.{key}', [name for i in inits for name in i.parameters]))
+    return places
+
+
 def build_runner(cfg: Config) -> Runner:
     """The Runner that the config names, on as many processes as its launcher started."""
+    make_writable(cfg.work_dir)
     init_dist_for_cpu_or_gpu(cfg, cfg.launcher)
     if 'runner_type' in cfg:
         return mmseg.registry.RUNNERS.build(cfg)
@@ -371,7 +437,8 @@ def build_runner(cfg: Config) -> Runner:
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
-    _train(cfg)
+    with _wrong_settings(cfg):
+        _train(cfg)
     leave_process_group()
 
 
@@ -417,7 +484,7 @@ def _summary(runner: Runner, cfg: Config) -> str:
 def dry_run(cfg: Config) -> None:
     """Makes all checks and takes one training and one validation batch; leaves no file behind."""
     _check_before_training(cfg)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _wrong_settings(cfg):
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
@@ -445,7 +512,8 @@ def test(cfg: Config) -> dict[str, float]:
     The latter is measured on the labels as they are on disk. All scores are printed and written to
     ``table.md`` in the work directory.
     """
-    metrics = _test(cfg)
+    with _wrong_settings(cfg):
+        metrics = _test(cfg)
     leave_process_group()
     return metrics
 

@@ -3,7 +3,6 @@
 import inspect
 from difflib import get_close_matches
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.config import Config
@@ -12,6 +11,8 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmseg.registry import DATASETS
 
 from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
+
+from .safe_load import UNREADABLE
 
 # What the Runner and the tools read of a config, beside the Runner's arguments.
 READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
@@ -25,6 +26,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'tta_model',
     'tta_pipeline',
 }
+NO_CHECKPOINT = 'is damaged or no checkpoint of PyTorch: give another file'
 OPTIONS = {
     'crop_size': '--crop-size H W',
     'data_root': '--data-root DIR',
@@ -80,6 +82,8 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
     That is the stride of a sliding window, in proportion, and the size to which the data
     preprocessor pads.
     """
+    if min(size) < 1:
+        raise ValueError(f'--crop-size {size[0]} {size[1]}: both sides start at 1 pixel')
     found = False
     for path, node in nested_dicts(what_is_read(cfg)):
         if 'stride' in node and _is_pair(node.get('crop_size')):
@@ -111,6 +115,8 @@ def set_training_length(
     key, new = ('max_epochs', max_epochs) if max_iters is None else ('max_iters', max_iters)
     if new is None:
         raise ValueError('give max_iters or max_epochs')
+    if new < 1:
+        raise ValueError(f'--{key.replace("_", "-")} {new}: a training has at least 1')
     other = 'max_epochs' if key == 'max_iters' else 'max_iters'
     if not cfg.train_cfg.get(key):
         raise ValueError(
@@ -180,19 +186,30 @@ def set_initial_weights(cfg: Config, init: str) -> None:
         owner['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=init)
 
 
-def state_dict_of(checkpoint: str) -> dict[str, Any]:
-    """The tensors of a checkpoint (a path or an address), named as in the plain model.
+def read_checkpoint(checkpoint: str) -> dict[str, Any]:
+    """All that a checkpoint (a path or an address) holds, on the CPU.
 
     Raises:
-        FileNotFoundError: it cannot be fetched or read.
+        FileNotFoundError: it cannot be fetched.
+        ValueError: the file is no checkpoint.
     """
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except (OSError, EOFError, KeyError, RuntimeError, ImportError, UnpicklingError) as error:
+    except UNREADABLE as error:
+        if Path(checkpoint).is_file():
+            raise ValueError(f'{checkpoint} {NO_CHECKPOINT}') from error
         raise FileNotFoundError(
-            f'the weights {checkpoint} cannot be read ({type(error).__name__}: {error}); training '
-            'starts without any by "--init none", from a file by "--init PATH"'
+            f'the weights {checkpoint} cannot be fetched ({type(error).__name__}: {error}); '
+            'training starts without any by "--init none", from a file by "--init PATH"'
         ) from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f'{checkpoint} {NO_CHECKPOINT}')
+    return loaded
+
+
+def state_dict_of(checkpoint: str) -> dict[str, Any]:
+    """The tensors of :func:`read_checkpoint`, named as in the plain model."""
+    loaded = read_checkpoint(checkpoint)
     state = loaded.get('state_dict', loaded)
     return {name.removeprefix('module.'): tensor for name, tensor in state.items()}
 

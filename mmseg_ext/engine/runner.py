@@ -71,6 +71,13 @@ class ResumableRunner(Runner):
         self._train_dataloader = self._build_train_dataloader(
             self._train_dataloader, endless=loop_type is ResumableIterLoop
         )
+        if loop_type is ResumableEpochLoop and len(self._train_dataloader) == 0:
+            images = len(self._train_dataloader.sampler)  # type: ignore[arg-type]
+            raise ValueError(
+                f'an epoch has {images} images for each process, less '
+                f'than a batch of {self._train_dataloader.batch_size}: lower '
+                'train_dataloader.batch_size or add images'
+            )
         return loop_type(runner=self, dataloader=self._train_dataloader, **cfg)
 
     def _build_train_dataloader(self, cfg: dict, *, endless: bool) -> DataLoader:

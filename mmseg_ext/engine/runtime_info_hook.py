@@ -55,7 +55,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             step, value, paths = min(found, key=lambda bad: bad[0])
             raise FloatingPointError(
                 f'the loss is {value} at iteration {step}, batch {", ".join(paths)}: look at these '
-                'files, or lower the learning rate, and resume from the last checkpoint'
+                'files, take larger crops or batches, or lower the learning rate, and resume from '
+                'the last checkpoint'
             )
 
 

@@ -2,6 +2,7 @@
 
 import copyreg
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,16 @@ from mmengine.utils import digit_version
 # The host pickles a HistoryBuffer with functions, which nobody should allow; here it is arrays.
 copyreg.pickle(HistoryBuffer, lambda buffer: (HistoryBuffer, (*buffer.data, buffer.max_length)))
 RECONSTRUCT, SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+# What reading a checkpoint raises where there is none, or where the file is of another kind.
+UNREADABLE = (
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    UnpicklingError,
+    ValueError,
+)
 ALLOWED: list[Any] = [
     HistoryBuffer,
     np.ndarray,

@@ -343,8 +343,11 @@ def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:
     """Exact scales from the largest to the smallest.
 
     Raises:
+        TypeError: ``scales`` is one number.
         ValueError: 1.0 is missing, one is not positive, or one is named twice.
     """
+    if isinstance(scales, int | float):
+        raise TypeError(f'{name}={scales} must be a list of scales, (0.5, 1.0) for example')
     exact = sorted((Fraction(str(scale)) for scale in scales), reverse=True)
     if 1 not in exact:
         raise ValueError(f'{name}={tuple(scales)} must contain 1.0: the others are mixed into it')

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from ..engine.launch import make_writable
 from .pictures import write_picture
 from .predictor import Predictor
 
@@ -45,9 +46,10 @@ def predict(predictor: Predictor, source: Path, out: Path) -> None:
 
     Raises:
         FileNotFoundError: no such source, or an empty folder.
-        ValueError: an image or video cannot be read.
+        ValueError: an image or video cannot be read, or nothing written to ``out``.
     """
     paths = find_inputs(source)
+    make_writable(out)
     if source.suffix.lower() in VIDEO_SUFFIXES:
         _predict_video(predictor, source, out)
         return

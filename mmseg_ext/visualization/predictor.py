@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import cv2
@@ -15,7 +14,6 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS, MODELS
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from ..datasets.checks import leaf_datasets
 from ..engine.launch import load_and_compare
+from ..engine.overrides import read_checkpoint
 from .explain import explain_batch, padding
 from .pictures import (
     Palette,
@@ -157,10 +156,7 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     init_default_scope(config.get('default_scope', 'mmseg'))
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
-    try:
-        loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    except (EOFError, RuntimeError, UnpicklingError) as error:
-        raise ValueError(f'the checkpoint {checkpoint} cannot be read: {error}') from error
+    loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
     if fit := str(load_and_compare(model, loaded.get('state_dict', loaded))):
         raise ValueError(

@@ -103,7 +103,8 @@ def test_labels_left_out_by_a_list_are_no_warning(root):
 def test_sizes_that_differ_are_named_without_reading_the_label(root):
     path = write_label(root, np.zeros((40, 50), np.uint8))
     report = check_split(dataset(root), max_labels=0)
-    assert report.problems == [f'{path}: the label has 50x40 pixels, its image 48x40']
+    sentence = f'{path}: the label has 50x40 pixels, its image 48x40: give both one size'
+    assert report.problems == [sentence]
 
 
 def test_a_label_value_outside_the_classes_is_named_with_its_file(root):

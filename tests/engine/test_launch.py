@@ -224,14 +224,15 @@ def test_a_backbones_file_goes_to_the_backbone(cfg, tmp_path):
 
 @pytest.mark.parametrize('source', ['http://127.0.0.1:9/x.pth', 'open-mmlab://no_such_net'])
 def test_weights_that_cannot_be_fetched_name_the_option(source):
-    with pytest.raises(FileNotFoundError, match=r'cannot be read .*--init none.*--init PATH'):
+    with pytest.raises(FileNotFoundError, match=r'cannot be fetched .*--init none.*--init PATH'):
         overrides.state_dict_of(source)
 
 
-def test_a_file_that_is_no_checkpoint_is_named(cfg, tmp_path):
+@pytest.mark.parametrize('content', [b'', b'hello\n', b'not a checkpoint', b'PK\x03\x04', b'I1\n.'])
+def test_a_file_that_is_no_checkpoint_is_named(cfg, tmp_path, content):
     path = tmp_path / 'x.pth'
-    path.write_bytes(b'not a checkpoint')
-    with pytest.raises(FileNotFoundError, match=r'x\.pth cannot be read'):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'x\.pth is damaged or no checkpoint'):
         overrides.set_initial_weights(cfg, str(path))
 
 
