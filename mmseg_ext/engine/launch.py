@@ -396,10 +396,10 @@ def _wrong_settings(cfg: Config) -> Iterator[None]:
         places = _places_of(cfg, found[2]) if found else []
         if found is None or not places:
             raise
-        path, known = places[0]
+        path, name, known = places[0]
         near = get_close_matches(found[2], known)
         advice = f'did you mean {" or ".join(near)}?' if near else 'remove it'
-        raise ValueError(f'{path}: {found[1]} does not take {found[2]}; {advice}') from error
+        raise ValueError(f'{path}: {name} does not take {found[2]}; {advice}') from error
     except ValueError as error:
         found = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
         if found is None:
@@ -410,8 +410,8 @@ def _wrong_settings(cfg: Config) -> Iterator[None]:
         ) from error
 
 
-def _places_of(cfg: Config, key: str) -> list[tuple[str, list[str]]]:
-    """Where a config says ``key``, and the arguments of the class that is built there."""
+def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str]]]:
+    """Where a config says ``key``, and the name and arguments of what does not take it."""
     places = []
     for section, value in overrides.what_is_read(cfg).items():
         for path, node in nested_dicts(value, section):
@@ -422,7 +422,9 @@ def _places_of(cfg: Config, key: str) -> list[tuple[str, list[str]]]:
                 inits = (
                     inspect.signature(vars(p)['__init__']) for p in parents if '__init__' in vars(p)
                 )
-                places.append((f'{path}.{key}', [name for i in inits for name in i.parameters]))
+                known = {name for i in inits for name in i.parameters}
+                if key not in known:
+                    places.append((f'{path}.{key}', cls.__name__, known))
     return places
 
 
