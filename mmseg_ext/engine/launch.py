@@ -479,7 +479,8 @@ def _summary(runner: Runner, cfg: Config) -> str:
     checkpoint = best[-1] if best else find_latest_checkpoint(cfg.work_dir)
     lines += [f'  {path}' for path in sorted(folder.glob('*.png'))]
     if checkpoint is not None:
-        lines.append(f'  test it: python tools/test.py {cfg.filename} {checkpoint}')
+        config = folder / Path(cfg.filename).name  # as trained, with what the command line changed
+        lines.append(f'  test it: python tools/test.py {config} {checkpoint}')
     return '\n'.join(lines)
 
 
