@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.engine import launch
+from mmseg_ext.engine.refusals import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +25,7 @@ def main() -> None:
     args = vars(parse_args())
     console = Console(highlight=False, markup=False, soft_wrap=True)
     problems = 0
-    with launch.errors_in_a_line():
+    with errors_in_a_line():
         cfg = launch.load_config(args.pop('config'), **args)
         for split, report in check_splits(cfg, decode_images=True, progress='reading'):
             report.show(split, console)

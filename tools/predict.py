@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mmseg_ext.engine import launch
+from mmseg_ext.engine.refusals import errors_in_a_line
 from mmseg_ext.visualization.predict import find_inputs, predict
 from mmseg_ext.visualization.predictor import Predictor
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args(arguments)
-    with launch.errors_in_a_line():
+    with errors_in_a_line():
         find_inputs(args.input)  # before the model is loaded
         predictor = Predictor(
             launch.load_config(args.config),

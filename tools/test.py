@@ -6,6 +6,7 @@ Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/i
 import argparse
 
 from mmseg_ext.engine import launch
+from mmseg_ext.engine.refusals import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
-    with launch.errors_in_a_line():
+    with errors_in_a_line():
         launch.test(launch.prepare_test(args.pop('config'), args.pop('checkpoint'), **args))
 
 

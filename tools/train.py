@@ -6,6 +6,7 @@ Example: python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py --max-epochs
 import argparse
 
 from mmseg_ext.engine import launch
+from mmseg_ext.engine.refusals import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     run = launch.dry_run if args.pop('dry_run') else launch.train
-    with launch.errors_in_a_line():
+    with errors_in_a_line():
         run(launch.prepare_training(args.pop('config'), **args))
 
 

@@ -1,16 +1,13 @@
-"""From a command line to a run: the config, the checks before it, errors in a line."""
+"""From a command line to a run: the config and the checks before it."""
 
 import inspect
-import linecache
 import os
 import re
 import resource
-import sys
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,8 @@ import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets.checks import (
@@ -38,8 +33,8 @@ from mmseg_ext.evaluation.class_iou import markdown_table
 from . import overrides
 from .amp import set_amp
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
+from .weights import check_weights, unwrap
 
-PACKAGE = Path(__file__).parents[1]
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
 REGISTRIES = {
     'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'TASK_UTILS'),
@@ -53,39 +48,6 @@ REGISTRIES = {
     'val_evaluator': ('METRICS', 'EVALUATOR'),
     'test_evaluator': ('METRICS', 'EVALUATOR'),
 }
-
-
-@contextmanager
-def errors_in_a_line() -> Iterator[None]:
-    """Ends the program with one line for what this package refuses; bugs keep their traceback."""
-    try:
-        yield
-    except Exception as error:
-        sentence = refusal(error)
-        if sentence is None:
-            raise
-        sys.exit(f'error: {sentence}')
-
-
-def refusal(error: Exception) -> str | None:
-    """The sentence of an error that a ``raise`` in this package threw, here or in a data worker."""
-    message = str(error.args[0]) if len(error.args) == 1 else str(error)
-    if 'Original Traceback' in message:  # torch's report of an error in a worker
-        places = re.findall(r'^  File "(.+)", line (\d+), in ', message, re.MULTILINE)
-        final = rf'^(?:\w+\.)*{type(error).__name__}: (.*)'
-        sentences = re.findall(final, message, re.MULTILINE | re.DOTALL)
-        return sentences[-1].strip() if places and sentences and _raises(*places[-1]) else None
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None and _raises(trace.tb_frame.f_code.co_filename, trace.tb_lineno):
-        return message
-    return None
-
-
-def _raises(filename: str, line: str | int) -> bool:
-    ours = PACKAGE in Path(filename).resolve().parents
-    return ours and linecache.getline(filename, int(line)).lstrip().startswith('raise ')
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -279,92 +241,11 @@ def check_data(
     return reports
 
 
-@dataclass
-class Fit:
-    """How the tensors of a checkpoint and of a module match; names only."""
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    other_shape: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        parts = (
-            (self.missing, 'not in it'),
-            (self.unexpected, 'not in the model'),
-            (self.other_shape, 'of another shape'),
-        )
-        return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
-
-
 def _peak_memory() -> float:
     """MiB, of tensors on the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _short(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-
-
-def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
-    """Loads what fits, through the modules' own rules for old names, and says what does not."""
-    fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
-    state = dict(state)
-
-    def load(part: nn.Module, prefix: str) -> None:
-        part._load_from_state_dict(  # type: ignore[operator]
-            state, prefix, {}, True, fit.missing, fit.unexpected, errors
-        )
-        for name, child in part.named_children():
-            load(child, f'{prefix}{name}.')
-
-    load(module, '')
-    fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
-    fit.other_shape = [
-        found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))
-    ]
-    return fit
-
-
-def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
-    """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
-
-    Args:
-        runner: with its model built.
-        checkpoint: path or address; None where only parts are pretrained.
-        whole: every tensor must match; else the backbone must, and the rest is said.
-
-    Raises:
-        ValueError: a checkpoint of another model, with the names of what does not match.
-    """
-    model = _unwrap(runner.model)
-    if checkpoint is not None:
-        _check_fit(model, checkpoint, '' if whole else 'backbone.')
-        return
-    for _, part in model.named_modules():
-        for init_cfg in overrides.as_list(getattr(part, 'init_cfg', None)):
-            if overrides.is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
-                _check_fit(part, init_cfg['checkpoint'], None)
-
-
-def _unwrap(model: Any) -> Any:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
-def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
-    """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
-    fit = load_and_compare(module, overrides.state_dict_of(checkpoint))
-    lacking = [name for name in fit.missing + fit.other_shape if (needed or '') in name]
-    if lacking or (needed == '' and fit.unexpected):
-        raise ValueError(
-            f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
-            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
-        )
-    if str(fit):
-        print(f'{checkpoint}: {fit}')
 
 
 def make_writable(folder: str | Path) -> None:
@@ -491,7 +372,7 @@ def dry_run(cfg: Config) -> None:
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
-        _unwrap(runner.model).init_weights()
+        unwrap(runner.model).init_weights()
         check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)

@@ -21,8 +21,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..datasets.checks import leaf_datasets
-from ..engine.launch import load_and_compare
 from ..engine.overrides import read_checkpoint
+from ..engine.weights import load_and_compare
 from .explain import explain_batch, padding
 from .pictures import (
     Palette,

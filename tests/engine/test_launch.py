@@ -9,7 +9,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
-from mmseg_ext.engine import launch, overrides
+from mmseg_ext.engine import launch, overrides, refusals, weights
 from tests.tiny_run import write_config, write_folder
 
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_its_keys(cfg, tmp_path):
     runner = HasModel(build_model(cfg))
     for whole in (True, False):
         with pytest.raises(ValueError, match='another model') as error:
-            launch.check_weights(runner, path, whole=whole)
+            weights.check_weights(runner, path, whole=whole)
         assert 'backbone.layer1.0.conv1.weight' in str(error.value)
         assert 'backbone.stage1.0' in str(error.value)
 
@@ -261,8 +261,8 @@ def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_pat
     cfg.model.decode_head.num_classes = 5
     runner = HasModel(build_model(cfg))
     with pytest.raises(ValueError, match=r'2 of another shape: decode_head\.conv_seg\.weight'):
-        launch.check_weights(runner, path, whole=True)
-    launch.check_weights(runner, path, whole=False)
+        weights.check_weights(runner, path, whole=True)
+    weights.check_weights(runner, path, whole=False)
     assert '2 of another shape: decode_head.conv_seg.weight' in capsys.readouterr().out
 
 
@@ -271,12 +271,12 @@ def test_a_backbones_file_must_be_that_backbones(cfg, tmp_path):
     overrides.set_initial_weights(cfg, path)
     cfg.model.backbone.depth = 34
     with pytest.raises(ValueError, match=r'another model than ResNetV1c.*layer1\.2\.conv1'):
-        launch.check_weights(HasModel(build_model(cfg)), None, whole=False)
+        weights.check_weights(HasModel(build_model(cfg)), None, whole=False)
 
 
 def test_loading_compares_as_the_host_loads(cfg, tmp_path):
     source, target = build_model(cfg), build_model(cfg)
-    fit = launch.load_and_compare(target, source.state_dict())
+    fit = weights.load_and_compare(target, source.state_dict())
     assert not str(fit)
     for name, value in target.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
@@ -317,7 +317,7 @@ def caught(function, *args):
     try:
         function(*args)
     except Exception as error:
-        return launch.refusal(error)
+        return refusals.refusal(error)
     raise AssertionError('no error')
 
 
@@ -355,7 +355,7 @@ def test_a_refusal_in_a_worker_is_found_inside_torchs_report(tmp_path):
 
 
 def test_only_refusals_end_the_program_in_a_line():
-    with pytest.raises(SystemExit, match='error: the config gone.py'), launch.errors_in_a_line():
+    with pytest.raises(SystemExit, match='error: the config gone.py'), refusals.errors_in_a_line():
         launch.load_config('gone.py')
-    with pytest.raises(ZeroDivisionError), launch.errors_in_a_line():
+    with pytest.raises(ZeroDivisionError), refusals.errors_in_a_line():
         print(1 / 0)

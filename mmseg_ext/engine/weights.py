@@ -1,0 +1,93 @@
+"""Whether a checkpoint is the model's."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from . import overrides
+
+
+@dataclass
+class Fit:
+    """How the tensors of a checkpoint and of a module match; names only."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    other_shape: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = (
+            (self.missing, 'not in it'),
+            (self.unexpected, 'not in the model'),
+            (self.other_shape, 'of another shape'),
+        )
+        return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
+
+
+def _short(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
+    """Loads what fits, through the modules' own rules for old names, and says what does not."""
+    fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
+    state = dict(state)
+
+    def load(part: nn.Module, prefix: str) -> None:
+        part._load_from_state_dict(  # type: ignore[operator]
+            state, prefix, {}, True, fit.missing, fit.unexpected, errors
+        )
+        for name, child in part.named_children():
+            load(child, f'{prefix}{name}.')
+
+    load(module, '')
+    fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
+    fit.other_shape = [
+        found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))
+    ]
+    return fit
+
+
+def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
+    """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
+
+    Args:
+        runner: with its model built.
+        checkpoint: path or address; None where only parts are pretrained.
+        whole: every tensor must match; else the backbone must, and the rest is said.
+
+    Raises:
+        ValueError: a checkpoint of another model, with the names of what does not match.
+    """
+    model = unwrap(runner.model)
+    if checkpoint is not None:
+        _check_fit(model, checkpoint, '' if whole else 'backbone.')
+        return
+    for _, part in model.named_modules():
+        for init_cfg in overrides.as_list(getattr(part, 'init_cfg', None)):
+            if overrides.is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
+                _check_fit(part, init_cfg['checkpoint'], None)
+
+
+def unwrap(model: Any) -> Any:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
+    """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
+    fit = load_and_compare(module, overrides.state_dict_of(checkpoint))
+    lacking = [name for name in fit.missing + fit.other_shape if (needed or '') in name]
+    if lacking or (needed == '' and fit.unexpected):
+        raise ValueError(
+            f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
+            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+        )
+    if str(fit):
+        print(f'{checkpoint}: {fit}')
