@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.convert import plain_state_dict
 from mmseg_ext.papers.hmsa import scaled_size, skips_full_size
 from tests.oracles.hmsa import n_scale_released, two_scale_released
-from tests.tiny import build, make_batch, small_hrnet, total_loss
+from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, total_loss
 
 LEVELS = dict(in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])
 OCR = dict(type='OCRNetHead', channels=16, ocr_channels=8, dropout_ratio=0.0, **LEVELS)
@@ -310,6 +310,14 @@ def test_plain_weights_give_the_inner_head_alone(model: nn.Module, image: Tensor
     back = hmsa().eval()
     missing, unexpected = back.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and all('scale_attn' in name for name in missing)
+
+
+def test_the_papers_network_has_the_size_that_the_readme_says() -> None:
+    cfg = Config.fromfile(CONFIG_DIR / 'hmsa' / 'hrnet_ocr_cityscapes.py').model
+    cfg.backbone.init_cfg = None
+    millions = sum(p.numel() for p in MODELS.build(cfg).parameters()) / 1e6
+    readme = (CONFIG_DIR.parent / 'README.md').read_text()
+    assert f'| {millions:.2f} M |' in readme
 
 
 # Refusals
