@@ -407,13 +407,15 @@ def _test(cfg: Config) -> dict[str, float]:
     runner = build_runner(cfg)
     check_weights(runner, cfg.load_from, whole=True)
     metrics = runner.test()
-    batches = runner.message_hub.get_scalar('test/time').data[0]
-    print(f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB')
     for report in reports.values():
         if report.labels_read:
             name, metrics['constant_mIoU'] = report.constant_prediction()
             print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
     if _is_first_process():
+        batches = runner.message_hub.get_scalar('test/time').data[0]
+        print(
+            f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB'
+        )
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text(markdown_table(metrics))
         print(f'scores: {table}')
