@@ -1,5 +1,6 @@
 """CamVid, 11 classes, 480x360, under data/camvid: train on train, choose on val, report test."""
 
+_base_ = './loaders.py'
 crop_size = (360, 480)
 train_pipeline = [
     dict(type='LoadImage'),
@@ -9,61 +10,26 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='LoadSegMap'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImage'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadSegMap')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
-tta_model = dict(type='LogitTTAModel')
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CamVidDataset',
         data_root='data/camvid',
         data_prefix=dict(img_path='train', seg_map_path='trainannot'),
         pipeline=train_pipeline,
-    ),
+    )
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CamVidDataset',
         data_root='data/camvid',
         data_prefix=dict(img_path='val', seg_map_path='valannot'),
-        pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CamVidDataset',
         data_root='data/camvid',
         data_prefix=dict(img_path='test', seg_map_path='testannot'),
-        pipeline=test_pipeline,
-    ),
+    )
 )
-
-val_evaluator = dict(type='ClassIoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

@@ -17,6 +17,7 @@ keys of a data set: `seg_map_suffix` (`_mask.png` for masks/train/NAME_mask.png)
 `reduce_zero_label`, `data_prefix` for other folders. Crop 512x512, or --crop-size H W.
 """
 
+_base_ = './loaders.py'
 crop_size = (512, 512)
 train_pipeline = [
     dict(type='LoadImage'),
@@ -26,50 +27,20 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='LoadSegMap'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImage'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadSegMap')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
-tta_model = dict(type='LogitTTAModel')
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='FolderDataset',
         data_root='data/folder',
         data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
         pipeline=train_pipeline,
-    ),
+    )
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='FolderDataset',
         data_root='data/folder',
         data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
-        pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='ClassIoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
