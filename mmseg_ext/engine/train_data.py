@@ -85,7 +85,7 @@ class ResumableSampler(_NotCopied, Sampler):
     """
 
     def __init__(self, sampler: Any, *, endless: bool) -> None:
-        if not endless and (isinstance(sampler, InfiniteSampler) or hasattr(sampler, 'skip')):
+        if not endless and isinstance(sampler, InfiniteSampler):
             name = type(sampler).__name__
             raise ValueError(f'{name} has no epochs: EpochBasedTrainLoop needs another sampler')
         self.sampler = sampler

@@ -1,6 +1,6 @@
 """The common CamVid budget without a GPU: 25 epochs of batch 8, from scratch, for half-size images.
 
-At most 30 minutes on two cores with HRNet-W18-small or ResNet-18.
+Meant for at most 30 minutes a model on two cores; configs/hmsa/README.md has what was measured.
 """
 
 _base_ = './camvid.py'
