@@ -2,5 +2,12 @@
 
 from .pixel_sum_bce_loss import PixelSumBCELoss, pixel_sum_bce
 from .rmi_loss import RMILoss, region_mutual_information
+from .weighted_ce import WeightedCELoss
 
-__all__ = ['PixelSumBCELoss', 'RMILoss', 'pixel_sum_bce', 'region_mutual_information']
+__all__ = [
+    'PixelSumBCELoss',
+    'RMILoss',
+    'WeightedCELoss',
+    'pixel_sum_bce',
+    'region_mutual_information',
+]

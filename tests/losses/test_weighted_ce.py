@@ -1,0 +1,141 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from mmseg_ext.losses import WeightedCELoss
+from tests.oracles.spnet import weighted_ce_of_hard_pixels
+
+WEIGHTS = (0.5, 2.0, 1.0, 0.25, 1.5)
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Logits of five classes, and labels with every kind of ignored value."""
+    return 2 * torch.randn(2, 5, 9, 14), torch.randint(-1, 7, (2, 9, 14))
+
+
+def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.clone().requires_grad_()
+    value = loss(logits)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+@pytest.mark.parametrize('class_weight', [None, WEIGHTS])
+@pytest.mark.parametrize(
+    ('hard_below', 'min_kept'), [(None, 1), (0.7, 1), (0.05, 30), (0.3, 100), (0.7, 10**6)]
+)
+def test_it_is_the_obvious_mean_in_value_and_gradient(batch, class_weight, hard_below, min_kept):
+    logits, label = batch
+    loss = WeightedCELoss(class_weight=class_weight, hard_below=hard_below, min_kept=min_kept)
+    value, grad = gradient(lambda z: loss(z, label), logits)
+    expected, expected_grad = gradient(
+        lambda z: weighted_ce_of_hard_pixels(z, label, class_weight, hard_below, min_kept),
+        logits.double(),
+    )
+    torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(grad, expected_grad.float(), rtol=1e-5, atol=1e-8)
+
+
+def test_the_least_probable_are_kept_when_too_few_are_hard():
+    """Of ten sure pixels with different probabilities the four least sure are averaged."""
+    label = torch.zeros(1, 1, 10, dtype=torch.long)
+    logits = torch.zeros(1, 2, 1, 10)
+    logits[:, 0] = torch.arange(5.0, 15.0)[torch.randperm(10)]
+    value, grad = gradient(lambda z: WeightedCELoss(hard_below=0.7, min_kept=4)(z, label), logits)
+    kept = logits[0, 0, 0] < 9
+    assert torch.equal(grad[0, 0, 0] != 0, kept)
+    torch.testing.assert_close(value, torch.log1p(torch.exp(-logits[0, 0, 0][kept])).mean())
+
+
+def test_as_many_valid_pixels_as_have_to_be_kept_are_all_kept(batch):
+    logits, label = batch
+    count = int(((label >= 0) & (label < 5)).sum())
+    everything = WeightedCELoss()(logits, label)
+    for min_kept in (count, count + 1, label.numel(), label.numel() + 1):
+        kept = WeightedCELoss(hard_below=1e-6, min_kept=min_kept)(logits, label)
+        torch.testing.assert_close(kept, everything, rtol=0, atol=0)
+    fewer = WeightedCELoss(hard_below=1e-6, min_kept=count - 1)(logits, label)
+    assert fewer > everything
+
+
+def test_gradients_agree_with_differences(batch):
+    logits, label = batch
+    pixels = torch.rand(2, 9, 14, dtype=torch.float64)
+    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=0.4, min_kept=20)
+    logits = logits.double().requires_grad_()
+    assert gradcheck(lambda z: loss(z, label, weight=pixels), logits)
+
+
+def test_without_weights_it_is_pytorchs_mean(batch):
+    logits, label = batch
+    label = label.where((label >= 0) & (label < 5), 255)
+    expected = torch.nn.functional.cross_entropy(logits, label, ignore_index=255)
+    torch.testing.assert_close(WeightedCELoss()(logits, label), expected)
+
+
+@pytest.mark.parametrize('hard_below', [None, 0.7])
+def test_ignored_pixels_do_not_matter(batch, hard_below):
+    logits, label = batch
+    ignored = ((label < 0) | (label >= 5))[:, None]
+    changed = torch.where(ignored, torch.inf, logits)
+    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=hard_below, min_kept=20)
+    assert loss(changed, label) == loss(logits, label)
+
+
+def test_renaming_the_classes_changes_nothing(batch):
+    logits, label = batch
+    label = label.where((label >= 0) & (label < 5), 255)
+    order = torch.randperm(5)
+    renamed = torch.cat([order.argsort(), torch.full((251,), 255)])[label]
+    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=0.7, min_kept=20)
+    other = WeightedCELoss(class_weight=torch.tensor(WEIGHTS)[order], hard_below=0.7, min_kept=20)
+    torch.testing.assert_close(other(logits[:, order], renamed), loss(logits, label))
+
+
+@pytest.mark.parametrize('hard_below', [None, 0.7])
+def test_all_ignored_is_zero_and_connected(hard_below):
+    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=hard_below, min_kept=9)
+    label = torch.full((1, 6, 6), 255)
+    value, grad = gradient(lambda z: loss(z, label), torch.randn(1, 5, 6, 6))
+    assert value == 0
+    assert not grad.any()
+
+
+@pytest.mark.parametrize('hard_below', [None, 0.7])
+def test_a_logit_that_is_no_number_is_not_hidden(batch, hard_below):
+    logits, label = batch
+    label[0, 0, 0], logits[0, :, 0, 0] = 1, torch.nan
+    assert WeightedCELoss(hard_below=hard_below, min_kept=9)(logits, label).isnan()
+
+
+def test_half_precision_logits_are_averaged_in_float32(batch):
+    logits, label = batch
+    loss = MODELS.build(dict(type='WeightedCELoss', hard_below=0.7, min_kept=9, loss_weight=0.4))
+    with torch.autocast('cpu', torch.bfloat16):
+        value, grad = gradient(lambda z: loss(z, label), logits.bfloat16())
+    expected = 0.4 * WeightedCELoss(hard_below=0.7, min_kept=9)(logits.bfloat16().float(), label)
+    assert value.dtype == torch.float32 and grad.dtype == torch.bfloat16
+    torch.testing.assert_close(value, expected)
+
+
+def test_class_weights_are_not_in_the_checkpoint():
+    loss = WeightedCELoss(class_weight=WEIGHTS)
+    assert not loss.state_dict()
+    assert loss.to(torch.float64).class_weight.dtype == torch.float64  # but follow the model
+
+
+def test_what_does_not_fit_is_refused_with_a_sentence(batch):
+    with pytest.raises(ValueError, match='2 class weights, but the logits have 5 classes'):
+        WeightedCELoss(class_weight=(1.0, 2.0))(*batch)
+    with pytest.raises(ValueError, match='min_kept=0: keep at least 1'):
+        WeightedCELoss(hard_below=0.7, min_kept=0)
+    with pytest.raises(ValueError, match='resize the logits'):
+        WeightedCELoss()(batch[0][..., :4], batch[1])
+    with pytest.raises(ValueError, match='fixed divisor'):
+        WeightedCELoss()(*batch, avg_factor=7.0)
