@@ -2,5 +2,6 @@
 
 from .hrnet import HRNetExact
 from .ocr_net_head import OCRNetHead
+from .windows import WindowedEncoderDecoder
 
-__all__ = ['HRNetExact', 'OCRNetHead']
+__all__ = ['HRNetExact', 'OCRNetHead', 'WindowedEncoderDecoder']

@@ -16,7 +16,7 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..visualization.explain import explain_batch
+from ..visualization.explain import can_explain, explain_batch
 from ..visualization.pictures import (
     Panel,
     class_legend,
@@ -140,7 +140,7 @@ class PicturesHook(Hook):
         self._left -= len(samples)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         maps: list[dict[str, Tensor]] = [{} for _ in samples]
-        if hasattr(model, 'explain'):
+        if can_explain(model):
             data = model.data_preprocessor(data_batch, False)
             maps = explain_batch(model, data['inputs'], data['data_samples'])
         meta = runner.val_dataloader.dataset.metainfo

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from ..baselines.windows import WindowedEncoderDecoder
 from ..layers.feature_tap import WrapperHead, substitute
 
 Size = tuple[int, int]  # (h, w)
@@ -106,7 +106,7 @@ class HMSAHead(WrapperHead):
         )
 
     def forward(
-        self, inputs: Sequence[Tensor], *, largest: bool = False
+        self, inputs: Sequence[Tensor], *, largest: bool = False, **side_inputs: Any
     ) -> tuple[Any, Tensor, Tensor | None]:
         """Runs the head and the attention on one scale's features.
 
@@ -114,11 +114,12 @@ class HMSAHead(WrapperHead):
             inputs: Levels (N, C_i, H_i, W_i) of the backbone or neck.
             largest: No finer scale follows: the attention is not returned. In training it still
                 runs, without a graph, since its running statistics count this pass.
+            **side_inputs: What the head takes besides features.
 
         Returns:
             The head's output, its logits (N, K, h, w), and the attention (N, 1, h, w) or None.
         """
-        output, feats, logits = self.tap(self.head, inputs)
+        output, feats, logits = self.tap(self.head, inputs, **side_inputs)
         if not largest:
             return output, logits, self.scale_attn(feats)
         if self.training:
@@ -164,7 +165,7 @@ def skips_full_size(logits: Tensor, size: Size, next_size: Size) -> bool:
 
 
 @MODELS.register_module()
-class HMSA(EncoderDecoder):
+class HMSA(WindowedEncoderDecoder):
     """Runs one network on several resizings of the image and mixes their logits by attention.
 
     Args:
@@ -207,7 +208,9 @@ class HMSA(EncoderDecoder):
             )
         super()._init_decode_head(dict(decode_head, segmentor='HMSA'))
 
-    def run_scale(self, inputs: Tensor, scale: Fraction, *, largest: bool = False) -> ScalePass:
+    def run_scale(
+        self, inputs: Tensor, scale: Fraction, *, largest: bool = False, **side_inputs: Any
+    ) -> ScalePass:
         """Everything that the network says of the images (N, 3, H, W) resized by ``scale``."""
         size = scaled_size(_size(inputs), scale)
         if min(size) < 1:
@@ -220,7 +223,7 @@ class HMSA(EncoderDecoder):
                 inputs, size=size, mode='bilinear', align_corners=self.align_corners
             )
         feats = self.extract_feat(inputs)
-        return ScalePass(size, feats, *self.decode_head(feats, largest=largest))
+        return ScalePass(size, feats, *self.decode_head(feats, largest=largest, **side_inputs))
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict:
         """Losses of the mixed logits, and of each scale's own where ``loss_single`` is set.
@@ -229,8 +232,9 @@ class HMSA(EncoderDecoder):
             inputs: Images (N, 3, H, W), normalised.
             data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
         """
+        sides = self.side_inputs(inputs, data_samples)
         passes = {  # low first: norms see the scales in this order
-            scale: self.run_scale(inputs, scale, largest=scale == self.train_scales[0])
+            scale: self.run_scale(inputs, scale, largest=scale == self.train_scales[0], **sides)
             for scale in reversed(self.train_scales)
         }
         maps = {
@@ -291,35 +295,50 @@ class HMSA(EncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Images (N, 3, H, W) to logits (N, K, H, W), float32, mixed over ``test_scales``."""
+        sides = self.side_inputs(inputs, batch_img_metas)
         first, *others = self.test_scales
-        size, _, _, logits, _ = self.run_scale(inputs, first, largest=True)
+        size, _, _, logits, _ = self.run_scale(inputs, first, largest=True, **sides)
         following = scaled_size(_size(inputs), others[0]) if first > 1 else size
         skips = not self.align_corners and skips_full_size(logits, size, following)
         pred = self._resize(logits, following if skips else size)
         for scale in others:
-            size, _, _, logits, weight = self.run_scale(inputs, scale)
+            size, _, _, logits, weight = self.run_scale(inputs, scale, **sides)
             pred = self._mix(self._resize(logits, size), pred, self._resize(weight, size), scale)
         return pred
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         """Logits (N, K, H, W), as ``encode_decode``."""
-        return self.encode_decode(inputs)
+        metas = [sample.metainfo for sample in data_samples] if data_samples else None
+        return self.encode_decode(inputs, metas)
+
+    explains = True
 
     @torch.no_grad()
-    def explain(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+    def explain(
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        *,
+        pixel: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
         """What every test scale saw, at the input's size, for images (N, 3, H, W).
 
         Returns:
             ``prediction_<s>`` (N, K, H, W): the logits of scale s alone; ``attention_<s>``
             (N, 1, H, W) in [0, 1]: what it claims against the finer scales; ``scale_weight``
-            (N, S, H, W): the effective weight of every scale, coarsest first, which sum to 1.
+            (N, S, H, W): the effective weight of every scale, coarsest first, which sum to 1; then
+            the maps of the head itself at scale 1, of the ``pixel`` where it explains one.
         """
+        sides = self.side_inputs(inputs, data_samples)
+        of_head: dict[str, Tensor] = {}
         size = _size(inputs)
         maps: dict[str, Tensor] = {}
         rest = inputs.new_ones(len(inputs), 1, *size)  # what the coarser scales leave
         weights: list[Tensor] = []
         for scale in reversed(self.test_scales):
-            own = self.run_scale(inputs, scale, largest=scale == self.test_scales[0])
+            own = self.run_scale(inputs, scale, largest=scale == self.test_scales[0], **sides)
+            if scale == 1:
+                of_head = self.explain_head(own.feats, inputs, data_samples, pixel)
             maps[f'prediction_{float(scale):g}'] = self._resize(own.logits, size)
             if own.attention is None:
                 weights.append(rest)
@@ -328,7 +347,7 @@ class HMSA(EncoderDecoder):
             maps[f'attention_{float(scale):g}'] = attention
             weights.append(rest * attention)
             rest = rest * (1 - attention)
-        return maps | dict(scale_weight=torch.cat(weights, dim=1))
+        return maps | dict(scale_weight=torch.cat(weights, dim=1)) | of_head
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize_float(x, size, self.align_corners)

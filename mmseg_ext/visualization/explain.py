@@ -1,5 +1,6 @@
 """Asking a model for the maps that it explains its predictions with."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,17 @@ import torch
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+
+def can_explain(model: BaseSegmentor) -> bool:
+    """Whether the model has maps: it has ``explain``, and ``explains`` does not deny it."""
+    return hasattr(model, 'explain') and getattr(model, 'explains', True)
+
+
+def can_explain_pixels(model: BaseSegmentor) -> bool:
+    """Whether ``explain`` takes a ``pixel``, and ``explains_pixels`` does not deny it."""
+    takes = inspect.signature(model.explain).parameters
+    return 'pixel' in takes and getattr(model, 'explains_pixels', True)
 
 
 @torch.no_grad()
@@ -31,6 +43,12 @@ def padding(sample: SegDataSample) -> tuple[int, int, int, int]:
 def _without_padding(values: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
     left, right, top, bottom = padded
     (height, width), (h, w) = size, values.shape[1:]
-    rows = slice(round(top * h / height), h - round(bottom * h / height))
-    columns = slice(round(left * w / width), w - round(right * w / width))
+    rows = _inside(round(top * h / height), round(bottom * h / height), h)
+    columns = _inside(round(left * w / width), round(right * w / width), w)
     return values[:, rows, columns]
+
+
+def _inside(before: int, after: int, length: int) -> slice:
+    """What padding leaves of an axis, at least one cell: a table (C, H, 1) has no more."""
+    start = min(before, length - 1)
+    return slice(start, max(start + 1, length - after))

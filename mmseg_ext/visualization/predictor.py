@@ -1,6 +1,5 @@
 """A trained model that predicts, explains and draws single images."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 from ..datasets.checks import leaf_datasets
 from ..engine.overrides import read_checkpoint
 from ..engine.weights import load_and_compare
-from .explain import explain_batch, padding
+from .explain import can_explain, can_explain_pixels, explain_batch, padding
 from .pictures import (
     Palette,
     Panel,
@@ -85,9 +84,12 @@ class Predictor:
 
     def _check_explain(self) -> None:
         name = type(self.model).__name__
-        if self.explain and not hasattr(self.model, 'explain'):
+        head = getattr(self.model, 'decode_head', None)
+        if head is not None:
+            name += f' with {type(head).__name__}'
+        if self.explain and not can_explain(self.model):
             raise ValueError(f'{name} has no maps to explain its predictions with: leave --explain')
-        if self.pixel and 'pixel' not in inspect.signature(self.model.explain).parameters:
+        if self.pixel and not can_explain_pixels(self.model):
             raise ValueError(f'{name} does not explain single pixels: leave --pixel')
 
     def file(self, path: Path) -> Prediction:

@@ -219,7 +219,7 @@ def test_a_model_that_cannot_explain_says_so(option, tmp_path):
     experiment = write_experiment(tmp_path, type='EncoderDecoder')
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     line = refusal(*experiment, tmp_path / 'a.png', '--out', tmp_path / 'out', *option)
-    assert 'EncoderDecoder has no maps' in line
+    assert 'EncoderDecoder with FCNHead has no maps' in line
 
 
 def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, monkeypatch):

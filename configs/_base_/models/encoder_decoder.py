@@ -1,7 +1,7 @@
 """What every model shares: ImageNet's RGB statistics, images tested whole."""
 
 model = dict(
-    type='EncoderDecoder',
+    type='WindowedEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
