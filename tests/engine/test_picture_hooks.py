@@ -101,8 +101,11 @@ def test_a_training_leaves_curves_and_pictures(trained):
     assert names == ['0_000004.png', '0_000008.png', '1_000004.png', '1_000008.png']
 
 
-def test_a_model_without_explain_gets_the_plain_panels(trained, data_root, tmp_path):
-    run(data_root, tmp_path, 4, type='EncoderDecoder')
+@pytest.mark.parametrize('segmentor', ['EncoderDecoder', 'WindowedEncoderDecoder'])
+def test_a_model_with_nothing_to_explain_gets_the_plain_panels(
+    segmentor, trained, data_root, tmp_path
+):
+    run(data_root, tmp_path, 4, type=segmentor)
     plain = cv2.imread(str(tmp_path / 'pictures/0_000004.png'))
     explained = cv2.imread(str(trained / 'pictures/0_000004.png'))
     assert plain.shape[1] == explained.shape[1] and plain.shape[0] < explained.shape[0]

@@ -214,12 +214,13 @@ def test_another_models_checkpoint_is_refused_with_its_keys(experiment, tmp_path
     assert 'other.pth is a checkpoint of another model' in line and 'foreign.weight' in line
 
 
+@pytest.mark.parametrize('segmentor', ['EncoderDecoder', 'WindowedEncoderDecoder'])
 @pytest.mark.parametrize('option', [('--explain',), ('--pixel', 3, 3)])
-def test_a_model_that_cannot_explain_says_so(option, tmp_path):
-    experiment = write_experiment(tmp_path, type='EncoderDecoder')
+def test_a_model_that_cannot_explain_says_so(option, segmentor, tmp_path):
+    experiment = write_experiment(tmp_path, type=segmentor)
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     line = refusal(*experiment, tmp_path / 'a.png', '--out', tmp_path / 'out', *option)
-    assert 'EncoderDecoder with FCNHead has no maps' in line
+    assert f'{segmentor} with FCNHead has no maps' in line
 
 
 def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, monkeypatch):
@@ -228,3 +229,17 @@ def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, mon
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     arguments = (tmp_path / 'a.png', '--out', tmp_path / 'out', '--pixel', 3, 3)
     assert 'does not explain single pixels' in refusal(*experiment, *arguments)
+
+
+def test_a_head_that_explains_the_image_alone_says_so_of_a_pixel(tmp_path, monkeypatch):
+    def explain(self, levels):
+        return dict(level=levels[0])
+
+    monkeypatch.setattr(MODELS.get('FCNHead'), 'explain', explain, raising=False)
+    experiment = write_experiment(tmp_path, type='WindowedEncoderDecoder')
+    cv2.imwrite(str(tmp_path / 'a.png'), picture())
+    arguments = (tmp_path / 'a.png', '--out', tmp_path / 'out')
+    main(*experiment, *arguments, '--explain')
+    assert 'explain/a.png' in files(tmp_path / 'out')
+    line = refusal(*experiment, *arguments, '--pixel', 3, 3)
+    assert 'WindowedEncoderDecoder with FCNHead does not explain single pixels' in line
