@@ -1,5 +1,5 @@
 """One module per paper; importing it registers what the paper adds."""
 
-from . import hmsa
+from . import hmsa, spnet
 
-__all__ = ['hmsa']
+__all__ = ['hmsa', 'spnet']

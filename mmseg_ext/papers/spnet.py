@@ -1,0 +1,374 @@
+"""SPNet: Strip Pooling: Rethinking Spatial Pooling for Scene Parsing.
+
+Hou, Zhang, Cheng, Feng, CVPR 2020, arXiv 2003.13328.
+Code: houqb/SPNet (MIT, "for non-commercial use"). It calls `StripPooling` SPBlock and
+`MixedPooling` StripPooling.
+
+Differs from it, with the same numbers where nothing else is said:
+
+- strips are added by broadcasting, where the code enlarges them to whole maps first;
+- the two reductions of a mixed pooling are one convolution, and a pool that divides the map is a
+  plain average pool;
+- the auxiliary head, the host's `FCNHead`, runs once in training, not twice, and never in a test;
+- gates may start open, for a backbone with frozen norms (another start).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from mmseg.models.backbones import ResNetV1c
+from mmseg.models.backbones.resnet import Bottleneck
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Strips = tuple[Tensor, Tensor]  # vertical (N, C, H, 1), horizontal (N, C, 1, W)
+
+
+class StripConvs(nn.Module):
+    """The means of all rows and of all columns of a map, each through a convolution of its own.
+
+    Args:
+        channels: C.
+        norm_cfg: Norm behind each convolution.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        conv = partial(ConvModule, channels, channels, norm_cfg=norm_cfg, act_cfg=None)
+        self.vertical = conv((3, 1), padding=(1, 0))
+        self.horizontal = conv((1, 3), padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Strips:
+        """(N, C, H, W) to what each row says, (N, C, H, 1), and each column, (N, C, 1, W).
+
+        Raises:
+            ValueError: A batch norm would train on a single value.
+        """
+        n, _, h, w = x.shape
+        norm = self.vertical.norm
+        if n * min(h, w) == 1 and isinstance(norm, _BatchNorm) and norm.training:
+            raise ValueError(
+                f'one map of {h}x{w} has a strip of one value, on which batch norm cannot train: '
+                'use larger crops or more images in a batch'
+            )
+        return self.vertical(x.mean(3, keepdim=True)), self.horizontal(x.mean(2, keepdim=True))
+
+
+def cross(strips: Strips) -> Tensor:
+    """ReLU of what a pixel's row and column say together, (N, C, H, W)."""
+    vertical, horizontal = strips
+    return F.relu(vertical + horizontal, inplace=True)
+
+
+@MODELS.register_module()
+class StripPooling(BaseModule):
+    """Multiplies a map by gates in (0, 1) that see each pixel's whole row and column (SPM, Fig. 2).
+
+    Also a plugin for the host's backbones, in every block of a stage:
+    ``plugins=[dict(cfg=dict(type='StripPooling'), stages=(..., True), position='after_conv2')]``.
+
+    Args:
+        in_channels: C, of the map and of its gates.
+        norm_cfg: Norm of the strips.
+        gate_bias: Bias that all gates start with: 4 leaves a pretrained map nearly as it is. None
+            starts as released, near 0.5.
+    """
+
+    _abbr_ = 'spm'
+
+    def __init__(
+        self, in_channels: int, *, norm_cfg: dict | None = None, gate_bias: float | None = None
+    ) -> None:
+        super().__init__()
+        self.gate_bias = gate_bias
+        self.strips = StripConvs(in_channels, norm_cfg or dict(type='BN'))
+        self.conv_gate = nn.Conv2d(in_channels, in_channels, 1)
+        self.init_weights()  # a backbone whose weights are loaded does not call it
+
+    def init_weights(self) -> None:
+        """As the other convolutions of a ResNet, and PyTorch's default for the bias."""
+        self.strips.vertical.init_weights()
+        self.strips.horizontal.init_weights()
+        self.conv_gate.reset_parameters()
+        nn.init.kaiming_normal_(self.conv_gate.weight, mode='fan_out', nonlinearity='relu')
+        if self.gate_bias is not None:
+            nn.init.constant_(self.conv_gate.get_parameter('bias'), self.gate_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same size."""
+        return x * self.gate(self.strips(x))
+
+    def gate(self, strips: Strips) -> Tensor:
+        """(N, C, H, W) in (0, 1)."""
+        return self.conv_gate(cross(strips)).sigmoid()
+
+
+@MODELS.register_module()
+class SPNetResNet(ResNetV1c):
+    """Dilated ResNet with strip pooling in the last block of each stage and in all of stage 4.
+
+    The gates lie behind the ReLU of a bottleneck's 3x3 convolution. Defaults are the released
+    network's: a stem of 64, 64 and 128 channels, output stride 8, dilations of 4, 8 and 16 in
+    stage 4.
+
+    Args:
+        depth: 50, 101 or 152; without strip pooling 18 and 34 as well.
+        strip_pooling: False leaves the gates out.
+        gate_bias: As for `StripPooling`.
+        **kwargs: As for the host's ``ResNetV1c``.
+
+    Raises:
+        ValueError: The blocks of ``depth`` are no bottlenecks.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        strip_pooling: bool = True,
+        gate_bias: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        released = dict(
+            stem_channels=128,
+            strides=(1, 2, 1, 1),
+            dilations=(1, 1, 2, 4),
+            contract_dilation=True,
+            multi_grid=(4, 8, 16),
+            zero_init_residual=False,
+        )
+        super().__init__(depth=depth, **(released | kwargs))
+        if not strip_pooling:
+            return
+        if self.block is not Bottleneck:
+            raise ValueError(
+                f'SPNetResNet(depth={depth}) has no bottlenecks to put strip pooling into: choose '
+                'a depth of 50, 101 or 152, or strip_pooling=False'
+            )
+        gate = dict(type=StripPooling, norm_cfg=self.norm_cfg, gate_bias=gate_bias)
+        for block in dict(self.gated_blocks()).values():
+            block.with_plugins = True
+            block.after_conv1_plugin_names = block.after_conv3_plugin_names = []
+            block.after_conv2_plugin_names = block.make_block_plugins(block.planes, [gate])
+        self._freeze_stages()
+
+    def gated_blocks(self) -> Iterator[tuple[str, Bottleneck]]:
+        """The blocks that strip pooling belongs into, by name."""
+        for name in self.res_layers:
+            stage = getattr(self, name)
+            first = 0 if name == 'layer4' else len(stage) - 1
+            for i in range(first, len(stage)):
+                yield f'{name}.{i}', stage[i]
+
+    def train(self, mode: bool = True) -> 'SPNetResNet':
+        """As every module, returns itself; the host's does not."""
+        super().train(mode)
+        return self
+
+    @torch.no_grad()
+    def explain(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The levels of images (N, 3, H, W), and what the gates of each block saw.
+
+        Returns:
+            The levels, and, means over channels, for a block ``layer4.0``: ``layer4.0_gate``
+            (N, 1, h, w) in (0, 1), ``layer4.0_vertical`` (N, 1, h, 1) and ``layer4.0_horizontal``
+            (N, 1, 1, w), the strips whose sum it is made from.
+        """
+        maps: dict[str, Tensor] = {}
+
+        def record(name: str, gate: StripPooling, args: tuple[Tensor]) -> None:
+            strips = gate.strips(args[0])
+            found = dict(zip(('vertical', 'horizontal'), strips, strict=True))
+            for what, x in dict(gate=gate.gate(strips), **found).items():
+                maps[f'{name}_{what}'] = x.float().mean(1, keepdim=True)
+
+        handles = [
+            block.spm.register_forward_pre_hook(partial(record, name))
+            for name, block in self.gated_blocks()
+            if hasattr(block, 'spm')
+        ]
+        try:
+            return self(inputs), maps
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def average_pool(x: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) to (N, C, size, size); cells repeat where the map is smaller."""
+    h, w = x.shape[2:]
+    if h % size == 0 and w % size == 0:
+        return F.avg_pool2d(x, (h // size, w // size))  # its backward is faster, it exports
+    return F.adaptive_avg_pool2d(x, size)
+
+
+class MixedPooling(nn.Module):
+    """Adds to a map what small pools and strips see around each pixel (MPM, Fig. 3 and 4).
+
+    Args:
+        channels: C, of input and output; a quarter of it is the width of both paths.
+        pool_sizes: Cells along a side of each pool of the short-range path.
+        norm_cfg: Norm behind every convolution.
+        align_corners: For the pools' resizing.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        pool_sizes: Sequence[int] = (20, 12),
+        norm_cfg: dict | None = None,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        width = channels // 4
+        norm_cfg = norm_cfg or dict(type='BN')
+        conv = partial(ConvModule, norm_cfg=norm_cfg)
+        conv3x3 = partial(conv, width, width, 3, padding=1)
+        self.pool_sizes = tuple(pool_sizes)
+        self.align_corners = align_corners
+        self.reduce_short = conv(channels, width, 1)
+        self.local = conv3x3(act_cfg=None)
+        self.pyramid = nn.ModuleList(conv3x3(act_cfg=None) for _ in self.pool_sizes)
+        self.out_short = conv3x3()
+        self.reduce_long = conv(channels, width, 1)
+        self.strips = StripConvs(width, norm_cfg)
+        self.out_long = conv3x3()
+        self.fuse = conv(2 * width, channels, 1, act_cfg=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), of any height and width, to the same size."""
+        return self.merge(x, self.paths(x))
+
+    def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The short-range and the long-range path of (N, C, H, W), each (N, C // 4, H, W)."""
+        short, long = self._reduce(x)
+        around = self.local(short)
+        for size, conv in zip(self.pool_sizes, self.pyramid, strict=True):
+            around += F.interpolate(
+                conv(average_pool(short, size)),
+                x.shape[2:],
+                mode='bilinear',
+                align_corners=self.align_corners,
+            )
+        return self.out_short(F.relu(around, inplace=True)), self.out_long(cross(self.strips(long)))
+
+    def _reduce(self, x: Tensor) -> list[Tensor]:
+        """Both reductions in one convolution, which reads ``x`` once."""
+        parts = self.reduce_short, self.reduce_long
+        maps = F.conv2d(x, torch.cat([part.conv.weight for part in parts])).chunk(2, dim=1)
+        return [part.activate(part.norm(y)) for part, y in zip(parts, maps, strict=True)]
+
+    def merge(self, x: Tensor, paths: tuple[Tensor, Tensor]) -> Tensor:
+        """ReLU of ``x`` and what the paths add to it."""
+        return F.relu(x + self.fuse(torch.cat(paths, dim=1)), inplace=True)
+
+
+@MODELS.register_module()
+class SPNetHead(BaseDecodeHead):
+    """Classifies pixels behind mixed pooling: C channels to C / 2, to C / 4, to K.
+
+    Args:
+        in_channels: C; several numbers with ``input_transform='resize_concat'``.
+        channels: Width of the classifier's input; None for a quarter of C, as released.
+        pool_channels: Width of the mixed pooling; None for half of C, as released.
+        pool_sizes: Cells along a side of its pools.
+        num_mpm: How many mixed poolings follow each other (2 in the paper, Table 2).
+        dropout_ratio: Drops whole channels before the classifier.
+        align_corners: For all resizing.
+        **kwargs: As for the host's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: Several levels without ``resize_concat``, or too few channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int] = 2048,
+        channels: int | None = None,
+        *,
+        pool_channels: int | None = None,
+        pool_sizes: Sequence[int] = (20, 12),
+        num_mpm: int = 2,
+        dropout_ratio: float = 0.1,
+        align_corners: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        single = isinstance(in_channels, int)
+        if not single and kwargs.get('input_transform') != 'resize_concat':
+            raise ValueError(
+                f'SPNetHead reads one map, got in_channels={in_channels}: leave the levels out, or '
+                "set input_transform='resize_concat'"
+            )
+        width = in_channels if isinstance(in_channels, int) else sum(in_channels)
+        pool_channels = pool_channels or width // 2
+        channels = channels or pool_channels // 2
+        if pool_channels < 4:
+            raise ValueError(
+                f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
+                f'{in_channels}: it needs 4, set pool_channels'
+            )
+        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
+        super().__init__(
+            in_channels,
+            channels,
+            dropout_ratio=dropout_ratio,
+            align_corners=align_corners,
+            **kwargs,
+        )
+        self.reduce = ConvModule(width, pool_channels, 1, norm_cfg=self.norm_cfg)
+        self.mixed_pooling = nn.Sequential(
+            *(
+                MixedPooling(
+                    pool_channels,
+                    pool_sizes=pool_sizes,
+                    norm_cfg=self.norm_cfg,
+                    align_corners=align_corners,
+                )
+                for _ in range(num_mpm)
+            )
+        )
+        self.bottleneck = ConvModule(pool_channels, channels, 3, padding=1, norm_cfg=self.norm_cfg)
+
+    def init_weights(self) -> None:
+        """PyTorch's default for every convolution, as released; the host's differs."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), at the size of the level read."""
+        x = self.reduce(self._transform_inputs(inputs))
+        return self.cls_seg(self.bottleneck(self.mixed_pooling(x)))
+
+    @torch.no_grad()
+    def explain(self, inputs: Sequence[Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """How much the paths of each mixed pooling say where.
+
+        Args:
+            inputs: As for ``forward``.
+            **kwargs: What other heads need beside features.
+
+        Returns:
+            ``mpm1_short``, ``mpm1_long``, ``mpm2_short``, ...: (N, 1, H, W) in [0, 1], means over
+            channels, of an image's two maps in shares of their common maximum.
+        """
+        x = self.reduce(self._transform_inputs(inputs))
+        maps: dict[str, Tensor] = {}
+        pooling: MixedPooling
+        for i, pooling in enumerate(self.mixed_pooling, start=1):  # type: ignore[assignment]
+            paths = pooling.paths(x)
+            both = torch.cat([path.float().mean(1, keepdim=True) for path in paths], dim=1)
+            both = both / both.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+            maps[f'mpm{i}_short'], maps[f'mpm{i}_long'] = both.split(1, dim=1)
+            x = pooling.merge(x, paths)
+        return maps
