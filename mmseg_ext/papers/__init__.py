@@ -1,5 +1,5 @@
 """One module per paper; importing it registers what the paper adds."""
 
-from . import hmsa, spnet
+from . import fastfcn, hmsa, spnet
 
-__all__ = ['hmsa', 'spnet']
+__all__ = ['fastfcn', 'hmsa', 'spnet']

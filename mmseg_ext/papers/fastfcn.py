@@ -1,0 +1,339 @@
+"""FastFCN: Rethinking Dilated Convolution in the Backbone for Semantic Segmentation.
+
+Wu, Zhang, Huang, Liang, Yu, arXiv 1903.11816 (2019). Code: wuhuikai/FastFCN (MIT).
+
+The backbone keeps its output stride of 32, and a neck makes a map of stride 8 from its last three
+levels, for any head that reads such a map. Differs from the released code:
+
+- the encoding never forms its tensor of pixels x codes x channels;
+- the classes that an image holds are found on the device, without a loop over images;
+- the layer that guesses them runs in training alone.
+
+The host's ``JPU`` and ``PSPHead`` compute the released function with ``align_corners=True``, its
+``EncHead`` and ``ASPPHead`` do not.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads.aspp_head import ASPPHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.decode_heads.enc_head import EncModule
+from mmseg.models.necks.jpu import JPU
+from mmseg.models.utils import Encoding
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+Levels = tuple[Tensor, ...]
+
+
+class ReleasedInit(BaseModule):
+    """PyTorch's default for every convolution, as released; the host's differs."""
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+
+
+class JointUpsampler(ReleasedInit):
+    """Base of necks that make one map of stride 8 from the levels of strides 8, 16 and 32."""
+
+    in_channels: Sequence[int]
+    parts: Sequence[str]  # of the map's channels, each of the same size
+
+    def forward(self, inputs: Sequence[Tensor]) -> Levels:
+        """Replaces the last of the levels (N, C_i, H_i, W_i) by the map.
+
+        The other levels stay for auxiliary heads, and heads keep their ``in_index``.
+
+        Raises:
+            ValueError: the last levels do not have ``in_channels``.
+        """
+        levels = tuple(inputs[-len(self.in_channels) :])
+        channels = tuple(x.shape[1] for x in levels)
+        if channels != tuple(self.in_channels):
+            raise ValueError(
+                f'{type(self).__name__} got levels of {channels} channels, expected '
+                f'{tuple(self.in_channels)}: set its in_channels to those of the three last levels '
+                'of the backbone, and out_indices=(0, 1, 2, 3) there'
+            )
+        return (*inputs[:-1], self.merge(levels))
+
+    @abstractmethod
+    def merge(self, levels: Levels) -> Tensor:
+        """The map (N, 4 mid_channels, H, W) of the size of the first of the levels read."""
+
+    def explain(self, inputs: Sequence[Tensor]) -> tuple[Levels, dict[str, Tensor]]:
+        """What ``forward`` returns; the last level read, and the map by its parts."""
+        levels = self(inputs)
+        parts = levels[-1].chunk(len(self.parts), dim=1)
+        return levels, dict(stride_32=inputs[-1], **dict(zip(self.parts, parts, strict=True)))
+
+
+@MODELS.register_module()
+class FastFCNJPU(JointUpsampler, JPU):
+    """Joint pyramid upsampling (Sec. 3.3): the host's ``JPU``, whose weights it shares.
+
+    Beside it, it keeps all levels but the last, says when levels do not fit, and explains itself.
+
+    Args:
+        in_channels: Of the levels of strides 8, 16 and 32.
+        mid_channels: Of each of the four branches (512 in the paper).
+        align_corners: Of the upsampling.
+        **kwargs: As for the host's ``JPU``.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (512, 1024, 2048),
+        mid_channels: int = 512,
+        *,
+        align_corners: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tuple(in_channels), mid_channels, align_corners=align_corners, **kwargs)
+        self.parts = [f'dilation_{rate}' for rate in self.dilations]
+
+    def merge(self, levels: Levels) -> Tensor:
+        """As in the base."""
+        return JPU.forward(self, levels)[-1]
+
+
+class JointUpsamplingModule(nn.Module):
+    """Upsamples a coarse level beside a fine one; of JPU-X.
+
+    Args:
+        low_channels: Of the coarse level.
+        high_channels: Of the fine level.
+        channels: Of each of the four parts of the output; a multiple of 32.
+        dilations: Of the three branches.
+        align_corners: Of the upsampling.
+        norm_cfg: Norm of the two first convolutions; the branches have group norm.
+    """
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        channels: int,
+        dilations: Sequence[int],
+        *,
+        align_corners: bool,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.conv_low = ConvModule(low_channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+        self.conv_high = ConvModule(high_channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+        self.branches = nn.ModuleList(
+            DepthwiseSeparableConvModule(
+                2 * channels,
+                channels,
+                3,
+                padding=rate,
+                dilation=rate,
+                norm_cfg=dict(type='GN', num_groups=32),
+                dw_act_cfg=None,
+            )
+            for rate in dilations
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Levels (N, low, h, w) and (N, high, H, W) to (N, 4 channels, H, W)."""
+        high = self.conv_high(high)
+        low = F.interpolate(
+            self.conv_low(low),
+            high.shape[2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )
+        both = torch.cat([low, high], dim=1)
+        return torch.cat([low, *(branch(both) for branch in self.branches)], dim=1)
+
+
+@MODELS.register_module()
+class JPUX(JointUpsampler):
+    """JPU-X, the second neck of the released code (2020, not in the paper): stepwise, group norms.
+
+    Args:
+        in_channels: Of the levels of strides 8, 16 and 32.
+        mid_channels: A quarter of the channels of the map; a multiple of 64.
+        align_corners: Of the upsampling.
+        norm_cfg: Norm of the convolutions on the levels; the branches have group norm.
+
+    Raises:
+        ValueError: ``mid_channels`` is no multiple of 64, ``in_channels`` are not three.
+    """
+
+    parts = ('upsampled', 'dilation_2', 'dilation_4', 'dilation_8')
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (512, 1024, 2048),
+        mid_channels: int = 512,
+        *,
+        align_corners: bool = True,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if len(in_channels) != 3:
+            raise ValueError(
+                f'JPUX reads three levels, got in_channels={tuple(in_channels)}: give the channels '
+                'at strides 8, 16 and 32'
+            )
+        if mid_channels % 64:
+            raise ValueError(
+                f'JPUX got mid_channels={mid_channels}, half of which its group norms split into '
+                '32 groups: take a multiple of 64'
+            )
+        self.in_channels = in_channels
+        fine, middle, coarse = in_channels
+        half = mid_channels // 2
+        common: Any = dict(align_corners=align_corners, norm_cfg=norm_cfg or dict(type='BN'))
+        self.step_1 = JointUpsamplingModule(middle, fine, half, (1, 2, 4), **common)
+        self.step_2 = JointUpsamplingModule(coarse, 4 * half, mid_channels, (2, 4, 8), **common)
+
+    def merge(self, levels: Levels) -> Tensor:
+        """As in the base."""
+        fine, middle, coarse = levels
+        return self.step_2(coarse, self.step_1(middle, fine))
+
+
+class LeanEncoding(Encoding):
+    """The host's ``Encoding``, without its tensors of pixels x codes x channels.
+
+    Squared distances and sums of residuals are expanded into matrix products, in float32.
+    """
+
+    def assign(self, pixels: Tensor) -> Tensor:
+        """How much of each of the pixels (N, L, D) belongs to each code: (N, L, K), sums to 1."""
+        squared = pixels.square().sum(2, keepdim=True) + self.codewords.square().sum(1)
+        squared = squared - 2 * pixels @ self.codewords.T
+        return (self.scale * squared).softmax(2)  # the learnt scales start below 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, D, H, W) to the sums of their residuals to each code, (N, K, D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            pixels = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2).mT
+            assignment = self.assign(pixels)
+            return assignment.mT @ pixels - assignment.sum(1)[..., None] * self.codewords
+
+
+def class_presence(label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """Which classes the labels (N, H, W) of each image hold: (N, K), float, 0 or 1."""
+    valid = (label >= 0) & (label < num_classes) & (label != ignore_index)
+    index = label.long().masked_fill(~valid, num_classes).flatten(1)  # a spare column, cut off
+    presence = torch.zeros(len(label), num_classes + 1, device=label.device)
+    return presence.scatter_(1, index, 1.0)[:, :num_classes]
+
+
+def released_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a decode head, where left out as released."""
+    cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+    common = dict(norm_cfg=dict(type='BN'), align_corners=True, init_cfg=None)
+    return common | dict(loss_decode=cross_entropy) | kwargs
+
+
+@MODELS.register_module()
+class FastFCNEncHead(ReleasedInit, BaseDecodeHead):
+    """EncNet's head (arXiv 1803.08904): scales channels by how the image's pixels lie about codes.
+
+    Differs from the host's ``EncHead``: one level, a 1x1 bottleneck as FastFCN's (a ninth of the
+    cost), the lean encoding, and logits alone in inference.
+
+    Args:
+        channels: Of the features (512 as released).
+        num_codes: Number of codes.
+        se_weight: Factor of the loss of the classes that an image holds (Sec. 3.1 there); 0 leaves
+            out its layer.
+        **kwargs: As for the host's ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self, *, channels: int = 512, num_codes: int = 32, se_weight: float = 0.2, **kwargs: Any
+    ) -> None:
+        super().__init__(channels=channels, **released_defaults(kwargs))
+        layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        self.bottleneck = ConvModule(self.in_channels, channels, 1, **layers)
+        self.enc_module = EncModule(channels, num_codes, **layers)
+        self.enc_module.encoding[0] = LeanEncoding(channels, num_codes)
+        self.se_weight = se_weight
+        self.se_layer = nn.Linear(channels, self.num_classes) if se_weight else None
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), in training with those of classes."""
+        code, feats = self.enc_module(self.bottleneck(self._transform_inputs(inputs)))
+        logits = self.cls_seg(feats)
+        if self.training and self.se_layer is not None:
+            return logits, self.se_layer(code)  # (N, K)
+        return logits
+
+    def loss_by_feat(self, seg_logits: Any, batch_data_samples: list) -> dict:
+        """Losses of the logits (N, K, h, w) of any size and of those of classes, (N, K)."""
+        if self.se_layer is None:
+            return super().loss_by_feat(seg_logits, batch_data_samples)
+        logits, classes = seg_logits
+        losses = super().loss_by_feat(logits, batch_data_samples)
+        label = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        presence = class_presence(label, self.num_classes, self.ignore_index)
+        se = F.binary_cross_entropy_with_logits(classes.float(), presence)
+        return losses | dict(loss_se=self.se_weight * se)
+
+    def explain(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the encoding sees.
+
+        Returns:
+            ``code`` (N, 1, H, W): number of the code that holds most of a pixel; ``gate``
+            (N, D, 1, 1): factor of each channel, in (0, 1); ``class_probability`` (N, K, 1, 1):
+            that the image holds a class.
+        """
+        x = self.bottleneck(self._transform_inputs(inputs))
+        pixels = self.enc_module.encoding_project(x)
+        code = self.enc_module.encoding[0].assign(pixels.flatten(2).mT).argmax(2)  # (N, L)
+        pooled = self.enc_module(x)[0]
+        maps = dict(
+            # A float: whole numbers are drawn as classes.
+            code=code.view(len(x), 1, *x.shape[2:]).to(x.dtype),
+            gate=self.enc_module.fc(pooled)[..., None, None],
+        )
+        if self.se_layer is not None:
+            maps['class_probability'] = self.se_layer(pooled).sigmoid()[..., None, None]
+        return maps
+
+
+@MODELS.register_module()
+class FastFCNASPPHead(ReleasedInit, ASPPHead):
+    """DeepLabV3's head as released with FastFCN.
+
+    Differs from the host's ``ASPPHead``: a 1x1 convolution and a dropout come before the 3x3 one.
+
+    Args:
+        channels: Of every convolution (256 as released).
+        dilations: Of the pyramid, beside the pooled image; 1 is a 1x1 convolution.
+        pyramid_dropout: Drops whole channels after the 1x1 convolution.
+        **kwargs: As for the host's ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 256,
+        dilations: Sequence[int] = (1, 12, 24, 36),
+        pyramid_dropout: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dilations, channels=channels, **released_defaults(kwargs))
+        layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        self.bottleneck = nn.Sequential(
+            ConvModule((len(dilations) + 1) * channels, channels, 1, **layers),
+            nn.Dropout2d(pyramid_dropout),
+            ConvModule(channels, channels, 3, padding=1, **layers),
+        )
