@@ -25,6 +25,9 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FCNHead': dict(channels=16),
     'PSPHead': dict(channels=16),
     'ASPPHead': dict(channels=16),
+    'FastFCNJPU': dict(mid_channels=8),
+    'FastFCNEncHead': dict(channels=16, num_codes=8),
+    'FastFCNASPPHead': dict(channels=16),
     'ResNetV1c': dict(base_channels=8, stem_channels=8),
     'MobileNetV2': dict(widen_factor=0.25),
 }
@@ -63,7 +66,12 @@ def shrink(model: dict) -> dict:
             node['extra'] = small_hrnet()
     backbone = revert_sync_batchnorm(MODELS.build(model['backbone']))
     backbone.eval()  # the host's backbones return nothing here
-    widths = [x.shape[1] for x in backbone(torch.zeros(1, 3, 64, 64))]
+    levels = backbone(torch.zeros(1, 3, 64, 64))
+    if 'neck' in model:
+        count = len(model['neck']['in_channels'])
+        model['neck']['in_channels'] = tuple(x.shape[1] for x in levels[-count:])
+        levels = revert_sync_batchnorm(MODELS.build(model['neck'])).eval()(levels)
+    widths = [x.shape[1] for x in levels]
     for key in ('decode_head', 'auxiliary_head'):
         for node in dicts_in(model.get(key, {})):
             if 'in_channels' in node:
