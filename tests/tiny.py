@@ -28,7 +28,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FastFCNJPU': dict(mid_channels=8),
     'FastFCNEncHead': dict(channels=16, num_codes=8),
     'FastFCNASPPHead': dict(channels=16),
-    'ResNetV1c': dict(base_channels=8, stem_channels=8),
+    # norms that start at 0 leave the convolutions before them without gradient
+    'ResNetV1c': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
     'MobileNetV2': dict(widen_factor=0.25),
 }
 
