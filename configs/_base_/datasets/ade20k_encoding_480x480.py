@@ -1,0 +1,31 @@
+"""ADE20K with the augmentation of PyTorch-Encoding, on which FastFCN is built; crop 480x480.
+
+Tested with the long side at 520, as released.
+"""
+
+_base_ = './ade20k.py'
+crop_size = (480, 480)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    dict(type='RandomFlip', prob=0.5),
+    # the short side from 260 to 1040, however long the other is
+    dict(type='RandomResize', scale=(52000, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='Pad', size=crop_size, pad_val=dict(img=0, seg=255)),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(
+        type='RandomApply',
+        prob=0.5,
+        transforms=[dict(type='RandomGaussianBlur', sigma_range=(0, 1))],
+    ),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale=(520, 520), keep_ratio=True),
+    dict(type='LoadSegMap'),  # after the resize: labels keep their size
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,24 @@
+"""ResNet-18 dilated to output stride 8 and a narrow PSPNet head, CamVid, from scratch.
+
+python tools/train.py configs/fastfcn/r18_psp_camvid.py
+
+What FastFCN replaces. Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md
+beside this file.
+"""
+
+_base_ = [
+    '../_base_/models/r18-d8.py',
+    '../_base_/datasets/camvid_half.py',
+    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(init_cfg=None),
+    decode_head=dict(
+        type='PSPHead',
+        num_classes=11,
+        channels=128,
+        align_corners=True,
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+    ),
+)
