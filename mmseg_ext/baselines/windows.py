@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 Size = tuple[int, int]  # (h, w)
 Maps = dict[str, Tensor]
@@ -93,6 +93,35 @@ class WindowedEncoderDecoder(EncoderDecoder):
         super().__init__(*args, **kwargs)
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Any:
+        """As the host's.
+
+        Raises:
+            ValueError: a head reads other levels than the backbone or neck gives.
+        """
+        try:
+            return super().forward(inputs, data_samples, mode)
+        except (IndexError, RuntimeError) as error:
+            if isinstance(error, IndexError) or 'channels' in str(error):
+                self._check_levels(inputs)
+            raise
+
+    @torch.no_grad()
+    def _check_levels(self, inputs: Tensor) -> None:
+        levels = self.extract_feat(inputs)
+        given = [level.shape[1] for level in levels]
+        for name in ('decode_head', 'auxiliary_head'):
+            part = getattr(self, name, None)
+            for head in part if isinstance(part, nn.ModuleList) else [part] if part else []:
+                if not _reads(head, given):
+                    raise ValueError(
+                        f'{name} reads in_index={head.in_index} of in_channels={head.in_channels}, '
+                        f'but the model has {len(given)} levels of {given} channels: these numbers '
+                        'are of another backbone, **_base_.levels has those of the base model'
+                    )
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Images (N, 3, H, W) to what the head returns, in eval its logits (N, K, h, w)."""
@@ -212,6 +241,16 @@ class WindowedEncoderDecoder(EncoderDecoder):
         if 'label' in takes:
             options['label'] = _labels_of_input(data_samples, (height, width))
         return self.decode_head.explain(levels, **options)
+
+
+def _reads(head: Any, given: list[int]) -> bool:
+    """Whether levels of so many channels are what the head reads."""
+    index = [head.in_index] if isinstance(head.in_index, int) else head.in_index
+    if not all(-len(given) <= i < len(given) for i in index):
+        return False
+    read = [given[i] for i in index]
+    wanted = head.in_channels
+    return sum(read) == wanted if isinstance(wanted, int) else read == list(wanted)
 
 
 def _arguments_of_explain(head: Any) -> Sequence[str]:
