@@ -22,8 +22,11 @@ IGNORE_INDEX = 255
 SMALLER: dict[str, dict[str, Any]] = {
     'HMSAHead': dict(attention_channels=8),
     'OCRNetHead': dict(channels=16, ocr_channels=8),
+    'CPNetHead': dict(channels=16, prior_channels=8, prior_size=(8, 12), am_kernel_size=5),
     'FCNHead': dict(channels=16),
     'PSPHead': dict(channels=16),
+    'SPNetHead': dict(channels=16),
+    'SPNetResNet': dict(base_channels=8, stem_channels=8),
     'ASPPHead': dict(channels=16),
     'FastFCNJPU': dict(mid_channels=8),
     'FastFCNEncHead': dict(channels=16, num_codes=8),
@@ -65,6 +68,8 @@ def shrink(model: dict) -> dict:
         node.update(SMALLER.get(node.get('type', ''), {}))
         if node.get('type') == 'HRNetExact':
             node['extra'] = small_hrnet()
+    if model.get('test_cfg', {}).get('mode') == 'slide':  # recipes' windows are many times larger
+        model['test_cfg'].update(crop_size=(64, 64), stride=(40, 40))
     backbone = revert_sync_batchnorm(MODELS.build(model['backbone']))
     backbone.eval()  # the host's backbones return nothing here
     levels = backbone(torch.zeros(1, 3, 64, 64))
