@@ -20,6 +20,8 @@ from mmseg.models.decode_heads.ocr_head import ObjectAttentionBlock
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.levels import pointwise_of_levels, require_levels, resize
+
 
 class ObjectAttention(ObjectAttentionBlock):
     """The host's block by ``scaled_dot_product_attention``: pixels attend to K class centres."""
@@ -79,11 +81,7 @@ class OCRNetHead(BaseDecodeHead):
         loss_aux: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(in_channels, int):
-            raise ValueError(
-                f'OCRNetHead reads several levels, got in_channels={in_channels}: '
-                "write decode_head=dict(type='OCRNetHead', **_base_.levels)"
-            )
+        require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
         cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
         kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
@@ -116,23 +114,11 @@ class OCRNetHead(BaseDecodeHead):
         return (logits, aux) if self.training else logits
 
     def _to_size(self, x: Tensor, size: torch.Size) -> Tensor:
-        if x.shape[2:] == size:
-            return x
-        return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
+        return resize(x, size, self.align_corners)
 
     def _soft_regions(self, levels: list[Tensor]) -> Tensor:
-        """Logits (N, K, H_0, W_0) from all levels.
-
-        A 1x1 convolution of resized, concatenated maps is the sum of resized 1x1 convolutions of
-        the maps, which costs an eighth of the multiplications.
-        """
-        conv = self.aux_conv.conv
-        parts = conv.weight.split([x.shape[1] for x in levels], dim=1)
-        biases = [conv.bias, *[None] * (len(levels) - 1)]
-        maps = [F.conv2d(x, w, b) for x, w, b in zip(levels, parts, biases, strict=True)]
-        total = maps.pop(0)
-        for x in maps:
-            total += self._to_size(x, total.shape[2:])
+        """Logits (N, K, H_0, W_0) from all levels."""
+        total = pointwise_of_levels(self.aux_conv.conv, levels, self.align_corners)
         return self.aux_seg(self.aux_conv.activate(self.aux_conv.norm(total)))
 
     def loss_by_feat(self, seg_logits: tuple[Tensor, Tensor], batch_data_samples: list) -> dict:

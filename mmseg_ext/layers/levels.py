@@ -1,0 +1,41 @@
+"""What heads that read several levels of a backbone share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
+    """Refuses the channels of a single level.
+
+    Raises:
+        ValueError: ``in_channels`` is a number, as base models have it.
+    """
+    if isinstance(in_channels, int):
+        name = type(head).__name__
+        raise ValueError(
+            f'{name} reads several levels, got in_channels={in_channels}: '
+            f"write decode_head=dict(type='{name}', **_base_.levels)"
+        )
+
+
+def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Bilinear, to (h, w)."""
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
+
+
+def pointwise_of_levels(conv: nn.Conv2d, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
+    """A 1x1 convolution of all levels (N, C_i, H_i, W_i), resized to the first and concatenated.
+
+    It is the sum of 1x1 convolutions of the levels, each resized after it, which needs fewer
+    multiplications and no concatenation.
+    """
+    parts = conv.weight.split([x.shape[1] for x in levels], dim=1)
+    total = F.conv2d(levels[0], parts[0], conv.bias)
+    for x, weight in zip(levels[1:], parts[1:], strict=True):
+        total += resize(F.conv2d(x, weight), total.shape[2:], align_corners)
+    return total
