@@ -17,6 +17,10 @@ LOSSES = {'loss_ce', 'acc_seg'}  # what every head logs
 HEADS = {  # the line, and what the head logs besides
     'OCRNetHead': ("dict(type='OCRNetHead', **_base_.levels)", {'loss_aux'}),
     'SPNetHead': ("dict(type='SPNetHead')", set()),
+    'CPNetHead': (
+        "dict(type='CPNetHead')",
+        {'loss_prior', 'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'},
+    ),
     'FCNHead': ("dict(type='FCNHead', channels=512)", set()),
     'PSPHead': ("dict(type='PSPHead', channels=512)", set()),
     'ASPPHead': ("dict(type='ASPPHead', channels=512)", set()),
