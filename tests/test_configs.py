@@ -71,7 +71,8 @@ def test_saved_weights_give_the_same_logits(model: nn.Module, path: Path) -> Non
 
 
 def test_an_image_does_not_depend_on_its_batch_mates(model: nn.Module) -> None:
-    images, _ = make_batch(model.eval())
+    images, _ = make_batch(model.eval().double())
+    images = images.double()
     with torch.no_grad():
         together = model(images)
         alone = torch.cat([model(image[None]) for image in images])

@@ -158,6 +158,15 @@ class SPNetResNet(ResNetV1c):
             block.after_conv1_plugin_names = block.after_conv3_plugin_names = []
             block.after_conv2_plugin_names = block.make_block_plugins(block.planes, [gate])
         self._freeze_stages()
+        self._register_load_state_dict_pre_hook(self._keep_gates)
+
+    def _keep_gates(self, state_dict: dict, prefix: str, *_: Any) -> None:
+        """Lets a backbone's own file without gates, such as ImageNet's, leave them as they are.
+
+        A file of the whole model has to hold them.
+        """
+        if not prefix and not any('.spm.' in name for name in state_dict):
+            state_dict |= {name: t for name, t in self.state_dict().items() if '.spm.' in name}
 
     def gated_blocks(self) -> Iterator[tuple[str, Bottleneck]]:
         """The blocks that strip pooling belongs into, by name."""
@@ -351,16 +360,12 @@ class SPNetHead(BaseDecodeHead):
         return self.cls_seg(self.bottleneck(self.mixed_pooling(x)))
 
     @torch.no_grad()
-    def explain(self, inputs: Sequence[Tensor], **kwargs: Any) -> dict[str, Tensor]:
-        """How much the paths of each mixed pooling say where.
-
-        Args:
-            inputs: As for ``forward``.
-            **kwargs: What other heads need beside features.
+    def explain(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """How much the two paths of each mixed pooling say where.
 
         Returns:
             ``mpm1_short``, ``mpm1_long``, ``mpm2_short``, ...: (N, 1, H, W) in [0, 1], means over
-            channels, of an image's two maps in shares of their common maximum.
+            channels, as shares of the largest value of an image's two maps.
         """
         x = self.reduce(self._transform_inputs(inputs))
         maps: dict[str, Tensor] = {}

@@ -1,0 +1,46 @@
+"""ADE20K with the augmentation of hszhao/semseg, on which SPNet is built; crop 480x480.
+
+--tta tests as released, with the long side at 512; without it images are larger, as in
+MMSegmentation, so that the numbers compare with other papers' here.
+"""
+
+_base_ = './ade20k.py'
+crop_size = (480, 480)
+mean = (103.53, 116.28, 123.675)  # BGR
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    # official: any factor from 0.5 to 2; here in steps of 0.05
+    dict(
+        type='RandomChoice',
+        transforms=[[dict(type='Resize', scale_factor=n / 20)] for n in range(10, 41)],
+    ),
+    dict(type='RandomRotate', prob=0.5, degree=10.0, pad_val=mean, seg_pad_val=255),
+    # official: a 5x5 kernel, whose spread this is
+    dict(
+        type='RandomApply',
+        prob=0.5,
+        transforms=[dict(type='RandomGaussianBlur', sigma_range=(1.03, 1.03))],
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='Pad', size=crop_size, pad_val=dict(img=mean, seg=255)),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImage'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(side, side), keep_ratio=True)
+                for side in (256, 384, 512, 640, 768, 896)  # 0.5 to 1.75
+            ],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadSegMap')],  # after the resize: labels keep their size
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+tta_model = dict(type='SegTTAModel')  # averages probabilities, as released
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,0 +1,11 @@
+"""SPNet (arXiv 2003.13328), ResNet-50, Cityscapes: the released recipe.
+
+python tools/train.py configs/spnet/r50_cityscapes.py --init IMAGENET.pth
+python tools/test.py configs/spnet/r50_cityscapes.py CHECKPOINT --tta
+
+Official code: 79.5 mIoU on val, without hard pixels (houqb/SPNet#13).
+Ours: not measured. Batch 8 (4 GPUs x 2), 180 epochs, crop 768x768.
+"""
+
+_base_ = './r101_cityscapes.py'
+model = dict(backbone=dict(depth=50))
