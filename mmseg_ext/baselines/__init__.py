@@ -2,6 +2,14 @@
 
 from .hrnet import HRNetExact
 from .ocr_net_head import OCRNetHead
+from .openseg import OpensegASPPHead, OpensegOCRHead, OpensegResNet
 from .windows import WindowedEncoderDecoder
 
-__all__ = ['HRNetExact', 'OCRNetHead', 'WindowedEncoderDecoder']
+__all__ = [
+    'HRNetExact',
+    'OCRNetHead',
+    'OpensegASPPHead',
+    'OpensegOCRHead',
+    'OpensegResNet',
+    'WindowedEncoderDecoder',
+]

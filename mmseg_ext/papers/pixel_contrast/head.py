@@ -1,0 +1,188 @@
+"""The wrapper head, its projection, and what it shows of the vectors."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ...layers.feature_tap import WrapperHead
+from .memory import MemoryBank, class_means
+from .sampling import labels_at, pixels_at
+
+
+class Projection(BaseModule):
+    """Features to unit vectors: 1x1 convolution, norm, ReLU, 1x1 convolution, L2 norm.
+
+    Args:
+        in_channels: Of each level.
+        channels: D.
+        norm_cfg: Norm between the convolutions.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, norm_cfg: dict | None) -> None:
+        super().__init__()
+        width = sum(in_channels)
+        self.conv = nn.Conv2d(width, width, 1)
+        self.norm = build_norm_layer(norm_cfg or dict(type='BN'), width)[1]
+        self.last = nn.Linear(width, channels)
+
+    def forward(self, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
+        """Levels (N, C_i, h_i, w_i) to what ``unit`` takes, (N, C, h_0, w_0)."""
+        # A 1x1 convolution of resized, concatenated maps is the sum of resized convolutions.
+        parts = self.conv.weight.split([x.shape[1] for x in levels], dim=1)
+        total = F.conv2d(levels[0], parts[0], self.conv.bias)
+        for x, weight in zip(levels[1:], parts[1:], strict=True):
+            x = F.conv2d(x, weight)
+            if x.shape[2:] != total.shape[2:]:
+                size = total.shape[2:]
+                x = F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
+            total = total + x
+        return self.norm(total).relu()
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Rows (..., C) to unit vectors (..., D), float32 or better."""
+        x = self.last(x)
+        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+@MODELS.register_module()
+class PixelContrastHead(WrapperHead):
+    """Any decode head, trained with a contrast between pixels beside its own losses.
+
+    At inference it is that head: projection and memory are not used.
+
+    Args:
+        head: The decode head, e.g. ``dict(type='FCNHead', channels=512)``; what it leaves out
+            (``num_classes``, ``in_channels``, ...) comes from the base model's ``decode_head``.
+        memory: Arguments of ``MemoryBank``, e.g. ``dict(size=5000)``; None for contrast within the
+            batch alone.
+        loss_contrast: By default ``dict(type='PixelContrastLoss')``.
+        proj_channels: D, length of the vectors.
+        proj_index: Levels of the backbone that are projected, resized to the first of them; by
+            default all that the head reads.
+        **kwargs: Handed to ``head``.
+
+    Raises:
+        ValueError: ``proj_index`` names a level that the head does not read, or semi-hard draws
+            have no memory to be drawn from.
+    """
+
+    bank: MemoryBank | None
+
+    def __init__(
+        self,
+        *,
+        head: dict,
+        memory: dict | None = None,
+        loss_contrast: dict | None = None,
+        proj_channels: int = 256,
+        proj_index: Sequence[int] | int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(head=head, **kwargs)
+        # The head itself only knows their sum where it concatenates levels.
+        in_channels = {**kwargs, **head}.get('in_channels', self.head.in_channels)
+        widths = dict(zip(_as_list(self.head.in_index), _as_list(in_channels), strict=True))
+        self.proj_index = list(widths) if proj_index is None else _as_list(proj_index)
+        if not self.proj_index or not set(self.proj_index) <= set(widths):
+            raise ValueError(
+                f'proj_index={proj_index} is not among the levels {list(widths)} that '
+                f'{type(self.head).__name__} reads: choose from these'
+            )
+        proj_in = [widths[i] for i in self.proj_index]
+        self.projection = Projection(proj_in, proj_channels, self.head.norm_cfg)
+        self.loss_contrast = MODELS.build(loss_contrast or dict(type='PixelContrastLoss'))
+        num_classes = self.head.num_classes
+        self.bank = MemoryBank(num_classes, proj_channels, **memory) if memory else None
+        if self.loss_contrast.semi_hard is not None and self.bank is None:
+            raise ValueError(
+                'semi_hard draws from past images: set memory=dict(size=5000), or leave semi_hard'
+            )
+
+    def loss(self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Any) -> dict:
+        """The head's losses and the contrast; in training the bank then takes in the batch.
+
+        Args:
+            inputs: Levels (N, C_i, H_i, W_i) of the backbone or neck.
+            batch_data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
+            train_cfg: As for the head.
+        """
+        losses, _, logits = self.tap(self.head.loss, inputs, batch_data_samples, train_cfg)
+        label = self.head._stack_batch_gt(batch_data_samples).squeeze(1)
+        losses[self.loss_contrast.loss_name] = self._contrast(inputs, logits.detach(), label)
+        return losses
+
+    def _contrast(self, inputs: Sequence[Tensor], logits: Tensor, label: Tensor) -> Tensor:
+        # None outside of a training. The same on all processes, which norms and the bank rely on.
+        iteration = MessageHub.get_current_instance().get_info('iter')
+        warms_up = iteration is not None and iteration < self.loss_contrast.warmup_iters
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not warms_up):
+            features = self._features(inputs)
+        size, num_classes = features.shape[2:], self.head.num_classes
+        label = labels_at(label, size, num_classes, self.head.ignore_index)
+        if warms_up:
+            value = 0.0 * sum(p.sum() for p in self.projection.parameters())
+        else:
+            prediction = labels_at(self._classes(logits), size, num_classes, num_classes)
+            anchors = self.loss_contrast.sample(label, prediction, num_classes)
+            vectors = self.projection.unit(pixels_at(features, anchors.places))
+            value = self.loss_contrast(vectors, anchors.classes, anchors.valid, self.bank)
+        if self.bank is not None and self.training:
+            self.bank.update(label, features.detach(), self.projection.unit)
+        return value
+
+    def _features(self, inputs: Sequence[Tensor]) -> Tensor:
+        levels = [inputs[i] for i in self.proj_index]
+        return self.projection(levels, self.head.align_corners)
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        """Logits (N, K, h, w) to classes (N, h, w)."""
+        if logits.shape[1] == 1:  # the host's form of two classes
+            return (logits[:, 0].sigmoid() > self.head.threshold).long()
+        return logits.argmax(1)
+
+    def embed(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Levels (N, C_i, H_i, W_i) to unit vectors (N, D, h, w)."""
+        return self.projection.unit(self._features(inputs).movedim(1, -1)).movedim(-1, 1)
+
+    def explain(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        point: tuple[float, float] | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> dict[str, Tensor]:
+        """The head's own maps and ``similarity`` (N, 1, h, w), the cosine of each pixel's vector.
+
+        It is compared with the vector at ``point``, (x, y) in [0, 1) of the input's width and
+        height, else with the mean of all pixels that are predicted as the same class.
+        """
+        maps: dict[str, Tensor] = {}
+        if hasattr(self.head, 'explain'):
+            asked = dict(point=point, label=label)
+            takes = inspect.signature(self.head.explain).parameters
+            asked = {name: value for name, value in asked.items() if name in takes}
+            maps = self.head.explain(inputs, **asked, **side_inputs)
+        vectors = self.embed(inputs)
+        n, _, h, w = vectors.shape
+        if point is not None:
+            centres = vectors[:, :, int(point[1] * h), int(point[0] * w)][:, None]  # (N, 1, D)
+            own = vectors.new_zeros(n, h, w, dtype=torch.long)
+        else:
+            k = self.head.num_classes
+            own = labels_at(self._classes(self.head(inputs, **side_inputs)), (h, w), k, k)
+            centres = class_means(own, vectors, lambda rows: rows, k)
+        similarity = torch.einsum('nkd,ndhw->nkhw', centres, vectors).gather(1, own[:, None])
+        return maps | dict(similarity=similarity)
+
+
+def _as_list(value: Sequence[int] | int) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)

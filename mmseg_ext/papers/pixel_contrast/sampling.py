@@ -1,0 +1,108 @@
+"""Draws pixels of a batch by class, without waiting for the device."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = Sequence[int]  # (h, w)
+
+
+def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels (N, H, W) at (h, w), int64: row i is row floor(i * H / h); K where ignored."""
+    rows, columns = (
+        torch.arange(new, device=label.device) * old // new
+        for new, old in zip(size, label.shape[1:], strict=True)
+    )
+    label = label[:, rows[:, None], columns].long()
+    known = (label >= 0) & (label < num_classes) & (label != ignore_index)
+    return label.masked_fill(~known, num_classes)
+
+
+def by_image(label: Tensor, num_classes: int) -> Tensor:
+    """Labels (N, h, w) to cells ``image * K + class``, (N, h*w); ``N * K`` where ignored."""
+    image = torch.arange(len(label), device=label.device)[:, None]
+    label = label.flatten(1)
+    cells = image * num_classes + label
+    return cells.masked_fill(label == num_classes, len(label) * num_classes)
+
+
+def count_cells(cells: Tensor, number: int) -> Tensor:
+    """How many elements each of ``number`` cells has, (number,)."""
+    return cells.new_zeros(number).index_add_(0, cells.flatten(), torch.ones_like(cells.flatten()))
+
+
+def exclusive_cumsum(x: Tensor) -> Tensor:
+    """Sum of what comes before each element, along the first dimension."""
+    return x.cumsum(0) - x
+
+
+def draw(cells: Tensor, quota: Tensor, start: Tensor, size: int) -> Tensor:
+    """Draws ``quota[c]`` elements of every cell c at random, none twice, without a wait.
+
+    Args:
+        cells: (L,), the cell of each element.
+        quota: (C,), at most as many as the cell has.
+        start: (C,), where the elements of a cell go, one after the other.
+        size: Length of the result.
+
+    Returns:
+        (size,), places in ``cells``; 0 where no element goes.
+    """
+    order = (cells + torch.rand(cells.shape, dtype=torch.float64, device=cells.device)).argsort()
+    cells = cells[order]
+    first = exclusive_cumsum(count_cells(cells, len(quota)))
+    rank = torch.arange(len(cells), device=cells.device) - first[cells]
+    slot = torch.where(rank < quota[cells], start[cells] + rank, size)
+    return cells.new_zeros(size + 1).scatter_(0, slot, order)[:size]
+
+
+class Anchors(NamedTuple):
+    """Drawn pixels in a buffer of fixed size."""
+
+    places: Tensor  # (S,), among the N*h*w pixels of the batch
+    classes: Tensor  # (S,)
+    valid: Tensor  # (S,), False where the buffer holds no anchor
+
+
+def pixels_at(maps: Tensor, index: Tensor) -> Tensor:
+    """Vectors (S, C) of maps (N, C, h, w) at places (S,) among the N*h*w pixels."""
+    pixels = maps.flatten(2)
+    return pixels[index // pixels.shape[2], :, index % pixels.shape[2]]
+
+
+def sample_anchors(
+    label: Tensor, prediction: Tensor, num_classes: int, max_samples: int, max_views: int
+) -> Anchors:
+    """Segmentation-aware hard anchors: of each class of an image half wrongly predicted pixels.
+
+    A class counts in an image where it has more than ``max_views`` pixels. All such pairs get the
+    same number of views, as many as ``max_samples`` allows; what one half lacks the other gives.
+
+    Args:
+        label: (N, h, w), K where ignored.
+        prediction: (N, h, w), classes.
+        num_classes: K.
+        max_samples: Anchors of the batch, at most.
+        max_views: Anchors of a class in an image, at most.
+    """
+    cells = 2 * by_image(label, num_classes) + (prediction != label).flatten(1)
+    groups = len(label) * num_classes
+    cells = cells.flatten().clamp(max=2 * groups)  # ignored pixels are one cell, right or wrong
+    easy, hard = count_cells(cells, 2 * groups + 1)[:-1].view(-1, 2).unbind(1)
+    counted = easy + hard > max_views
+    counted &= counted.cumsum(0) <= max_samples
+    views = (max_samples // counted.sum().clamp(min=1)).clamp(1, max_views)
+    half = views // 2
+    # half of a single view would never be hard
+    half = half + ((views == 1) & (torch.rand(easy.shape, device=easy.device) < 0.5))
+    hard_quota = torch.where(2 * hard < views, hard, half)
+    hard_quota = torch.where(2 * easy < views, views - easy, hard_quota)
+    quota = torch.stack([views - hard_quota, hard_quota], dim=1) * counted[:, None]
+    quota = F.pad(quota.flatten(), (0, 1))
+    size = min(max_samples, groups * max_views)
+    index = draw(cells, quota, exclusive_cumsum(quota), size)
+    classes = label.flatten()[index].clamp(max=num_classes - 1)
+    return Anchors(index, classes, torch.arange(size, device=index.device) < quota.sum())
