@@ -32,6 +32,13 @@ from torch import Tensor, nn
 Levels = tuple[Tensor, ...]
 
 
+def resize(x: Tensor, like: Tensor, align_corners: bool) -> Tensor:
+    """Bilinear, to the size of ``like``."""
+    if x.shape[2:] == like.shape[2:]:
+        return x
+    return F.interpolate(x, like.shape[2:], mode='bilinear', align_corners=align_corners)
+
+
 class ReleasedInit(BaseModule):
     """PyTorch's default for every convolution, as released; the host's differs."""
 
@@ -81,13 +88,14 @@ class JointUpsampler(ReleasedInit):
 class FastFCNJPU(JointUpsampler, JPU):
     """Joint pyramid upsampling (Sec. 3.3): the host's ``JPU``, whose weights it shares.
 
-    Beside it, it keeps all levels but the last, says when levels do not fit, and explains itself.
+    Beside it, it keeps the other levels, says when levels do not fit, explains itself, and leaves
+    out the warnings of the host's ``resize``, which do not compile.
 
     Args:
         in_channels: Of the levels of strides 8, 16 and 32.
         mid_channels: Of each of the four branches (512 in the paper).
         align_corners: Of the upsampling.
-        **kwargs: As for the host's ``JPU``.
+        **kwargs: ``dilations``, one for each branch, and ``norm_cfg``, as for the host's ``JPU``.
     """
 
     def __init__(
@@ -103,7 +111,9 @@ class FastFCNJPU(JointUpsampler, JPU):
 
     def merge(self, levels: Levels) -> Tensor:
         """As in the base."""
-        return JPU.forward(self, levels)[-1]
+        feats = [conv(x) for conv, x in zip(self.conv_layers, levels, strict=True)]
+        x = torch.cat([resize(x, feats[0], self.align_corners) for x in feats], dim=1)
+        return torch.cat([branch(x) for branch in self.dilation_layers], dim=1)
 
 
 class JointUpsamplingModule(nn.Module):
@@ -148,12 +158,7 @@ class JointUpsamplingModule(nn.Module):
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Levels (N, low, h, w) and (N, high, H, W) to (N, 4 channels, H, W)."""
         high = self.conv_high(high)
-        low = F.interpolate(
-            self.conv_low(low),
-            high.shape[2:],
-            mode='bilinear',
-            align_corners=self.align_corners,
-        )
+        low = resize(self.conv_low(low), high, self.align_corners)
         both = torch.cat([low, high], dim=1)
         return torch.cat([low, *(branch(both) for branch in self.branches)], dim=1)
 
@@ -229,10 +234,12 @@ class LeanEncoding(Encoding):
 
 def class_presence(label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """Which classes the labels (N, H, W) of each image hold: (N, K), float, 0 or 1."""
-    valid = (label >= 0) & (label < num_classes) & (label != ignore_index)
-    index = label.long().masked_fill(~valid, num_classes).flatten(1)  # a spare column, cut off
-    presence = torch.zeros(len(label), num_classes + 1, device=label.device)
-    return presence.scatter_(1, index, 1.0)[:, :num_classes]
+    index = label.long().clamp(-1, num_classes).add_(1).flatten(1)  # spare columns: first and last
+    presence = torch.zeros(len(label), num_classes + 2, device=label.device)
+    presence = presence.scatter_(1, index, 1.0)[:, 1:-1]
+    if 0 <= ignore_index < num_classes:
+        presence[:, ignore_index] = 0
+    return presence
 
 
 def released_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
