@@ -31,6 +31,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FastFCNJPU': dict(mid_channels=8),
     'FastFCNEncHead': dict(channels=16, num_codes=8),
     'FastFCNASPPHead': dict(channels=16),
+    'HANetHead': dict(channels=16, low_channels=8, reduction=4),
+    'HANetAuxHead': dict(channels=16),
     # norms that start at 0 leave the convolutions before them without gradient
     'ResNetV1c': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
     'MobileNetV2': dict(widen_factor=0.25),

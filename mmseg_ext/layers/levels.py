@@ -33,8 +33,14 @@ def pointwise_of_levels(conv: nn.Conv2d, levels: Sequence[Tensor], align_corners
 
     It is the sum of 1x1 convolutions of the levels, each resized after it, which needs fewer
     multiplications and no concatenation.
+
+    Raises:
+        RuntimeError: the levels do not have its channels, as of any convolution.
     """
-    parts = conv.weight.split([x.shape[1] for x in levels], dim=1)
+    widths = [x.shape[1] for x in levels]
+    if sum(widths) != conv.in_channels:
+        raise RuntimeError(f'expected {conv.in_channels} channels, got levels of {widths}')
+    parts = conv.weight.split(widths, dim=1)
     total = F.conv2d(levels[0], parts[0], conv.bias)
     for x, weight in zip(levels[1:], parts[1:], strict=True):
         total += resize(F.conv2d(x, weight), total.shape[2:], align_corners)
