@@ -21,6 +21,7 @@ HEADS = {  # the line, and what the head logs besides
         "dict(type='CPNetHead')",
         {'loss_prior', 'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'},
     ),
+    'HANetHead': ("dict(type='HANetHead', **_base_.levels)", set()),
     'FCNHead': ("dict(type='FCNHead', channels=512)", set()),
     'PSPHead': ("dict(type='PSPHead', channels=512)", set()),
     'ASPPHead': ("dict(type='ASPPHead', channels=512)", set()),

@@ -49,6 +49,12 @@ class Windows(NamedTuple):
             raise ValueError(f'windows_per_batch={per_batch} must be a whole number of 1 or more')
         return cls(tuple(crop), tuple(stride), per_batch)
 
+    def as_high_as(self, height: int) -> 'Windows':
+        """Windows of that height, which are wider too where it is more than that of the crop."""
+        (h, w), (_, step) = self.crop, self.stride
+        larger = max(height, h)
+        return Windows((height, w * larger // h), (height, step * larger // h), self.per_batch)
+
     def starts(self, axis: int, length: int) -> list[int]:
         """First pixels of the windows on an axis; the last window ends with the image."""
         last = length - self.crop[axis]
@@ -80,10 +86,13 @@ class WindowedEncoderDecoder(EncoderDecoder):
     less memory. The logits are the host's where the image is at least as large as the crop; a
     smaller one is padded to it with zeros (the mean colour) on the right and below.
 
+    With ``full_height=True`` a window spans the height of the image, and its width and stride grow
+    in proportion where that is more than ``crop_size`` has, as some papers test at several scales.
+
     A head that needs more than features has ``side_inputs(metas, size) -> dict[str, Tensor]``,
     keyword arguments of its ``forward``: ``metas`` holds one dict for each image, ``size`` is the
-    (H, W) of the input. Metas of a window hold its place ``window=(top, left)`` in an input of
-    ``window_of=(H, W)``.
+    (H, W) of the input. Metas of a window hold its place ``window=(top, left)`` in an image of
+    ``window_of=(H, W)``; what the window shows on the right of it and below is padding.
 
     Raises:
         ValueError: a ``slide`` test mode without sizes, or with gaps between windows.
@@ -104,15 +113,18 @@ class WindowedEncoderDecoder(EncoderDecoder):
         """
         try:
             return super().forward(inputs, data_samples, mode)
-        except (IndexError, RuntimeError) as error:
-            if isinstance(error, IndexError) or 'channels' in str(error):
-                self._check_levels(inputs)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError):
+            self._check_levels(inputs)
             raise
 
     @torch.no_grad()
     def _check_levels(self, inputs: Tensor) -> None:
-        levels = self.extract_feat(inputs)
-        given = [level.shape[1] for level in levels]
+        training = self.training
+        self.eval()  # norms neither learn nor wait for other processes
+        given = [level.shape[1] for level in self.extract_feat(inputs)]
+        self.train(training)
         for name in ('decode_head', 'auxiliary_head'):
             part = getattr(self, name, None)
             for head in part if isinstance(part, nn.ModuleList) else [part] if part else []:
@@ -142,6 +154,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
         """Images (N, 3, H, W) to the mean logits (N, K, H, W), float32, of the windows."""
         height, width = inputs.shape[2:]
         windows = Windows.of(self.test_cfg)
+        if self.test_cfg.get('full_height'):
+            windows = windows.as_high_as(height)
         below, right = (max(0, c - n) for c, n in zip(windows.crop, (height, width), strict=True))
         inputs = F.pad(inputs, (0, right, 0, below)) if below or right else inputs
         dtype = torch.promote_types(inputs.dtype, torch.float32)
@@ -158,6 +172,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     ) -> Iterator[tuple[list[tuple], Tensor, list[dict]]]:
         """Places in the batch of images, crops (n, 3, h, w) from there, and their metas."""
         (h, w), (height, width) = windows.crop, inputs.shape[2:]
+        images = [tuple(meta['img_shape'][:2]) for meta in batch_img_metas]
         corners = [
             (i, top, left)
             for i in range(len(inputs))
@@ -174,7 +189,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
             size = crops.shape[2:]  # a torch.Size, by which the host's heads know a window
             own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
             metas = [
-                {**batch_img_metas[i], **own, 'window': (top, left), 'window_of': (height, width)}
+                {**batch_img_metas[i], **own, 'window': (top, left), 'window_of': images[i]}
                 for i, top, left in batch
             ]
             yield places, crops, metas

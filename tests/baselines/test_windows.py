@@ -3,6 +3,7 @@
 import copy
 import functools
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -182,7 +183,19 @@ def test_every_window_knows_its_image_and_its_place() -> None:
     ]
     for meta in seen:
         assert meta['img_shape'] == meta['pad_shape'] == (48, 64)
-        assert meta['window_of'] == (65, 64) and meta['padding_size'] == [0] * 4
+        assert meta['window_of'] == (65, 50) and meta['padding_size'] == [0] * 4
+
+
+@torch.no_grad()
+def test_the_padding_of_the_batch_is_no_part_of_the_image() -> None:
+    windowed = slide(model('PlacedHead'))
+    given = [dict(meta, pad_shape=(80, 64)) for meta in metas(1, 65, 50)]
+    windowed.slide_inference(images(80, 64, count=1), given)
+    seen = [meta for metas, _ in windowed.decode_head.asked for meta in metas]
+    assert [(m['window'], m['window_of']) for m in seen] == [
+        ((0, 0), (65, 50)),
+        ((32, 0), (65, 50)),
+    ]
 
 
 @torch.no_grad()
@@ -262,6 +275,14 @@ def test_hmsa_tells_every_window_its_place() -> None:
     hmsa.predict(images(65, 64))
     seen = [meta['window'] for metas, _ in hmsa.decode_head.head.asked for meta in metas]
     assert seen == [(0, 0), (17, 0)] * 2
+
+
+def test_an_error_that_is_not_of_the_levels_stays_as_it_is(plain) -> None:
+    plain.train()
+    plain.decode_head.cls_seg = mock.Mock(side_effect=RuntimeError('out of luck'))
+    with pytest.raises(RuntimeError, match='out of luck'):
+        plain(images(64, 96))
+    assert plain.backbone.training
 
 
 # Explain
