@@ -1,13 +1,13 @@
-"""The affinity loss of CPNet: the slow, obvious formula, and the released form for measuring."""
+"""CPNet's affinity loss and contexts: slow, obvious formulas, and released forms for measuring."""
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
-from mmseg_ext.papers.cpnet import affinity_terms
+from mmseg_ext.papers.cpnet import CPNetHead, affinity_terms
 
 Size = tuple[int, int]
 TERMS = ('unary', 'recall', 'specificity', 'precision')
@@ -91,7 +91,31 @@ def affinity_loss_released(
     return sum(terms.values(), torch.zeros_like(terms['unary'])), terms
 
 
-def _make(device: torch.device) -> tuple[Run, Run]:
+def contexts_released(head: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Both contexts of features (N, C, H, W) of the prior's size, each by a product of its own."""
+    n, c, h, w = values.shape
+    probs = head.prior_conv(values).flatten(2).mT.sigmoid()  # (N, L, cells)
+    rows = values.flatten(2).mT  # (N, L, C)
+    intra, inter = (p @ rows / rows.shape[1] for p in (probs, 1 - probs))
+    return intra.mT.reshape(n, c, h, w), inter.mT.reshape(n, c, h, w)
+
+
+def _make_contexts(device: torch.device) -> tuple[Run, Run]:
+    head = CPNetHead(in_channels=8, num_classes=19).eval().to(device)
+    values = torch.rand(1, 512, 64, 64, device=device)
+
+    def ours() -> list[Tensor]:
+        with torch.no_grad():
+            return [*head.contexts(values)[:2]]
+
+    def released() -> list[Tensor]:
+        with torch.no_grad():
+            return [*contexts_released(head, values)]
+
+    return ours, released
+
+
+def _make_affinity(device: torch.device) -> tuple[Run, Run]:
     prior = torch.randn(2, 3600, 60, 60, device=device)
     blocks = torch.randint(0, 20, (2, 15, 15), device=device)
     label = blocks.repeat_interleave(32, 1).repeat_interleave(32, 2)  # 480 x 480, stride 8
@@ -114,4 +138,7 @@ def _make(device: torch.device) -> tuple[Run, Run]:
     return run(ours), run(released)
 
 
-BENCHMARKS = [OpBenchmark('affinity', '2x3600x3600', _make)]
+BENCHMARKS = [
+    OpBenchmark('affinity', '2x3600x3600', _make_affinity),
+    OpBenchmark('cpnet_contexts', '1x512x64x64', _make_contexts),
+]
