@@ -15,8 +15,11 @@ pytestmark = pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.
 
 @functools.cache
 def shared(path: Path) -> nn.Module:
-    """One shrunk model per config; a test that changes it takes a copy."""
-    return tiny(path)
+    """One shrunk model per config, whose memory has seen a batch; who changes it takes a copy."""
+    model = tiny(path)
+    with torch.no_grad():
+        model.train().loss(*make_batch(model))
+    return model
 
 
 @pytest.fixture

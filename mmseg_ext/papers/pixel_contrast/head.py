@@ -61,8 +61,7 @@ class PixelContrastHead(WrapperHead):
     Args:
         head: The decode head, e.g. ``dict(type='FCNHead', channels=512)``; what it leaves out
             (``num_classes``, ``in_channels``, ...) comes from the base model's ``decode_head``.
-        memory: Arguments of ``MemoryBank``, e.g. ``dict(size=5000)``; None for contrast within the
-            batch alone.
+        memory: Of a ``MemoryBank``, e.g. ``dict(size=5000)``; None for contrast within a batch.
         loss_contrast: By default ``dict(type='PixelContrastLoss')``.
         proj_channels: D, length of the vectors.
         proj_index: Levels of the backbone that are projected, resized to the first of them; by
@@ -99,8 +98,10 @@ class PixelContrastHead(WrapperHead):
         proj_in = [widths[i] for i in self.proj_index]
         self.projection = Projection(proj_in, proj_channels, self.head.norm_cfg)
         self.loss_contrast = MODELS.build(loss_contrast or dict(type='PixelContrastLoss'))
-        num_classes = self.head.num_classes
-        self.bank = MemoryBank(num_classes, proj_channels, **memory) if memory else None
+        self.bank = None
+        if memory is not None:
+            bank = dict(num_classes=self.head.num_classes, channels=proj_channels)
+            self.bank = MODELS.build(dict(type='MemoryBank', **bank) | memory)
         if self.loss_contrast.semi_hard is not None and self.bank is None:
             raise ValueError(
                 'semi_hard draws from past images: set memory=dict(size=5000), or leave semi_hard'

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .sampling import by_image, count_cells, draw, exclusive_cumsum, pixels_at
@@ -13,6 +14,7 @@ BELOW_ALL = -1e30  # a similarity that counts for nothing, and finite: its gradi
 PIXELS_AT_A_TIME = 2**15  # of each image, for class means
 
 
+@MODELS.register_module()
 class MemoryBank(nn.Module):
     """Unit vectors of each class, of past images: its mean in an image, and a few of its pixels.
 

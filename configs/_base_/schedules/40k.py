@@ -1,0 +1,5 @@
+"""40k iterations of SGD, polynomial decay to 0, as pixel contrast (arXiv 2101.11939) trains."""
+
+_base_ = './80k.py'
+train_cfg = dict(max_iters=40000, val_interval=4000)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=0, end=40000)]

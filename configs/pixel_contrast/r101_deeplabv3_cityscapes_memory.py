@@ -1,0 +1,15 @@
+"""Pixel contrast (arXiv 2101.11939), DeepLabV3 on ResNet-101, Cityscapes, with memory.
+
+python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes_memory.py --init IMAGENET.pth
+
+Paper: 79.2 mIoU on test (as cited). Ours: not measured. Batch 8 (4 GPUs x 2), 40k iterations, crop
+512x1024.
+"""
+
+_base_ = './r101_deeplabv3_cityscapes.py'
+model = dict(
+    decode_head=dict(
+        memory=dict(type='MemoryBank', size=5000, pixels_per_image=10),
+        loss_contrast=dict(temperature=0.07, max_views=1, loss_weight=1.0),
+    )
+)
