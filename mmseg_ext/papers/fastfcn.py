@@ -29,14 +29,9 @@ from mmseg.models.utils import Encoding
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.levels import resize
+
 Levels = tuple[Tensor, ...]
-
-
-def resize(x: Tensor, like: Tensor, align_corners: bool) -> Tensor:
-    """Bilinear, to the size of ``like``."""
-    if x.shape[2:] == like.shape[2:]:
-        return x
-    return F.interpolate(x, like.shape[2:], mode='bilinear', align_corners=align_corners)
 
 
 class ReleasedInit(BaseModule):
@@ -112,7 +107,7 @@ class FastFCNJPU(JointUpsampler, JPU):
     def merge(self, levels: Levels) -> Tensor:
         """As in the base."""
         feats = [conv(x) for conv, x in zip(self.conv_layers, levels, strict=True)]
-        x = torch.cat([resize(x, feats[0], self.align_corners) for x in feats], dim=1)
+        x = torch.cat([resize(x, feats[0].shape[2:], self.align_corners) for x in feats], dim=1)
         return torch.cat([branch(x) for branch in self.dilation_layers], dim=1)
 
 
@@ -158,7 +153,7 @@ class JointUpsamplingModule(nn.Module):
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Levels (N, low, h, w) and (N, high, H, W) to (N, 4 channels, H, W)."""
         high = self.conv_high(high)
-        low = resize(self.conv_low(low), high, self.align_corners)
+        low = resize(self.conv_low(low), high.shape[2:], self.align_corners)
         both = torch.cat([low, high], dim=1)
         return torch.cat([low, *(branch(both) for branch in self.branches)], dim=1)
 
