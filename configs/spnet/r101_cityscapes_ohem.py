@@ -1,4 +1,4 @@
-"""SPNet of r101_cityscapes.py trained on hard pixels: present in the released code, not switched on.
+"""SPNet of r101_cityscapes.py, trained on hard pixels: in the released code, but switched off.
 
 python tools/train.py configs/spnet/r101_cityscapes_ohem.py --init IMAGENET.pth
 
