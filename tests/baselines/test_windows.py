@@ -68,8 +68,10 @@ class PlacedHead(BaseDecodeHead):
         return maps if label is None else dict(maps, label=label)
 
 
-def model(head: str = 'FCNHead', *, segmentor: str = 'WindowedEncoderDecoder', **test_cfg: Any):
-    decode_head: dict = dict(HEAD, type=head)
+def model(
+    head: str | dict = 'FCNHead', *, segmentor: str = 'WindowedEncoderDecoder', **test_cfg: Any
+) -> nn.Module:
+    decode_head = head if isinstance(head, dict) else dict(HEAD, type=head)
     if segmentor == 'HMSA':
         decode_head = dict(type='HMSAHead', head=decode_head, attention_channels=8, num_classes=5)
     backbone = dict(type='HRNetExact', extra=small_hrnet(), norm_cfg=dict(type='BN'))
@@ -283,6 +285,25 @@ def test_an_error_that_is_not_of_the_levels_stays_as_it_is(plain) -> None:
     with pytest.raises(RuntimeError, match='out of luck'):
         plain(images(64, 96))
     assert plain.backbone.training
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'HMSA'])
+def test_rows_of_hanet_follow_their_windows(segmentor) -> None:
+    head = dict(type='HANetHead', channels=8, low_channels=4, rows=8, num_classes=5, **LEVELS)
+    built = slide(model(head, segmentor=segmentor), crop_size=(32, 64), stride=(16, 64))
+    seen: list[list[int]] = []
+    getattr(built.decode_head, 'head', built.decode_head).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.extend(kwargs['row_index'].tolist()), with_kwargs=True
+    )
+    for height, expected in (
+        (64, [[0, 0, 1, 1, 2, 2, 3, 3], [2, 2, 3, 3, 4, 4, 5, 5], [4, 4, 5, 5, 6, 6, 7, 7]]),
+        (16, [[0, 2, 4, 6, 8, 8, 8, 8]]),  # half of the window is padding
+    ):
+        seen.clear()
+        built.predict(images(height, 64, count=1))
+        scales = 3 if segmentor == 'HMSA' else 1
+        assert seen == [rows for rows in expected for _ in range(scales)]
 
 
 # Explain
