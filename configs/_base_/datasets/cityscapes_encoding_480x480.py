@@ -1,6 +1,6 @@
 """Cityscapes with the augmentation of PyTorch-Encoding, on which FastFCN is built; crop 480x480.
 
-Tested with the long side at 520, as released.
+Tested with the long side at 520; with --tta by the released protocol, at several scales and flipped.
 """
 
 _base_ = './cityscapes.py'
@@ -26,6 +26,13 @@ test_pipeline = [
     dict(type='LoadSegMap'),  # after the resize: labels keep their size
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+tta_model = dict(
+    type='EncodingTTAModel',
+    base_size=520,
+    crop_size=480,
+    scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25),
+)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
