@@ -108,3 +108,4 @@ class Kind(NamedTuple):
     values: float
     grads: float = 0.0
     grad_difference: Callable[[Any, np.ndarray], float] = difference
+    value_difference: Callable[[Any, np.ndarray], float] = difference
