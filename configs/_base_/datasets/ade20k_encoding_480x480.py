@@ -1,6 +1,6 @@
 """ADE20K with the augmentation of PyTorch-Encoding, on which FastFCN is built; crop 480x480.
 
-Tested with the long side at 520; with --tta by the released protocol, at several scales and flipped.
+Tested with the long side at 520, and with --tta by the released protocol, at scales and flipped.
 """
 
 _base_ = './ade20k.py'
