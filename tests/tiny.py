@@ -41,6 +41,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     'HANetAuxHead': dict(channels=16),
     # norms that start at 0 leave the convolutions before them without gradient
     'ResNetV1c': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+    'ResNet': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+    'ResNeXt': dict(base_channels=8, stem_channels=8, base_width=1, zero_init_residual=False),
     'MobileNetV2': dict(widen_factor=0.25),
 }
 

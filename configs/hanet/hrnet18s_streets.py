@@ -1,0 +1,34 @@
+"""HANet (arXiv 2003.05128): its head on HRNet-W18-small, the drawn streets, from scratch.
+
+python tools/make_streets.py data/streets
+python tools/train.py configs/hanet/hrnet18s_streets.py
+
+Batch 8, 25 epochs, crop 256x512, for two CPU cores.
+"""
+
+_base_ = [
+    '../_base_/models/hrnet18s.py',
+    '../_base_/datasets/streets.py',
+    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(init_cfg=None),
+    decode_head=dict(
+        type='HANetHead',
+        channels=128,
+        dilations=(3, 6, 9),  # output stride 32
+        reduction=16,  # narrow levels
+        **_base_.levels,
+    ),
+)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    dict(type='AddRowPositions'),
+    dict(type='RandomScaleCrop', crop_size=_base_.crop_size, ratio_range=(0.5, 2.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackRowPositions'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,0 +1,12 @@
+"""HANet (arXiv 2003.05128), tested as its best numbers were: scales 0.5, 1, 2, flips, windows.
+
+python tools/test.py configs/hanet/r101_deeplabv3plus_cityscapes_sliding.py CHECKPOINT --tta
+
+Released weights: 82.05 mIoU on val. Ours: not measured. A window spans the whole height, is as wide
+as high (1024 at least) and overlaps the next by a third; logits are averaged.
+"""
+
+_base_ = './r101_deeplabv3plus_cityscapes.py'
+model = dict(
+    test_cfg=dict(mode='slide', crop_size=(1024, 1024), stride=(1024, 683), full_height=True)
+)
