@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from tests.oracles.cpnet import (
     contexts_released,
     label_at,
 )
+from tests.tiny import CONFIG_DIR
 
 OPTIONS = [(i, d) for i in ('class', 'mask') for d in ('legacy', 'skip')]
 SMALL = dict(in_channels=6, in_index=0, channels=8, prior_channels=4, num_classes=3)
@@ -209,6 +212,8 @@ def test_unknown_options_of_the_loss_are_refused(option: dict) -> None:
 def test_orders_of_row_and_column_differ_by_biases_alone() -> None:
     torch.manual_seed(0)
     block = Aggregation(5, 4, 3, norm_cfg=dict(type='BN')).eval()
+    assert block.t1.conv.kernel_size == block.p2.conv.kernel_size == (3, 1)
+    assert block.t2.conv.kernel_size == block.p1.conv.kernel_size == (1, 3)
     x = torch.randn(2, 4, 9, 9)
     for conv in (block.t1.conv, block.t2.conv):
         nn.init.normal_(conv.bias)
@@ -274,9 +279,10 @@ def test_cells_are_pooled_or_interpolated_on_each_axis() -> None:
 def test_any_size_gives_logits_and_both_contexts(size: tuple[int, int]) -> None:
     model, values = head(), torch.rand(2, 4, *size)
     assert model([torch.randn(2, 6, *size)]).shape == (2, 3, *size)
-    intra, inter, _ = model.contexts(values)
-    mean = resample(values, (4, 6)).mean((2, 3), keepdim=True)
-    torch.testing.assert_close(intra + inter, mean.expand_as(intra))
+    cells = resample(values, (4, 6)).flatten(2)
+    prior = model.prior_conv(values).sigmoid()  # (N, cells, H, W)
+    expected = [torch.einsum('nkhw,nck->nchw', p, cells) / 24 for p in (prior, 1 - prior)]
+    torch.testing.assert_close([*model.contexts(values)[:2]], expected)
 
 
 @torch.no_grad()
@@ -382,3 +388,11 @@ def test_prior_moves_to_another_grid_like_an_image() -> None:
     torch.testing.assert_close(bias[0, 1], 0.75 * old[0, 0] + 0.25 * old[0, 1])
     with pytest.raises(ValueError, match='has 36 cells, these weights have 24'):
         resize_prior(weights, (6, 6), (8, 12))
+
+
+def test_the_networks_size_is_what_the_readme_says() -> None:
+    cfg = Config.fromfile(CONFIG_DIR / 'cpnet' / 'r50_ade20k.py').model
+    millions = sum(p.numel() for p in MODELS.build(cfg).parameters()) / 1e6
+    rows = (CONFIG_DIR.parent / 'README.md').read_text().splitlines()
+    (row,) = [line for line in rows if line.startswith('|') and 'configs/cpnet' in line]
+    assert row.endswith(f'| {millions:.2f} M |')
