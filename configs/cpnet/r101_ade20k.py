@@ -3,8 +3,8 @@
 python tools/train.py configs/cpnet/r101_ade20k.py --amp
 python tools/test.py configs/cpnet/r101_ade20k.py CHECKPOINT --tta
 
-Paper, Table 4: 46.27 mIoU on val, five scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4),
-160k iterations, crop 512x512.
+Paper, Table 4: 46.27 mIoU on val, scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4), 160k
+iterations, crop 512x512.
 """
 
 _base_ = './r50_ade20k.py'

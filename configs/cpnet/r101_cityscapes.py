@@ -3,8 +3,8 @@
 python tools/train.py configs/cpnet/r101_cityscapes.py --amp
 python tools/test.py configs/cpnet/r101_cityscapes.py CHECKPOINT --tta
 
-Paper, Table 6: 81.3 mIoU on test, fine labels only, several scales and flip. Ours: not measured.
-Batch 8 (4 GPUs x 2), 80k iterations, crop 512x1024. The paper's crop is 768x768.
+Paper, Table 6: 81.3 mIoU on test, fine labels only, scales and flip. Ours: not measured. Batch 8
+(4 GPUs x 2), 80k iterations, crop 512x1024.
 """
 
 _base_ = [

@@ -3,8 +3,8 @@
 python tools/train.py configs/cpnet/r50_ade20k.py --amp
 python tools/test.py configs/cpnet/r50_ade20k.py CHECKPOINT --tta
 
-Paper, Table 4: 44.46 mIoU on val, five scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4),
-160k iterations, crop 512x512. The paper trains 120 epochs from a learning rate of 0.02.
+Paper, Table 4: 44.46 mIoU on val, scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4), 160k
+iterations, crop 512x512.
 """
 
 _base_ = [

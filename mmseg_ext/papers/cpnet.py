@@ -158,8 +158,8 @@ def affinity_terms(
 class AffinityLoss(nn.Module):
     """Trains the prior: cross entropy of the pairs, recall, specificity, precision of each pixel.
 
-    Section 3.2 of the paper, Eq. 2 to 6, as released: the pair of a pixel with itself is left out
-    of recall and of precision's numerator.
+    The paper's affinity loss as released: unlike in the paper, the pair of a pixel with itself is
+    left out of recall and of precision's numerator.
 
     Args:
         ignore: 'class' as released: ignored pixels are one more class, and train the prior. 'mask'
