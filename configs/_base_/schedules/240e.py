@@ -1,4 +1,4 @@
-"""240 epochs of SGD, learning rate lowered every iteration, as for Cityscapes in PyTorch-Encoding."""
+"""240 epochs of SGD, learning rate lowered every iteration: Cityscapes in PyTorch-Encoding."""
 
 _base_ = './120e.py'
 train_cfg = dict(max_epochs=240)
