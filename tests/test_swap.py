@@ -13,18 +13,20 @@ from tests.tiny import CONFIG_DIR, build, make_batch, shrink, total_loss
 
 BASES = sorted((CONFIG_DIR / '_base_' / 'models').glob('*.py'))
 BASES = [path for path in BASES if path.stem != 'encoder_decoder']
-LOSSES = {'loss_ce', 'acc_seg'}  # what every head logs
-HEADS = {  # the line, and what the head logs besides
-    'OCRNetHead': ("dict(type='OCRNetHead', **_base_.levels)", {'loss_aux'}),
-    'SPNetHead': ("dict(type='SPNetHead')", set()),
-    'CPNetHead': (
-        "dict(type='CPNetHead')",
-        {'loss_prior', 'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'},
-    ),
-    'HANetHead': ("dict(type='HANetHead', **_base_.levels)", set()),
-    'FCNHead': ("dict(type='FCNHead', channels=512)", set()),
-    'PSPHead': ("dict(type='PSPHead', channels=512)", set()),
-    'ASPPHead': ("dict(type='ASPPHead', channels=512)", set()),
+PLAIN = {'loss_ce', 'acc_seg'}
+TERMS = {'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'}
+BRANCHES = {f'{branch}.{key}' for branch in ('pam_cam', 'pam', 'cam') for key in PLAIN}
+HEADS = {  # the line, and what the head logs
+    'OCRNetHead': ("dict(type='OCRNetHead', **_base_.levels)", PLAIN | {'loss_aux'}),
+    'SPNetHead': ("dict(type='SPNetHead')", PLAIN),
+    'CPNetHead': ("dict(type='CPNetHead')", PLAIN | TERMS | {'loss_prior'}),
+    'DANetHead': ("dict(type='DANetHead')", BRANCHES | {'pam.gamma', 'cam.gamma'}),
+    'HANetHead': ("dict(type='HANetHead', **_base_.levels)", PLAIN),
+    'FastFCNEncHead': ("dict(type='FastFCNEncHead')", PLAIN | {'loss_se'}),
+    'FastFCNASPPHead': ("dict(type='FastFCNASPPHead')", PLAIN),
+    'FCNHead': ("dict(type='FCNHead', channels=512)", PLAIN),
+    'PSPHead': ("dict(type='PSPHead', channels=512)", PLAIN),
+    'ASPPHead': ("dict(type='ASPPHead', channels=512)", PLAIN),
 }
 SIZE = (65, 97)
 assert BASES
@@ -42,7 +44,7 @@ def trains_predicts_and_explains(model: nn.Module, keys: set[str]) -> None:
     """One step of training, then the model whole, by windows and in its own maps."""
     images, samples = make_batch(model.train(), size=SIZE)
     losses = model.loss(images, samples)
-    assert set(losses) == {f'decode.{key}' for key in LOSSES | keys}
+    assert set(losses) == {f'decode.{key}' for key in keys}
     total = sum(value.mean() for name, value in losses.items() if 'loss' in name)
     total.backward()
     assert total.isfinite()
