@@ -24,3 +24,4 @@ model = dict(
         loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=140),
     ),
 )
+custom_hooks = [*_base_.custom_hooks, dict(type='EmbeddingsHook')]

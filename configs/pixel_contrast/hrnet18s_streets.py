@@ -23,3 +23,4 @@ model = dict(
         loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=190),
     ),
 )
+custom_hooks = [*_base_.custom_hooks, dict(type='EmbeddingsHook')]

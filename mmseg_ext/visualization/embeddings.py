@@ -1,0 +1,74 @@
+"""Vectors of pixels as points in the classes' colours; needs matplotlib (extra ``vis``)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+Fill = Mapping[int, Sequence[Sequence[float]]]  # iteration to fractions of each class and queue
+
+
+def principal_components(vectors: Tensor, number: int = 2) -> Tensor:
+    """Vectors (P, D) along the ``number`` axes of largest variance, (P, number), largest first."""
+    centred = (vectors - vectors.mean(0)).double()
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :number]
+    return (centred @ axes).to(vectors.dtype)
+
+
+def draw_embeddings(
+    path: Path,
+    vectors: Tensor,
+    label: Tensor,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    fill: Fill | None = None,
+    queues: Sequence[str] = (),
+) -> None:
+    """Writes a PNG: pixels by the first two principal components of their vectors.
+
+    Args:
+        path: File to write.
+        vectors: (P, D).
+        label: (P,), classes.
+        classes: Their names.
+        palette: Their colours, RGB, 0 to 255.
+        fill: Also draws how full the memory of each class was.
+        queues: Names of its queues.
+    """
+    columns = 1 + bool(fill)
+    figure = Figure(figsize=(7 * columns + 2, 6), layout='constrained')
+    FigureCanvasAgg(figure)
+    scatter, *rest = figure.subplots(1, columns, squeeze=False)[0]
+    points = principal_components(vectors).numpy()
+    for c, name in enumerate(classes):
+        own = label.numpy() == c
+        color = np.array(palette[c]) / 255
+        scatter.scatter(*points[own].T, s=4, color=color, label=f'{name} ({own.sum()})')
+    scatter.set_title(f'{len(points)} pixels, first two principal components')
+    for axes in rest:
+        assert fill
+        _draw_fill(axes, fill, queues, palette)
+    handles, names = scatter.get_legend_handles_labels()
+    figure.legend(handles=handles, labels=names, loc='outside right center', markerscale=4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_fill(
+    axes: Axes, fill: Fill, queues: Sequence[str], palette: Sequence[Sequence[int]]
+) -> None:
+    steps, values = list(fill), np.array(list(fill.values()))  # (T,), (T, K, Q)
+    styles = ('-', '--')
+    for c, q in np.ndindex(*values.shape[1:]):
+        color = np.array(palette[c]) / 255
+        axes.plot(steps, values[:, c, q], styles[q], color=color, marker='.')
+    words = ', '.join(f'{queue} {style}' for queue, style in zip(queues, styles, strict=False))
+    axes.set_title(f'memory filled ({words})')
+    axes.set_xlabel('iteration')
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
