@@ -46,9 +46,21 @@ POSITIONS = 128  # rows of the whole picture that are told apart; the number 128
 ROW_MAP = 'gt_row_pos'  # of a pipeline's results
 ROW_META = 'row_pos'  # of a sample's metainfo
 
+
+def mean_of_rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, H, 1); a sum, whose gradient is not formed for each pixel."""
+    total = x.sum(3, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    return (total / x.shape[3]).to(x.dtype)
+
+
+def maximum_of_rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, H, 1)."""
+    return x.amax(3, keepdim=True)
+
+
 POOLS: dict[str, tuple[Callable, Callable]] = {  # over the width, then to a number of rows
-    'mean': (torch.mean, F.adaptive_avg_pool2d),
-    'max': (torch.amax, F.adaptive_max_pool2d),
+    'mean': (mean_of_rows, F.adaptive_avg_pool2d),
+    'max': (maximum_of_rows, F.adaptive_max_pool2d),
 }
 
 
@@ -194,7 +206,7 @@ class HeightAttention(nn.Module):
         self.rows = rows
         self.injection = injection
         self.position_noise = position_noise
-        self.over_width, self.to_rows = POOLS[pooling]
+        self.summarise, self.to_rows = POOLS[pooling]  # (N, C, H, W) to (N, C, H, 1) to rows
         self.dropout = nn.Dropout2d(dropout_ratio)
         self.squeeze = ConvModule(in_channels, width, 1, norm_cfg=norm_cfg)
         self.expand: nn.Module = nn.Identity()
@@ -213,15 +225,11 @@ class HeightAttention(nn.Module):
             else:  # saved: released checkpoints hold it
                 self.register_buffer('position', sinusoid_table(rows + 1, channels))
 
-    def summarise(self, x: Tensor) -> Tensor:
-        """What the gates see of a map (N, C, H, W): (N, C, H, 1)."""
-        return self.over_width(x, dim=3, keepdim=True)
-
     def forward(self, summary: Tensor, index: Tensor) -> Tensor:
         """Gates of a map.
 
         Args:
-            summary: (N, C, H, 1), of ``summarise``.
+            summary: What ``summarise`` leaves of a map (N, C, H, W): (N, C, H, 1).
             index: Positions of the rows (N, rows), int64 from 0 to ``rows``, which is padding.
 
         Returns:
@@ -362,6 +370,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             (channels, self.out_channels),
         ]
         self.rows = rows
+        self.pools_means = pooling == 'mean'
         self.height_attention = nn.ModuleDict()
         for i in sorted(gates):
             _check('gates', i, range(len(gated)))
@@ -447,7 +456,8 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             return [x * factor for x, factor in zip(maps, factors, strict=True)]
 
         (c4,) = gated(0, levels[-1:], levels[-2:-1])
-        pyramid = gated(1, self._pyramid(c4), [c4])
+        means = mean_of_rows(c4)
+        pyramid = gated(1, self._pyramid(c4, means), [means if self.pools_means else c4])
         (high,) = gated(2, [self._project(*pyramid)], pyramid)
         low = pointwise_of_levels(self.low.conv, levels[: self.num_low], self.align_corners)
         low = self.low.activate(self.low.norm(low))
@@ -456,7 +466,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         (logits,) = gated(4, [self.cls_seg(feats)], [feats])
         return logits, gates
 
-    def _pyramid(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _pyramid(self, x: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
         norm = self.image_pool.norm
         if len(x) == 1 and norm.training and isinstance(norm, _BatchNorm) and not _synced(norm):
@@ -464,7 +474,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
                 'HANetHead pools one image to one value a channel, on which batch norm cannot '
                 'train: put two or more images into a batch'
             )
-        image = self.image_pool(x.mean((2, 3), keepdim=True))
+        image = self.image_pool(means.mean(2, keepdim=True))
         return image.expand(-1, -1, x.shape[2], -1), torch.cat(self.aspp(x), dim=1)
 
     def _project(self, image: Tensor, branches: Tensor) -> Tensor:
