@@ -18,6 +18,9 @@ def shared(path: Path) -> nn.Module:
     """One shrunk model per config, whose memory has seen a batch; who changes it takes a copy."""
     model = tiny(path)
     with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 0 and not parameter:  # a gate that starts shut hides all behind it
+                parameter.fill_(0.5)
         model.train().loss(*make_batch(model))
     return model
 

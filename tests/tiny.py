@@ -22,6 +22,7 @@ IGNORE_INDEX = 255
 SMALLER: dict[str, dict[str, Any]] = {
     'HMSAHead': dict(attention_channels=8),
     'OCRNetHead': dict(channels=16, ocr_channels=8),
+    'DANetHead': dict(channels=16),
     'CPNetHead': dict(channels=16, prior_channels=8, prior_size=(8, 12), am_kernel_size=5),
     'FCNHead': dict(channels=16),
     'PSPHead': dict(channels=16),

@@ -105,10 +105,12 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *images: Tensor) -> Tensor:
         out = torch.empty_like(images[-1])
+        ctx.save_for_backward(*images, out)
+        # Export takes this function apart, and buffers cannot be written within a graph.
+        images = tuple(x.detach() for x in images)
         with torch.autocast(out.device.type, enabled=False):
             for image in zip(*images, out, strict=True):
                 _attend(*image)
-        ctx.save_for_backward(*images, out)
         return out
 
     @staticmethod

@@ -1,0 +1,19 @@
+"""DANet's head (arXiv 1809.02983), narrow, on HRNet-W18-small, CamVid, from scratch.
+
+python tools/train.py configs/danet/hrnet18s_camvid.py
+
+The same as configs/fcn/hrnet18s_camvid.py but for the head. Batch 8, 25 epochs, images halved, for
+two CPU cores. Results: README.md beside this file.
+"""
+
+_base_ = [
+    '../_base_/models/hrnet18s.py',
+    '../_base_/datasets/camvid_half.py',
+    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/default_runtime.py',
+]
+ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+model = dict(
+    backbone=dict(init_cfg=None),
+    decode_head=dict(type='DANetHead', num_classes=11, channels=64, loss_decode=ce),
+)

@@ -1,0 +1,31 @@
+"""DANet (arXiv 1809.02983), ResNet-101, ADE20K: the defaults of the released code.
+
+python tools/train.py configs/danet/r101_ade20k.py
+python tools/test.py configs/danet/r101_ade20k.py CHECKPOINT --tta
+
+Paper: no number on this data set; the host's DAHead: 44.17 mIoU on val (its model zoo, 160k
+iterations, crop 512x512). Ours: not measured. Batch 16 (4 GPUs x 4), 120 epochs, crop 480x480.
+"""
+
+_base_ = [
+    '../_base_/models/r50-d8.py',
+    '../_base_/datasets/ade20k_encoding_480x480.py',
+    '../_base_/schedules/120e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(
+        type='ResNet',
+        depth=101,
+        multi_grid=(4, 8, 16),
+        init_cfg=dict(checkpoint='torchvision://resnet101'),
+    ),
+    decode_head=dict(type='DANetHead', num_classes=150),
+)
+train_dataloader = dict(batch_size=4)
+optim_wrapper = dict(
+    optimizer=dict(lr=0.004),  # the released table's for 16 images
+    paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
+)
+tta_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+tta_model = dict(type='EncodingTTAModel', base_size=520, crop_size=480)
