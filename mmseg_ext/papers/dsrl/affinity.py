@@ -1,0 +1,171 @@
+"""DSRL's feature affinity: how alike two maps of features find each two pixels."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Size = tuple[int, int]  # (h, w)
+
+
+def strip_rows(x: Tensor) -> int:
+    """Rows of the P x P matrices of x (N, C, P) worked on at a time: a CPU's cache is small."""
+    pairs = 2**20 if x.device.type == 'cpu' else 2**24
+    return max(1, pairs // (x.shape[0] * x.shape[2]))
+
+
+class _AffinityGap(torch.autograd.Function):
+    """Sum over all pairs of |a_i . a_j - b_i . b_j|, by strips of the symmetric matrix.
+
+    Forward makes the gradients too: with G the signs they are 2 a G and -2 b G, and the strip that
+    gave the sum is at hand. Pairs right of a strip's square stand for their mirror images as well.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        """(N, C_1, P) and (N, C_2, P) to a scalar."""
+        count, rows = a.shape[2], strip_rows(a)
+        learning = [
+            (x, torch.zeros_like(x), factor)
+            for x, factor, needed in zip((a, b), (2, -2), ctx.needs_input_grad, strict=True)
+            if needed
+        ]
+        total = a.new_zeros(())
+        for start in range(0, count, rows):
+            own, rest = slice(start, start + rows), slice(start, count)
+            gap = a[..., own].mT @ a[..., rest]
+            gap.baddbmm_(b[..., own].mT, b[..., rest], alpha=-1)  # (N, rows, P - start)
+            square, mirrored = gap[..., :rows], gap[..., rows:]
+            total += torch.linalg.vector_norm(square, 1) + 2 * torch.linalg.vector_norm(mirrored, 1)
+            if learning:
+                gap.sign_()
+            for x, grad, factor in learning:
+                grad[..., own].baddbmm_(x[..., rest], gap.mT, alpha=factor)
+                grad[..., start + rows :].baddbmm_(x[..., own], mirrored, alpha=factor)
+        grads = iter(grad for _, grad, _ in learning)
+        ctx.save_for_backward(*(next(grads) if needed else None for needed in ctx.needs_input_grad))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(None if own is None else grad * own for own in ctx.saved_tensors)
+
+
+def _gram_gap(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over all pairs of (a_i . a_j - b_i . b_j)^2, from products of channels.
+
+    In float64: where the structures nearly agree the three terms cancel.
+    """
+    a, b = a.double(), b.double()
+    terms = [(x @ y.mT).square().sum() for x, y in ((a, a), (b, b), (a, b))]
+    return terms[0] + terms[1] - 2 * terms[2]
+
+
+def unit_pixels(x: Tensor, p: float, eps: float) -> Tensor:
+    """(N, C, h, w), each pixel over its p-norm; 0, with gradient 0, where that is below ``eps``."""
+    kept = torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) > eps
+    safe = torch.where(kept, x, 1)
+    return torch.where(kept, safe / torch.linalg.vector_norm(safe, p, dim=1, keepdim=True), 0)
+
+
+@MODELS.register_module()
+class FeatureAffinityLoss(nn.Module):
+    """Mean difference of how similar each two pixels are in one map of features and in another.
+
+    Similarity is the scalar product of the pixels' features, each over its norm; the mean is over
+    the P x P pairs of an image and over the batch. Peak memory grows with P, not with its square.
+
+    Args:
+        stride: Features finer than this many pixels of the image are averaged over so many (8 in
+            the paper).
+        p: Norm that the features are divided by (2 in the paper); None leaves them as they are,
+            like the third-party code.
+        q: Power of the differences: 1 as in the paper, or 2, which costs thousands of times less.
+        eps: Features of a smaller norm count as zero.
+        detach_sr: Whether the second map is a mere target; in the paper both learn.
+        loss_weight: Factor of the loss (w2 = 1.0 in the paper).
+        loss_name: Key in the log; has to contain "loss" to be trained.
+
+    Raises:
+        ValueError: ``q`` is neither 1 nor 2, or ``stride`` is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        stride: int = 8,
+        p: float | None = 2,
+        q: int = 1,
+        eps: float = 1e-12,
+        detach_sr: bool = False,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_fa',
+    ) -> None:
+        super().__init__()
+        if q not in (1, 2) or stride < 1:
+            raise ValueError(
+                f'FeatureAffinityLoss got q={q}, stride={stride}: q is 1 or 2, stride 1 or more'
+            )
+        self.stride = stride
+        self.p = p
+        self.q = q
+        self.eps = eps
+        self.detach_sr = detach_sr
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(self, seg: Tensor, sr: Tensor, size: Size) -> Tensor:
+        """Compares two maps of features.
+
+        Args:
+            seg: (N, C_1, h_1, w_1) of the segmentation.
+            sr: (N, C_2, h_2, w_2) of the reconstruction.
+            size: (h, w) of the image that both cover.
+
+        Returns:
+            A scalar, float32 or better.
+        """
+        with torch.autocast(seg.device.type, enabled=False):
+            a, b = (x.flatten(2) for x in self.features(seg, sr, size))
+            total = _AffinityGap.apply(a, b) if self.q == 1 else _gram_gap(a, b)
+            return (self.loss_weight * total / (len(a) * a.shape[2] ** 2)).to(a.dtype)
+
+    def features(self, seg: Tensor, sr: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Both maps (N, C, h, w) as they are compared: float32, of one size, normalised."""
+        if self.detach_sr:
+            sr = sr.detach()
+        maps = [
+            self._pool(x.to(torch.promote_types(x.dtype, torch.float32)), size) for x in (seg, sr)
+        ]
+        common = tuple(min(lengths) for lengths in zip(*(x.shape[2:] for x in maps), strict=True))
+        maps = [x if x.shape[2:] == common else F.adaptive_avg_pool2d(x, common) for x in maps]
+        if self.p is not None:
+            maps = [unit_pixels(x, self.p, self.eps) for x in maps]
+        return maps[0], maps[1]
+
+    def _pool(self, x: Tensor, size: Size) -> Tensor:
+        kernel = [
+            max(1, min(length, self.stride * length // of_image))
+            for length, of_image in zip(x.shape[2:], size, strict=True)
+        ]
+        return x if kernel == [1, 1] else F.avg_pool2d(x, kernel)
+
+
+def affinity_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Mean difference of each position's similarities: two maps (N, C, h, w) to (N, 1, h, w)."""
+    size, (a, b) = a.shape[2:], (x.flatten(2) for x in (a, b))
+    rows = strip_rows(a)
+    strips = zip(a.split(rows, dim=2), b.split(rows, dim=2), strict=True)
+    gaps = [(own.mT @ a - other.mT @ b).abs().mean(2) for own, other in strips]
+    return torch.cat(gaps, dim=1).unflatten(1, size)[:, None]
+
+
+def affinity_of_pixel(x: Tensor, pixel: tuple[int, int], size: Size) -> Tensor:
+    """Products of the position that shows ``pixel`` (x, y) of ``size`` with all, (N, 1, h, w)."""
+    h, w = x.shape[2:]
+    column, row = pixel[0] * w // size[1], pixel[1] * h // size[0]
+    return torch.einsum('nchw,nc->nhw', x, x[:, :, row, column])[:, None]

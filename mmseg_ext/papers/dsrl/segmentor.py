@@ -1,0 +1,312 @@
+"""DSRL's segmentor and the loss of its reconstruction."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+from mmseg.registry import MODELS
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from ...baselines.windows import WindowedEncoderDecoder
+from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
+from ...layers.levels import resize
+from .affinity import affinity_difference, affinity_of_pixel
+
+Size = tuple[int, int]  # (h, w)
+
+
+@MODELS.register_module()
+class ReconstructionLoss(nn.Module):
+    """Mean squared difference of two images.
+
+    Args:
+        loss_weight: Factor of the loss (w1 = 0.1 in the paper).
+        loss_name: Key in the log; has to contain "loss" to be trained.
+    """
+
+    def __init__(self, loss_weight: float = 0.1, loss_name: str = 'loss_mse') -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Images (N, 3, H, W), compared where bool ``valid`` (N, 1, H, W), to a scalar, float32."""
+        squares = (image.float() - target.float()).square()
+        if valid is None:
+            return self.loss_weight * squares.mean()
+        count = image.shape[1] * valid.sum().clamp(min=1)
+        return self.loss_weight * torch.where(valid, squares, 0).sum() / count
+
+
+SSSR = MappingProxyType(dict(type='PixelShuffleUpsampler'))
+SISR = MappingProxyType(dict(type='ESPCNDecoder'))
+LOSS_SISR = MappingProxyType(dict(type='ReconstructionLoss'))
+LOSS_FA = MappingProxyType(dict(type='FeatureAffinityLoss'))
+
+
+TRAINING_ONLY = ('sisr', 'fa_transform')  # modules
+
+
+def halved(size: Sequence[int]) -> Size:
+    """Half of (h, w), rounded up."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+@MODELS.register_module()
+class DSRL(WindowedEncoderDecoder):
+    """Sees images at half their size and predicts at full size, learning to reconstruct them too.
+
+    Any backbone, neck and decode head. Of the parts, each a config whose ``type`` may be left out,
+    only ``sssr`` takes part in predictions.
+
+    Args:
+        sssr: Upsampler of the logits; what it leaves to the size of the image is bilinear. None
+            resizes the logits in one step.
+        sisr: Decoder of the image, None for none. Without ``in_channels`` and ``in_index`` it reads
+            the levels that the decode head reads.
+        loss_sisr: Loss of the reconstruction against the normalised image; padding does not count.
+        loss_fa: Affinity loss between the last features of both branches, None for none; counts
+            only with ``sisr``.
+        fa_in: 'features', or 'outputs' to compare full-size logits with the reconstructed image, as
+            the third-party code does.
+        antialias: Halve the images by a wider filter, PIL's, as the released model was tested.
+        **kwargs: As for ``WindowedEncoderDecoder``.
+
+    Raises:
+        ValueError: A cascade, a wrapper head or a head without ``conv_seg``, an unknown ``fa_in``,
+            or a reconstruction without loss.
+    """
+
+    sisr: Any  # without them None
+    loss_sisr: Any
+    loss_fa: Any
+    fa_transform: Any
+
+    def __init__(
+        self,
+        *,
+        sssr: Mapping | None = SSSR,
+        sisr: Mapping | None = SISR,
+        loss_sisr: Mapping | None = LOSS_SISR,
+        loss_fa: Mapping | None = LOSS_FA,
+        fa_in: str = 'features',
+        antialias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if fa_in not in ('features', 'outputs'):
+            raise ValueError(f"fa_in={fa_in!r} must be 'features' or 'outputs'")
+        if sisr is not None and loss_sisr is None:
+            raise ValueError('sisr without loss_sisr does not learn the image: set sisr=None too')
+        super().__init__(**kwargs)
+        head = self.decode_head
+        self.antialias = antialias
+        common = dict(norm_cfg=head.norm_cfg)
+        channels = head.conv_seg.out_channels
+        self.sssr = _build(sssr, SSSR, num_classes=channels, **common)
+        read = dict(in_channels=kwargs['decode_head'].get('in_channels', head.in_channels))
+        self.sisr = _build(sisr, SISR, in_index=head.in_index, **read, **common)
+        self.loss_sisr = self.loss_fa = self.fa_transform = None
+        self.fa_of_outputs = fa_in == 'outputs'
+        if self.sisr is not None:
+            self.loss_sisr = _build(loss_sisr, LOSS_SISR)
+            self.loss_fa = _build(loss_fa, LOSS_FA)
+        if self.loss_fa is not None:
+            widths = (
+                (channels, 3)
+                if self.fa_of_outputs
+                else (
+                    head.conv_seg.in_channels,
+                    self.sisr.feat_channels,
+                )
+            )
+            self.fa_transform = ConvModule(*widths, 1, norm_cfg=head.norm_cfg or dict(type='BN'))
+
+    def _init_decode_head(self, decode_head: Any) -> None:
+        if not isinstance(decode_head, Mapping):
+            raise ValueError(
+                f'DSRL takes one decode head, got a cascade of {len(decode_head)}: give one dict'
+            )
+        super()._init_decode_head(decode_head)
+        if isinstance(self.decode_head, WrapperHead | BaseCascadeDecodeHead):
+            raise ValueError(
+                f'DSRL cannot take {type(self.decode_head).__name__}, which wraps or follows '
+                'another head: choose a head that works alone'
+            )
+        self.tap = FeatureTap(self.decode_head)
+
+    def halve(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to what the network sees; for even sizes the mean of 2x2 pixels."""
+        return F.interpolate(
+            images,
+            size=halved(images.shape[2:]),
+            mode='bilinear',
+            align_corners=self.align_corners and not self.antialias,
+            antialias=self.antialias,
+        )
+
+    def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Levels of the halved images (N, 3, H, W)."""
+        return super().extract_feat(self.halve(inputs))
+
+    def run_head(
+        self, levels: Sequence[Tensor], size: Size, side_inputs: dict[str, Any]
+    ) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """The decode head on the levels of images of ``size``.
+
+        Returns:
+            Its output, the features that its last layer reads, the logits in the output, and these
+            at full size, (N, K, *size), float32.
+        """
+        output, feats, logits = self.tap(self.decode_head, levels, **side_inputs)
+        up = logits if self.sssr is None else self.sssr(logits, halved(size))
+        return output, feats, logits, resize(up.float(), size, self.align_corners)
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """The head's losses of the full-size logits, and those of the other branch.
+
+        Args:
+            inputs: Images (N, 3, H, W), normalised.
+            data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
+        """
+        size = _size(inputs)
+        levels = self.extract_feat(inputs)
+        sides = self.side_inputs(inputs, data_samples)
+        output, feats, logits, full = self.run_head(levels, size, sides)
+        output = substitute(output, logits, full)
+        losses = add_prefix(self.decode_head.loss_by_feat(output, data_samples), 'decode')
+        if self.with_auxiliary_head:
+            losses |= self._auxiliary_head_forward_train(levels, data_samples)
+        if self.sisr is None:
+            return losses
+        image, sr_feats = self.sisr(levels, size)
+        valid = unpadded(inputs, data_samples, self.decode_head.ignore_index)
+        losses[f'sisr.{self.loss_sisr.loss_name}'] = self.loss_sisr(image, inputs, valid)
+        if self.loss_fa is not None:
+            seg, sr = self._compared(feats, full, image, sr_feats)
+            losses[f'fa.{self.loss_fa.loss_name}'] = self.loss_fa(seg, sr, size)
+        return losses
+
+    def _compared(
+        self, feats: Tensor, full: Tensor, image: Tensor, sr_feats: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        seg, sr = (full, image) if self.fa_of_outputs else (feats, sr_feats)
+        return self.fa_transform(seg), sr
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
+        """Images (N, 3, H, W) to logits (N, K, H, W), float32."""
+        sides = self.side_inputs(inputs, batch_img_metas)
+        *_, full = self.run_head(self.extract_feat(inputs), _size(inputs), sides)
+        return full[:, : self.out_channels]  # without a head's spare classes
+
+    def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
+        """Logits (N, K, H, W), as ``encode_decode``."""
+        metas = [sample.metainfo for sample in data_samples] if data_samples else None
+        return self.encode_decode(inputs, metas)
+
+    @property
+    def explains(self) -> bool:  # type: ignore[override]
+        """Whether there is a reconstruction to show, or the head has maps."""
+        return self.sisr is not None or super().explains
+
+    @property
+    def explains_pixels(self) -> bool:  # type: ignore[override]
+        """Whether the affinity of a pixel can be shown, or the head has maps of one."""
+        return self.loss_fa is not None or super().explains_pixels
+
+    @torch.no_grad()
+    def explain(
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        *,
+        pixel: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """What the branches made of images (N, 3, H, W).
+
+        Returns:
+            ``image_input`` and ``image_reconstructed`` (N, 3, H, W), RGB in [0, 1]; with the
+            affinity loss ``affinity_difference`` (N, 1, h, w), how much the similarities of each
+            position to all others differ, and of a ``pixel`` its similarities ``affinity_of_seg``
+            and ``affinity_of_sr``; then the maps of the head itself.
+        """
+        size = _size(inputs)
+        levels = self.extract_feat(inputs)
+        maps: dict[str, Tensor] = {}
+        if self.sisr is not None:
+            image, sr_feats = self.sisr(levels, size)
+            maps |= dict(image_input=self._rgb(inputs), image_reconstructed=self._rgb(image))
+        if self.loss_fa is not None:
+            sides = self.side_inputs(inputs, data_samples)
+            _, feats, _, full = self.run_head(levels, size, sides)
+            pair = self.loss_fa.features(*self._compared(feats, full, image, sr_feats), size)
+            maps['affinity_difference'] = affinity_difference(*pair)
+            if pixel is not None:
+                maps |= {
+                    f'affinity_of_{name}': affinity_of_pixel(x, pixel, size)
+                    for name, x in zip(('seg', 'sr'), pair, strict=True)
+                }
+        asked = pixel if super().explains_pixels or self.loss_fa is None else None
+        return maps | self.explain_head(levels, inputs, data_samples, asked)
+
+    def _rgb(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) in [0, 1], in the order red, green, blue."""
+        means = self.data_preprocessor
+        if getattr(means, '_enable_normalize', False):
+            images = images * means.std + means.mean
+        if not getattr(means, '_channel_conversion', True):
+            images = images.flip(1)
+        return (images / 255).clamp(0, 1)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Parts for training alone may be too many in the weights, or missing: they then stay."""
+        for part in TRAINING_ONLY:
+            start = f'{prefix}{part}.'
+            module = getattr(self, part)
+            given = [name for name in state_dict if name.startswith(start)]
+            if module is None:
+                for name in given:
+                    del state_dict[name]
+            elif not given:
+                state_dict.update(module.state_dict(prefix=start))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Tensor:
+    """Pixels that a picture gave, (N, 1, H, W) bool.
+
+    Padding is what the preprocessor says it added, and then whole rows and columns of one colour
+    that have no label, as crops larger than the picture leave them.
+
+    Args:
+        images: (N, 3, H, W).
+        data_samples: With ``gt_sem_seg`` (1, H, W).
+        ignore_index: Label of pixels without a class.
+    """
+    label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
+    inside = torch.ones_like(label, dtype=torch.bool)
+    for own, sample in zip(inside, data_samples, strict=True):
+        left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
+        own[:, :top] = own[:, own.shape[1] - bottom :] = False
+        own[..., :left] = own[..., own.shape[2] - right :] = False
+    labelled = inside & (label != ignore_index)
+    for dim in (2, 3):
+        low = torch.where(inside, images, torch.inf).amin(dim, keepdim=True)
+        high = torch.where(inside, images, -torch.inf).amax(dim, keepdim=True)
+        flat = (low >= high).all(1, keepdim=True) & ~labelled.any(dim, keepdim=True)
+        inside = inside & ~flat
+    return inside
+
+
+def _size(x: Tensor) -> Size:
+    h, w = x.shape[2:]
+    return h, w
+
+
+def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:
+    """The module of a config, which counts before ``common``; its type may be left out."""
+    return None if cfg is None else MODELS.build({'type': default['type'], **common, **cfg})
