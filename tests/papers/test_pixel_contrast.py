@@ -706,6 +706,66 @@ def test_it_is_refused_in_hmsa(inside: bool) -> None:
         MODELS.build(dict(type='HMSA', backbone=backbone, decode_head=head))
 
 
+# Released weights
+
+NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def released(*layers: str) -> dict[str, Tensor]:
+    """Weights by name of convolutions, and of norms where a name ends in .0 after a number."""
+    names = []
+    for layer in layers:
+        norm = layer.endswith('.0') and layer.split('.')[-2].isdigit()
+        names += [f'{layer}.{kind}' for kind in (NORM if norm else NORM[:2])]
+    convs = {f'{layer}.weight' for layer in layers if f'{layer}.running_mean' not in names}
+    return {name: torch.randn(4, 4, 1, 1) if name in convs else torch.randn(4) for name in names}
+
+
+OCR_BLOCK = 'ocr_distri_head.object_context_block'
+OCR_LAYERS = [
+    *('conv3x3.0', 'conv3x3.1.0', 'cls_head', 'aux_head.0', 'aux_head.1.0', 'aux_head.2'),
+    *(f'{OCR_BLOCK}.{f}.{i}' for f in ('f_pixel', 'f_object') for i in ('0', '1.0', '2', '3.0')),
+    *(f'{OCR_BLOCK}.{f}.{i}' for f in ('f_down', 'f_up') for i in ('0', '1.0')),
+    *('ocr_distri_head.conv_bn_dropout.0', 'ocr_distri_head.conv_bn_dropout.1.0'),
+]
+PROJECTION = ['proj_head.proj.0', 'proj_head.proj.1.0', 'proj_head.proj.2']
+
+
+def test_the_released_ocrnet_has_a_place_for_every_weight() -> None:
+    model = model_of(dict(OCR, type='OpensegOCRHead'))
+    weights = released(*OCR_LAYERS, *PROJECTION)
+    ours = convert('pixel_contrast', weights)
+    assert set(ours) == {n for n in model.state_dict() if n.startswith('decode_head.')}
+    folded = ours['decode_head.head.object_context_block.query_project.1.bn.running_mean']
+    mean, bias = (weights[f'{OCR_BLOCK}.f_pixel.{n}'] for n in ('3.0.running_mean', '2.bias'))
+    assert torch.equal(folded, mean - bias)
+
+
+def test_the_memory_model_leaves_its_queues_behind() -> None:
+    weights = released('cls_head.0', 'cls_head.1.0', *PROJECTION)
+    weights['cls_head.3.weight'] = torch.randn(K, 4, 1, 1)
+    queues = {
+        f'{kind}_queue{end}': torch.randn(K)
+        for kind in ('segment', 'pixel')
+        for end in ('', '_ptr')
+    }
+    of_memory = {f'module.encoder_q.{n}': t for n, t in weights.items()}
+    ours = convert('pixel_contrast', of_memory | {f'module.{n}': t for n, t in queues.items()})
+    plain = convert('pixel_contrast', weights)
+    assert ours.keys() == plain.keys() and all(torch.equal(ours[n], plain[n]) for n in ours)
+    without = convert('pixel_contrast', {n: t for n, t in weights.items() if 'proj' not in n})
+    wrapped = {n for n in plain if 'projection' not in n}
+    assert set(without) == {n.replace('decode_head.head', 'decode_head') for n in wrapped}
+
+
+def test_biases_without_their_norm_and_other_names_are_refused() -> None:
+    weights = released('cls_head.0', 'cls_head.1.0')
+    with pytest.raises(ValueError, match='give the whole checkpoint'):
+        convert('pixel_contrast', {'cls_head.0.bias': weights['cls_head.0.bias']})
+    with pytest.raises(ValueError, match='belong to another model: backbond'):
+        convert('pixel_contrast', weights | {'backbond.conv1.weight': torch.zeros(1)})
+
+
 # Stopped runs
 
 
