@@ -24,6 +24,10 @@ SMALLER: dict[str, dict[str, Any]] = {
     'OCRNetHead': dict(channels=16, ocr_channels=8),
     'DANetHead': dict(channels=16),
     'CPNetHead': dict(channels=16, prior_channels=8, prior_size=(8, 12), am_kernel_size=5),
+    'DenseDeepLabHead': dict(channels=16),
+    'DepthwiseSeparableASPPHead': dict(channels=16, c1_in_channels=32, c1_channels=8),
+    'ESPCNDecoder': dict(channels=(16, 8)),
+    'ESPNetV2': dict(widen_factor=0.5),
     'FCNHead': dict(channels=16),
     'PSPHead': dict(channels=16),
     'SPNetHead': dict(channels=16),
@@ -89,8 +93,8 @@ def shrink(model: dict) -> dict:
         model['neck']['in_channels'] = tuple(x.shape[1] for x in levels[-count:])
         levels = revert_sync_batchnorm(MODELS.build(model['neck'])).eval()(levels)
     widths = [x.shape[1] for x in levels]
-    for key in ('decode_head', 'auxiliary_head'):
-        for node in dicts_in(model.get(key, {})):
+    for key in ('decode_head', 'auxiliary_head', 'sisr'):
+        for node in dicts_in(model.get(key) or {}):
             if 'in_channels' in node:
                 index = node['in_index']
                 node['in_channels'] = (

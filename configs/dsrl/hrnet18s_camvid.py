@@ -1,0 +1,20 @@
+"""DSRL (CVPR 2020), HRNet-W18-small and a 3x3 convolution, CamVid, from scratch.
+
+python tools/train.py configs/dsrl/hrnet18s_camvid.py
+
+The model of configs/fcn/hrnet18s_camvid.py, which sees 240x180 as there and predicts 480x360.
+Batch 8, 25 epochs, for two CPU cores. Results: README.md beside this file.
+"""
+
+_base_ = [
+    '../_base_/models/hrnet18s.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/default_runtime.py',
+]
+ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+model = dict(
+    type='DSRL',
+    backbone=dict(init_cfg=None),
+    decode_head=dict(type='FCNHead', num_classes=11, channels=128, num_convs=1, loss_decode=ce),
+)
