@@ -10,15 +10,27 @@ from torch import Tensor
 
 from ..engine.safe_load import UNREADABLE, load_file
 from ..layers.feature_tap import plain_state_dict
+from ..papers.dsrl.segmentor import TRAINING_ONLY
 
 __all__ = ['convert', 'converters', 'read_weights']
 
 
 def converters() -> dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]:
-    """Converter by paper, and ``plain``: a model with wrapper heads to the one without."""
+    """Converter by paper, and ``plain``, which leaves out what a wrapper or training added."""
     modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
     papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
-    return papers | dict(plain=plain_state_dict)
+    return papers | dict(plain=plain)
+
+
+def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the model without wrapper heads, or of ``DSRL`` without what only training needs.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    parts = tuple(f'{part}.' for part in TRAINING_ONLY)
+    kept = {name: t for name, t in state_dict.items() if not name.startswith(parts)}
+    return kept if len(kept) < len(state_dict) else plain_state_dict(state_dict)
 
 
 def convert(paper: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -
     =========================  ====================================================================
     named ``prediction*``      logits, C = number of classes (1: the class where positive), in the
                                classes' colours
+    named ``image*``           C = 3, red, green and blue in [0, 1], as they are
     named ``*weight``          C non-negative weights that sum to 1 at each pixel: the first is red,
                                then green, blue, yellow, magenta, cyan, mixed. Where the dict has C
                                maps ``prediction_<name>``, in the same order, these names explain
@@ -92,6 +93,11 @@ def _draw_map(
             )
         logits = F.interpolate(values[None].float(), size, mode='bilinear', align_corners=False)
         return label_panel(name, image, _labels_of(logits[0]), palette)
+    if name.startswith('image'):
+        if channels != 3:
+            raise ValueError(f'map {name!r} has {channels} channels, expected red, green and blue')
+        colors = (values.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        return Panel(name, _resize(colors.numpy(), size, cv2.INTER_LINEAR))
     if name.endswith('weight'):
         return _draw_weights(name, values, size, names)
     if not values.is_floating_point() and values.dtype != torch.bool:

@@ -44,6 +44,13 @@ def test_one_logit_of_two_classes_is_positive_for_the_second():
     assert picture[5, 2].tolist() == [100, 0, 0] and picture[5, 28].tolist() == [0, 100, 0]
 
 
+def test_images_are_shown_as_they_are():
+    colors = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(3, 10, 15)
+    assert draw('image_input', colors).picture[5, 2].tolist() == [255, 128, 0]
+    with pytest.raises(ValueError, match="'image_input' has 2 channels, expected red, green"):
+        draw('image_input', colors[:2])
+
+
 def test_weights_are_mixed_from_red_green_and_blue():
     weights = torch.zeros(3, *SIZE)
     weights[0, :, :10], weights[1, :, 10:20], weights[1:, :, 20:] = 1, 1, 0.5
