@@ -21,6 +21,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers.levels import pointwise_of_levels, require_levels, resize
+from ..layers.pytorch_init import PyTorchInit
 
 
 class ObjectAttention(ObjectAttentionBlock):
@@ -52,7 +53,7 @@ def gather_class_centres(feats: Tensor, logits: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class OCRNetHead(BaseDecodeHead):
+class OCRNetHead(PyTorchInit, BaseDecodeHead):
     """Classifies pixels from their features beside a mixture of the classes' mean features.
 
     Args:
@@ -95,13 +96,6 @@ class OCRNetHead(BaseDecodeHead):
         self.loss_aux = MODELS.build(
             loss_aux or dict(cross_entropy, loss_weight=0.4, loss_name='loss_aux')
         )
-
-    def init_weights(self) -> None:
-        """PyTorch's default for every convolution, as released; the host's differs."""
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
 
     def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""

@@ -20,6 +20,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.pytorch_init import PyTorchInit
+
 BLOCK = 2**24  # attention weights that exist at a time: 64 MiB in float32
 
 
@@ -193,7 +195,7 @@ class ChannelAttention(CAM):
 
 
 @MODELS.register_module()
-class DANetHead(DAHead):
+class DANetHead(PyTorchInit, DAHead):
     """Sums the features of position attention and of channel attention, and classifies all three.
 
     Args:
@@ -245,13 +247,6 @@ class DANetHead(DAHead):
         # The host's have num_classes outputs, also where two classes share one.
         self.pam_conv_seg = nn.Conv2d(channels, self.out_channels, 1)
         self.cam_conv_seg = nn.Conv2d(channels, self.out_channels, 1)
-
-    def init_weights(self) -> None:
-        """PyTorch's default for every convolution, as released; the host's differs."""
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), in training with both branches'."""

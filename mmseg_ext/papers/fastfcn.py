@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
-from mmengine.model import BaseModule
 from mmseg.models.decode_heads.aspp_head import ASPPHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.enc_head import EncModule
@@ -30,21 +29,12 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers.levels import resize
+from ..layers.pytorch_init import PyTorchInit
 
 Levels = tuple[Tensor, ...]
 
 
-class ReleasedInit(BaseModule):
-    """PyTorch's default for every convolution, as released; the host's differs."""
-
-    def init_weights(self) -> None:
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
-
-
-class JointUpsampler(ReleasedInit):
+class JointUpsampler(PyTorchInit):
     """Base of necks that make one map of stride 8 from the levels of strides 8, 16 and 32."""
 
     in_channels: Sequence[int]
@@ -245,7 +235,7 @@ def released_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 @MODELS.register_module()
-class FastFCNEncHead(ReleasedInit, BaseDecodeHead):
+class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
     """EncNet's head (arXiv 1803.08904): scales channels by how the image's pixels lie about codes.
 
     Differs from the host's ``EncHead``: one level, a 1x1 bottleneck as FastFCN's (a ninth of the
@@ -312,7 +302,7 @@ class FastFCNEncHead(ReleasedInit, BaseDecodeHead):
 
 
 @MODELS.register_module()
-class FastFCNASPPHead(ReleasedInit, ASPPHead):
+class FastFCNASPPHead(PyTorchInit, ASPPHead):
     """DeepLabV3's head as released with FastFCN.
 
     Differs from the host's ``ASPPHead``: a 1x1 convolution and a dropout come before the 3x3 one.

@@ -19,18 +19,18 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from ..baselines.windows import WindowedEncoderDecoder
 from ..layers.feature_tap import WrapperHead, substitute
+from ..layers.pytorch_init import PyTorchInit
 
 Size = tuple[int, int]  # (h, w)
 
 
-class ScaleAttention(BaseModule):
+class ScaleAttention(PyTorchInit):
     """Features to the weight, in (0, 1), that their scale gets against the next finer one.
 
     Args:
@@ -59,12 +59,6 @@ class ScaleAttention(BaseModule):
             )
         )
         self.conv_attention = nn.Conv2d(widths[-1], out_channels, 1, bias=False)
-
-    def init_weights(self) -> None:
-        """PyTorch's default, as released: weights near 0.5 everywhere."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
 
     def forward(self, feats: Tensor) -> Tensor:
         """(N, C, h, w) to (N, 1, h, w), float32."""

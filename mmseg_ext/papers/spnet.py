@@ -28,6 +28,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..layers.pytorch_init import PyTorchInit
+
 Strips = tuple[Tensor, Tensor]  # vertical (N, C, H, 1), horizontal (N, C, 1, W)
 
 
@@ -281,7 +283,7 @@ class MixedPooling(nn.Module):
 
 
 @MODELS.register_module()
-class SPNetHead(BaseDecodeHead):
+class SPNetHead(PyTorchInit, BaseDecodeHead):
     """Classifies pixels behind mixed pooling: C channels to C / 2, to C / 4, to K.
 
     Args:
@@ -346,13 +348,6 @@ class SPNetHead(BaseDecodeHead):
             )
         )
         self.bottleneck = ConvModule(pool_channels, channels, 3, padding=1, norm_cfg=self.norm_cfg)
-
-    def init_weights(self) -> None:
-        """PyTorch's default for every convolution, as released; the host's differs."""
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), at the size of the level read."""
