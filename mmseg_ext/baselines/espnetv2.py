@@ -64,7 +64,7 @@ class EESP(nn.Module):
 
     Args:
         in_channels: Multiple of ``branches``.
-        channels: Multiple of ``branches``.
+        channels: Multiple of the square of ``branches``.
         branches: Parallel convolutions with receptive fields of 3, 5, 7, ... pixels.
         receptive_limit: Branches with a larger field get one of 3.
         stride: 2 for use in a ``DownSampler``, which adds the rest; 1 with activation, and with a
@@ -72,7 +72,7 @@ class EESP(nn.Module):
         norm_cfg: Norm after the convolutions.
 
     Raises:
-        ValueError: Channels that ``branches`` does not divide.
+        ValueError: Other channels.
     """
 
     def __init__(
@@ -86,9 +86,10 @@ class EESP(nn.Module):
         norm_cfg: dict,
     ) -> None:
         super().__init__()
-        if in_channels % branches or channels % branches:
+        if in_channels % branches or channels % branches**2:
             raise ValueError(
-                f'branches={branches} must divide in_channels={in_channels} and channels={channels}'
+                f'branches={branches} must divide in_channels={in_channels}, and its square '
+                f'channels={channels}'
             )
         width = channels // branches
         fields = sorted(n if n <= receptive_limit else 3 for n in range(3, 3 + 2 * branches, 2))
