@@ -3,8 +3,8 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/danet/hrnet18s_streets.py
 
-The same as configs/fcn/hrnet18s_streets.py but for the head. Batch 8, 25 epochs, crop 256x512, for
-two CPU cores.
+The same as configs/fcn/hrnet18s_streets.py but for the head, which reads stride 8. Batch 8,
+25 epochs, crop 256x512, for two CPU cores.
 """
 
 _base_ = [
@@ -16,5 +16,11 @@ _base_ = [
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
     backbone=dict(init_cfg=None),
-    decode_head=dict(type='DANetHead', channels=32, loss_decode=ce),
+    decode_head=dict(
+        type='DANetHead',
+        channels=64,
+        in_channels=[36, 72, 144],
+        in_index=[1, 2, 3],  # the paper's stride of 8; 4 more than doubles the time
+        loss_decode=ce,
+    ),
 )

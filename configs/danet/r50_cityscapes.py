@@ -3,8 +3,8 @@
 python tools/train.py configs/danet/r50_cityscapes.py
 python tools/test.py configs/danet/r50_cityscapes.py CHECKPOINT --tta
 
-Paper: no number for this recipe; the host's DAHead: 79.34 mIoU on val (its model zoo, 80k iterations,
-crop 512x1024). Ours: not measured. Batch 8 (4 GPUs x 2), 240 epochs, crop 768x768.
+Paper: no number for this recipe; the host's DAHead: 79.34 mIoU on val (its model zoo, 80k
+iterations, crop 512x1024). Ours: not measured. Batch 8 (4 GPUs x 2), 240 epochs, crop 768x768.
 """
 
 _base_ = './r101_cityscapes.py'
