@@ -28,4 +28,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 tta_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
-tta_model = dict(type='EncodingTTAModel', base_size=520, crop_size=480)
+tta_model = dict(type='EncodingTTAModel', base_size=520, crop_size=(480, 480))

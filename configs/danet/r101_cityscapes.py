@@ -28,4 +28,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 tta_pipeline = _base_.test_pipeline
-tta_model = dict(type='EncodingTTAModel', base_size=2048, crop_size=768)
+tta_model = dict(type='EncodingTTAModel', base_size=2048, crop_size=(768, 768))

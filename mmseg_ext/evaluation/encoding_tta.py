@@ -18,6 +18,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+Size = tuple[int, int]  # (h, w)
+
 MAX_LOGIT = 80.0  # float32 ends at exp(88.7)
 
 
@@ -32,10 +34,10 @@ class EncodingTTAModel(BaseTTAModel):
     Args:
         module: The segmentor, or its config.
         base_size: Long side at scale 1, in pixels.
-        crop_size: Side of the square windows.
+        crop_size: Of the windows, (h, w) or one number for squares, in pixels.
         scales: Of the images.
         flip: Whether each window is also seen mirrored.
-        stride: Between windows; by default two thirds of ``crop_size``, rounded down.
+        stride: Between windows, likewise; by default two thirds of ``crop_size``, rounded down.
         windows_per_batch: How many run at a time: fewer need less memory. By default 1 on a CPU,
             where more gain nothing, and 8 elsewhere.
         data_preprocessor: As for ``BaseTTAModel``.
@@ -50,19 +52,20 @@ class EncodingTTAModel(BaseTTAModel):
         module: dict | nn.Module,
         *,
         base_size: int,
-        crop_size: int,
+        crop_size: int | Size,
         scales: Sequence[float] = (1.0,),
         flip: bool = True,
-        stride: int | None = None,
+        stride: int | Size | None = None,
         windows_per_batch: int | None = None,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(module, data_preprocessor)
-        stride = crop_size * 2 // 3 if stride is None else stride
-        if base_size < 1 or not 1 <= stride <= crop_size:
+        crop = _pair(crop_size)
+        steps = (crop[0] * 2 // 3, crop[1] * 2 // 3) if stride is None else _pair(stride)
+        if base_size < 1 or not all(1 <= n <= side for n, side in zip(steps, crop, strict=True)):
             raise ValueError(
-                f'base_size={base_size}, crop_size={crop_size}, stride={stride}: sizes must be 1 '
-                'or more, and a stride at most crop_size, or gaps remain between windows'
+                f'base_size={base_size}, crop_size={crop}, stride={steps}: sizes must be 1 or '
+                'more, and a stride at most crop_size, or gaps remain between windows'
             )
         if not scales or min(scales) <= 0:
             raise ValueError(f'scales={scales} must name at least one, all above 0')
@@ -73,7 +76,7 @@ class EncodingTTAModel(BaseTTAModel):
                 'EncodingTTAModel compares the scores of classes, and this model has one output '
                 "channel: take tta_model=dict(type='LogitTTAModel')"
             )
-        self.base_size, self.crop_size, self.stride = base_size, crop_size, stride
+        self.base_size, self.crop_size, self.stride = base_size, crop, steps
         self.scales, self.flip, self.windows_per_batch = scales, flip, windows_per_batch
 
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
@@ -123,7 +126,7 @@ class EncodingTTAModel(BaseTTAModel):
         assert total is not None
         return total
 
-    def _scaled_size(self, image: Tensor, scale: float) -> tuple[int, int]:
+    def _scaled_size(self, image: Tensor, scale: float) -> Size:
         """(h, w) at a scale; the short side is rounded half up."""
         sides = image.shape[1:]
         long = ceil(self.base_size * scale)
@@ -134,8 +137,8 @@ class EncodingTTAModel(BaseTTAModel):
         """Mean scores (1, K, h, w) of the windows that cover each pixel of image (1, 3, h, w)."""
         h, w = image.shape[2:]
         meta = {**meta, 'window_of': (h, w)}
-        tops, lefts = self._starts(h), self._starts(w)
-        size = tops[-1] + self.crop_size, lefts[-1] + self.crop_size
+        tops, lefts = self._starts(0, h), self._starts(1, w)
+        size = tops[-1] + self.crop_size[0], lefts[-1] + self.crop_size[1]
         image = _fill_up(image, size, self._black(image))
         scores = image.new_zeros(1, self.module.out_channels, *size)
         visits = image.new_zeros(size)
@@ -145,21 +148,20 @@ class EncodingTTAModel(BaseTTAModel):
                 visits[rows, columns] += 1
         return scores.div_(visits)[..., :h, :w]
 
-    def _starts(self, length: int) -> list[int]:
+    def _starts(self, axis: int, length: int) -> list[int]:
         """First pixels of the windows on an axis; the last may reach beyond its ``length``."""
-        return [
-            i * self.stride for i in range(ceil(max(length - self.crop_size, 0) / self.stride) + 1)
-        ]
+        rest = max(length - self.crop_size[axis], 0)
+        return [i * self.stride[axis] for i in range(ceil(rest / self.stride[axis]) + 1)]
 
     def _window_batches(
         self, image: Tensor, tops: list[int], lefts: list[int], meta: dict[str, Any]
     ) -> Iterator[tuple[list[tuple[slice, slice]], Tensor, list[dict]]]:
-        """Places in the image (1, 3, h, w), crops (n, 3, crop_size, crop_size), and metas."""
-        side = self.crop_size
+        """Places in the image (1, 3, H, W), crops (n, 3, h, w) from there, and their metas."""
+        h, w = self.crop_size
         step = self.windows_per_batch or (1 if image.device.type == 'cpu' else 8)
         corners = [(top, left) for top in tops for left in lefts]
         for batch in (corners[i : i + step] for i in range(0, len(corners), step)):
-            places = [(slice(y, y + side), slice(x, x + side)) for y, x in batch]
+            places = [(slice(y, y + h), slice(x, x + w)) for y, x in batch]
             crops = torch.cat([image[..., rows, columns] for rows, columns in places])
             size = crops.shape[2:]
             own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
@@ -181,11 +183,15 @@ class EncodingTTAModel(BaseTTAModel):
         return -preprocessor.mean / preprocessor.std
 
 
+def _pair(size: int | Size) -> Size:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
 
 
-def _fill_up(image: Tensor, size: tuple[int, int], color: Tensor) -> Tensor:
+def _fill_up(image: Tensor, size: Size, color: Tensor) -> Tensor:
     """Image (1, 3, h, w) with ``color`` on the right and below, up to ``size``."""
     h, w = image.shape[2:]
     filled = color.to(image).expand(1, -1, *size).clone()

@@ -284,22 +284,30 @@ class DANetHead(PyTorchInit, DAHead):
 
         Returns:
             ``position_attention`` (N, 1, H, W), where a point is given: how much its pixel attends
-            to each, which sums to 1; ``position_context`` and ``channel_context`` (N, C, H, W):
-            what either attention adds to its features, 0 while its gamma is;
-            ``channel_attention`` (N, C, C, 1): the weights of all channels (dim 1) for each channel
-            (dim 2); ``prediction_fused``, ``prediction_position`` and ``prediction_channel``
-            (N, K, H, W): the logits of all three classifiers.
+            to each, 1 where that is the average; ``position_share`` and ``channel_share``
+            (N, 1, H, W) in [0, 1]: how much of a branch's features either attention adds, 0 while
+            its gamma is; ``channel_attention`` (N, C, C, 1): how much each channel (dim 2) attends
+            to each (dim 1), 1 where that is the average; ``prediction_fused``,
+            ``prediction_position`` and ``prediction_channel`` (N, K, H, W): the logits of all three
+            classifiers.
         """
         x = self._transform_inputs(levels)
         position, channel, maps = self.pam_in_conv(x), self.cam_in_conv(x), {}
         if point is not None:
-            maps['position_attention'] = self.pam.weights_of(position, point)
+            weights = self.pam.weights_of(position, point)
+            maps['position_attention'] = weights * weights[0].numel()
         attended = self.pam(position), self.cam(channel)
-        maps['position_context'] = attended[0] - position
-        maps['channel_context'] = attended[1] - channel
-        maps['channel_attention'] = self.cam.weights(channel).mT[..., None]
+        maps['position_share'] = _share(attended[0], position)
+        maps['channel_share'] = _share(attended[1], channel)
+        maps['channel_attention'] = self.cam.weights(channel).mT[..., None] * channel.shape[1]
         position, channel = self.pam_out_conv(attended[0]), self.cam_out_conv(attended[1])
         maps['prediction_fused'] = self.cls_seg(position + channel)
         maps['prediction_position'] = self.pam_cls_seg(position)
         maps['prediction_channel'] = self.cam_cls_seg(channel)
         return maps
+
+
+def _share(attended: Tensor, x: Tensor) -> Tensor:
+    """What attention added to x, by norms (N, 1, H, W): the added over the added and x."""
+    added, own = (y.float().norm(dim=1, keepdim=True) for y in (attended - x, x))
+    return added / (added + own).clamp(min=1e-12)

@@ -49,7 +49,7 @@ def by_hand(model: EncodingTTAModel, data: dict[str, list]) -> Tensor:
     """(K, H, W) of the one image, in the released order of steps."""
     image = data['inputs'][0][[2, 1, 0]].float()[None] / 64 - 127 / 64
     h, w = image.shape[2:]
-    crop, total = model.crop_size, 0
+    crop, stride, total = model.crop_size[0], model.stride[0], 0
 
     def score(window: Tensor) -> Tensor:
         metas = [dict(img_shape=window.shape[2:])]
@@ -72,9 +72,9 @@ def by_hand(model: EncodingTTAModel, data: dict[str, list]) -> Tensor:
             ph, pw = whole.shape[2:]
             scores = torch.zeros(1, 4, ph, pw)
             visits = torch.zeros(1, 1, ph, pw)
-            for y in range(ceil((ph - crop) / model.stride) + 1):
-                for x in range(ceil((pw - crop) / model.stride) + 1):
-                    top, left = y * model.stride, x * model.stride
+            for y in range(ceil((ph - crop) / stride) + 1):
+                for x in range(ceil((pw - crop) / stride) + 1):
+                    top, left = y * stride, x * stride
                     bottom, right = min(top + crop, ph), min(left + crop, pw)
                     window = padded(whole[..., top:bottom, left:right], (crop, crop))
                     own = score(window)[..., : bottom - top, : right - left]
@@ -145,6 +145,15 @@ def test_windows_know_their_place_and_stay_within_the_batch_limit(
 
 
 @torch.no_grad()
+def test_windows_need_not_be_square() -> None:
+    model, seen = tta(crop_size=(24, 36)), []
+    model.module.backbone.register_forward_hook(lambda _, args, out: seen.append(args[0].shape[2:]))
+    result = model.test_step(batch((40, 40)))[0]
+    assert model.stride == (16, 24) and set(seen) == {(24, 36)}
+    assert result.seg_logits.data.isfinite().all()
+
+
+@torch.no_grad()
 def test_sure_logits_stay_finite() -> None:
     model = tta()
     nn.init.constant_(model.module.decode_head.conv_seg.bias, 0.0)
@@ -157,7 +166,7 @@ def test_sure_logits_stay_finite() -> None:
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(stride=25), 'stride=25: .* gaps remain'),
+        (dict(stride=(12, 25)), r'stride=\(12, 25\): .* gaps remain'),
         (dict(base_size=0), 'base_size=0'),
         (dict(scales=()), 'must name at least one'),
         (dict(scales=(1.0, 0.0)), 'all above 0'),
@@ -186,7 +195,7 @@ def test_configs_test_with_it(name: str) -> None:
         'LoadSegMap',
         'PackSegInputs',
     ]
-    settings = dict(cfg.tta_model, base_size=96, crop_size=64)
+    settings = dict(cfg.tta_model, base_size=96, crop_size=(64, 64))
     assert settings.pop('type') == 'EncodingTTAModel'
     model = EncodingTTAModel(build(shrink(cfg.model.to_dict())), **settings).eval()
     result = model.test_step(batch((40, 90)))[0]

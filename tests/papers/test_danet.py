@@ -318,8 +318,8 @@ def test_a_pixels_attention_is_its_row_of_the_matrix() -> None:
         layer(feats).flatten(2) for layer in (head.pam.query_project, head.pam.key_project)
     )
     row = attention_weights(query, key)[:, 3 * 6 + 3].unflatten(1, (4, 6))
-    torch.testing.assert_close(maps['position_attention'][:, 0], row)
-    torch.testing.assert_close(maps['position_attention'].sum((1, 2, 3)), torch.ones(2))
+    torch.testing.assert_close(maps['position_attention'][:, 0], 24 * row)
+    torch.testing.assert_close(maps['position_attention'].mean((1, 2, 3)), torch.ones(2))
     assert 'position_attention' not in head.explain([x])
 
 
@@ -329,9 +329,12 @@ def test_explanations_are_what_the_head_does_and_can_be_drawn() -> None:
     maps = head.explain([x], point=(0.0, 0.99))
     torch.testing.assert_close(maps['prediction_fused'], head([x]))
     assert maps['channel_attention'].shape == (1, 8, 8, 1)
-    torch.testing.assert_close(maps['channel_attention'].sum(1), torch.ones(1, 8, 1))
+    torch.testing.assert_close(maps['channel_attention'].mean(1), torch.ones(1, 8, 1))
     feats = head.pam_in_conv(x)
-    torch.testing.assert_close(maps['position_context'], head.pam(feats) - feats)
+    added, own = (head.pam(feats) - feats).norm(dim=1), feats.norm(dim=1)
+    torch.testing.assert_close(maps['position_share'][:, 0], added / (added + own))
+    nn.init.zeros_(head.cam.gamma.scale)
+    assert not head.explain([x])['channel_share'].any()
     image = np.zeros((16, 24, 3), np.uint8)
     panels = draw_maps({k: v[0] for k, v in maps.items()}, image, [(0, 0, 0)] * 5)
     assert len(panels) == len(maps) == 7
