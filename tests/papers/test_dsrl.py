@@ -354,7 +354,7 @@ def test_every_head_takes_part(head: str, tmp_path: Path) -> None:
     model.eval()
     pixel = (90, 3)
     maps = model.explain(images, samples, pixel=pixel)
-    assert {'image_input', 'image_reconstructed', 'affinity_of_seg'} <= set(maps)
+    assert {'image_reconstructed', 'affinity_difference', 'affinity_of_seg'} <= set(maps)
     assert all(values.isfinite().all() for values in maps.values())
 
 
@@ -470,15 +470,20 @@ def test_exports(model: nn.Module) -> None:
 # Pictures
 
 
-def test_maps_show_the_reconstruction_and_where_the_branches_disagree(model: nn.Module) -> None:
+def test_the_reconstruction_is_shown_in_the_colours_of_the_image() -> None:
     stats = dict(type='SegDataPreProcessor', mean=[100.0, 120, 140], std=[50.0, 60, 70])
-    model = dsrl(data_preprocessor=stats | dict(bgr_to_rgb=False)).eval()
-    colors = torch.randint(0, 256, (2, 3, 64, 96))  # blue, green, red
-    images = (colors - model.data_preprocessor.mean) / model.data_preprocessor.std
+    model = dsrl(loss_fa=None, data_preprocessor=stats | dict(bgr_to_rgb=False)).eval()
+    images = torch.randn(2, 3, 64, 96)  # blue, green, red
+    model.sisr.forward = lambda levels, size: (2 * images - 1, levels[0])
+    maps = model.explain(images)
+    assert set(maps) == {'image_reconstructed'}
+    colors = (2 * images - 1) * model.data_preprocessor.std + model.data_preprocessor.mean
+    torch.testing.assert_close(maps['image_reconstructed'], colors.clamp(0, 255).flip(1) / 255)
+
+
+def test_maps_show_where_the_branches_disagree(model: nn.Module) -> None:
+    images = torch.randn(2, 3, 64, 96)
     maps = model.explain(images, pixel=(90, 10))
-    torch.testing.assert_close(maps['image_input'], colors.flip(1) / 255)
-    shown = maps['image_reconstructed']
-    assert shown.shape == (2, 3, 64, 96) and shown.min() >= 0 and shown.max() <= 1
     for name in ('affinity_of_seg', 'affinity_of_sr'):
         assert maps[name].shape == (2, 1, 8, 12)
         torch.testing.assert_close(maps[name][:, 0, 1, 11], torch.ones(2))

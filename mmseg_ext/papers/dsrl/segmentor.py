@@ -47,8 +47,6 @@ SSSR = MappingProxyType(dict(type='PixelShuffleUpsampler'))
 SISR = MappingProxyType(dict(type='ESPCNDecoder'))
 LOSS_SISR = MappingProxyType(dict(type='ReconstructionLoss'))
 LOSS_FA = MappingProxyType(dict(type='FeatureAffinityLoss'))
-
-
 TRAINING_ONLY = ('sisr', 'fa_transform')  # modules
 
 
@@ -229,17 +227,17 @@ class DSRL(WindowedEncoderDecoder):
         """What the branches made of images (N, 3, H, W).
 
         Returns:
-            ``image_input`` and ``image_reconstructed`` (N, 3, H, W), RGB in [0, 1]; with the
-            affinity loss ``affinity_difference`` (N, 1, h, w), how much the similarities of each
-            position to all others differ, and of a ``pixel`` its similarities ``affinity_of_seg``
-            and ``affinity_of_sr``; then the maps of the head itself.
+            ``image_reconstructed`` (N, 3, H, W), RGB in [0, 1]; with the affinity loss
+            ``affinity_difference`` (N, 1, h, w), how much the similarities of each position to all
+            others differ, and of a ``pixel`` its similarities ``affinity_of_seg`` and
+            ``affinity_of_sr``; then the maps of the head itself.
         """
         size = _size(inputs)
         levels = self.extract_feat(inputs)
         maps: dict[str, Tensor] = {}
         if self.sisr is not None:
             image, sr_feats = self.sisr(levels, size)
-            maps |= dict(image_input=self._rgb(inputs), image_reconstructed=self._rgb(image))
+            maps['image_reconstructed'] = self._rgb(image)
         if self.loss_fa is not None:
             sides = self.side_inputs(inputs, data_samples)
             _, feats, _, full = self.run_head(levels, size, sides)
