@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmcv.transforms import BaseTransform
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule, kaiming_init
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
@@ -36,9 +35,9 @@ from mmseg.models.decode_heads.fcn_head import FCNHead
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers.levels import pointwise_of_levels, require_levels, resize
+from ..layers.norms import trains_on_one_value
 
 Size = tuple[int, int]  # (h, w)
 
@@ -468,8 +467,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
 
     def _pyramid(self, x: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
-        norm = self.image_pool.norm
-        if len(x) == 1 and norm.training and isinstance(norm, _BatchNorm) and not _synced(norm):
+        if trains_on_one_value(self.image_pool.norm, len(x)):
             raise ValueError(
                 'HANetHead pools one image to one value a channel, on which batch norm cannot '
                 'train: put two or more images into a batch'
@@ -498,11 +496,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         logits, gates = self.run(inputs, row_index)
         profile = logits.float().softmax(dim=1).mean(dim=3, keepdim=True)
         return {f'gate_{i}': gate for i, gate in gates.items()} | dict(class_profile=profile)
-
-
-def _synced(norm: _BatchNorm) -> bool:
-    """Whether the norm averages over more than this process."""
-    return isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
 
 
 @MODELS.register_module()

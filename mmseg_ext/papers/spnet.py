@@ -26,8 +26,8 @@ from mmseg.models.backbones.resnet import Bottleneck
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..layers.norms import trains_on_one_value
 from ..layers.pytorch_init import PyTorchInit
 
 Strips = tuple[Tensor, Tensor]  # vertical (N, C, H, 1), horizontal (N, C, 1, W)
@@ -54,8 +54,7 @@ class StripConvs(nn.Module):
             ValueError: A batch norm would train on a single value.
         """
         n, _, h, w = x.shape
-        norm = self.vertical.norm
-        if n * min(h, w) == 1 and isinstance(norm, _BatchNorm) and norm.training:
+        if trains_on_one_value(self.vertical.norm, n * min(h, w)):
             raise ValueError(
                 f'one map of {h}x{w} has a strip of one value, on which batch norm cannot train: '
                 'use larger crops or more images in a batch'

@@ -53,9 +53,8 @@ def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -
                                classes' colours
     named ``image*``           C = 3, red, green and blue in [0, 1], as they are
     named ``*weight``          C non-negative weights that sum to 1 at each pixel: the first is red,
-                               then green, blue, yellow, magenta, cyan, mixed. Where the dict has C
-                               maps ``prediction_<name>``, in the same order, these names explain
-                               the colours
+                               then green, blue, yellow, magenta, cyan, mixed. The names of the
+                               dict's first C maps ``prediction_<name>`` explain the colours
     integer                    C = 1, class indices, in the classes' colours (outside: black)
     W = 1 and C > 1            a table, rows from top to bottom and channels from left to right
     C = 1                      a heat map over the grey image
@@ -121,12 +120,12 @@ def _draw_weights(name: str, values: Tensor, size: tuple[int, int], names: Seque
         raise ValueError(
             f'map {name!r} has {channels} channels, expected at most {len(WEIGHT_COLORS)} weights'
         )
-    if len(names) != channels:
+    if len(names) < channels:
         names = [str(i + 1) for i in range(channels)]
     colors = torch.tensor(WEIGHT_COLORS[:channels], dtype=torch.float)
     mixed = torch.einsum('chw,cr->hwr', values.float(), colors).clamp(0, 255)
     picture = _resize(mixed.round().byte().numpy(), size, cv2.INTER_LINEAR)
-    return Panel(name, picture, list(zip(names, WEIGHT_COLORS, strict=False)))
+    return Panel(name, picture, list(zip(names, WEIGHT_COLORS[:channels], strict=False)))
 
 
 def _draw_heat(
