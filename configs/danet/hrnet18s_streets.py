@@ -16,11 +16,5 @@ _base_ = [
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
     backbone=dict(init_cfg=None),
-    decode_head=dict(
-        type='DANetHead',
-        channels=64,
-        in_channels=[36, 72, 144],
-        in_index=[1, 2, 3],  # the paper's stride of 8; 4 more than doubles the time
-        loss_decode=ce,
-    ),
+    decode_head=dict(type='DANetHead', channels=64, loss_decode=ce),
 )
