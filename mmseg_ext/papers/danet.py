@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..layers.pytorch_init import PyTorchInit
 
-BLOCK = 2**24  # attention weights that exist at a time: 64 MiB in float32
+BLOCK = 3 * 2**23  # attention weights that exist at a time: 96 MiB in float32
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
