@@ -278,7 +278,7 @@ class MixedPooling(nn.Module):
 
     def merge(self, x: Tensor, paths: tuple[Tensor, Tensor]) -> Tensor:
         """ReLU of ``x`` and what the paths add to it."""
-        return F.relu(x + self.fuse(torch.cat(paths, dim=1)), inplace=True)
+        return F.relu(self.fuse(torch.cat(paths, dim=1)).add_(x), inplace=True)
 
 
 @MODELS.register_module()

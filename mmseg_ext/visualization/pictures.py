@@ -4,7 +4,7 @@ Pictures are (H, W, 3) uint8 arrays in RGB; a palette is one RGB colour, 0 to 25
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -28,12 +28,14 @@ class Panel:
     """A captioned picture.
 
     ``legend`` pairs words with the colours that they explain, ``shown`` are the classes in it.
+    ``over_image`` is False for tables, whose places are not the image's.
     """
 
     caption: str
     picture: np.ndarray
     legend: Legend = ()
     shown: frozenset[int] = frozenset()
+    over_image: bool = True
 
 
 def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -> list[Panel]:
@@ -103,7 +105,8 @@ def _draw_map(
         return label_panel(name, image, values[0].numpy(), palette)
     values = values.float()
     if channels > 1 and values.shape[2] == 1:
-        return _draw_heat(f'{name} (rows x {channels} channels)', values[:, :, 0].T, size)
+        table = _draw_heat(f'{name} (rows x {channels} channels)', values[:, :, 0].T, size)
+        return replace(table, over_image=False)
     if channels > 1:
         name, values = f'{name} (norm of {channels} channels)', values.norm(dim=0, keepdim=True)
     return _draw_heat(name, values[0], size, over=image)

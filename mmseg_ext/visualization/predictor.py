@@ -137,10 +137,7 @@ class Predictor:
             panels = [Panel('input', image), panel]
             panels += draw_maps(prediction.maps, image, self.palette)
             if prediction.pixel:
-                panels = [
-                    replace(panel, picture=_mark(panel.picture, prediction.pixel))
-                    for panel in panels
-                ]
+                panels = [_mark(panel, prediction.pixel) for panel in panels]
             legend = class_legend(panels, self.classes, self.palette)
             if all_classes:
                 legend = list(zip(self.classes, self.palette, strict=True))
@@ -202,10 +199,12 @@ def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -
     return left + x * input_width // width, top + y * input_height // height
 
 
-def _mark(picture: np.ndarray, pixel: Pixel) -> np.ndarray:
-    """A white cross with a black border at a pixel."""
-    marked = picture.copy()
-    size = max(10, picture.shape[1] // 40)
+def _mark(panel: Panel, pixel: Pixel) -> Panel:
+    """A white cross with a black border at a pixel of the image; tables stay as they are."""
+    if not panel.over_image:
+        return panel
+    marked = panel.picture.copy()
+    size = max(10, marked.shape[1] // 40)
     for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
         cv2.drawMarker(marked, pixel, color, cv2.MARKER_CROSS, size, thickness)
-    return marked
+    return replace(panel, picture=marked)

@@ -1,6 +1,7 @@
 """``tools/predict.py`` on images, folders and videos, with a model of a few weights."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -171,6 +172,16 @@ def test_a_pixel_is_given_to_the_model_where_the_input_shows_it(experiment):
     maps = Predictor(config, experiment[1], 'cpu', pixel=(30, 10)).frame(image).maps
     y, x = divmod(int(maps['attention_of_pixel'].argmax()), 74)
     assert (y // 2, x // 2) == (10, 30)
+
+
+def test_the_pixel_is_marked_on_maps_over_the_image_but_not_on_tables(experiment):
+    predictor = Predictor(Config.fromfile(experiment[0]), experiment[1], 'cpu', pixel=(30, 10))
+    prediction = predictor.frame(picture())
+    for values, marked in ((torch.zeros(1, 25, 37), True), (torch.zeros(4, 25, 1), False)):
+        shown = replace(prediction, maps={'map': values})
+        strips = [predictor.draw(replace(shown, pixel=p))['explain'] for p in ((30, 10), None)]
+        third = [strip[:, strip.shape[1] * 2 // 3 :] for strip in strips]
+        assert np.array_equal(*third) == (not marked)
 
 
 def test_classes_come_from_the_config_where_the_checkpoint_has_none(tmp_path):
