@@ -61,8 +61,11 @@ def test_train_resume_and_test_from_the_command_line(config, run, tmp_path):
     checkpoint = torch.load(tmp_path / 'work_dirs/tiny/iter_3.pth', weights_only=False)
     assert (checkpoint['meta']['iter'], checkpoint['meta']['seed']) == (3, 1)
 
+    trained = (tmp_path / 'work_dirs/tiny/tiny.py').read_text()
     out, end = run('test.py', config, 'work_dirs/tiny/iter_3.pth', '--out', 'predicted', '--tta')
     assert end is None
+    assert (tmp_path / 'work_dirs/tiny/tiny.py').read_text() == trained
+    assert 'SegTTAModel' in (tmp_path / 'work_dirs/tiny/tiny_test.py').read_text()
     assert 'best constant prediction (wall everywhere): 16.66' in out
     predicted = cv2.imread(str(tmp_path / 'predicted/0.png'), cv2.IMREAD_UNCHANGED)
     assert predicted.shape == (40, 48)

@@ -77,6 +77,13 @@ def _is_size(value: Any) -> bool:
     )
 
 
+def window_meta(meta: dict, crops: Tensor, corner: tuple[int, int], window_of: Size) -> dict:
+    """The meta of a window of ``crops`` (n, 3, h, w) that starts at (top, left) of an image."""
+    size = crops.shape[2:]  # a torch.Size, by which the host's heads know a window
+    own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
+    return {**meta, **own, 'window': corner, 'window_of': window_of}
+
+
 @MODELS.register_module()
 class WindowedEncoderDecoder(EncoderDecoder):
     """``EncoderDecoder`` whose sliding windows run in batches and whose parts explain themselves.
@@ -186,10 +193,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
                 for i, top, left in batch
             ]
             crops = torch.stack([inputs[place] for place in places])
-            size = crops.shape[2:]  # a torch.Size, by which the host's heads know a window
-            own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
             metas = [
-                {**batch_img_metas[i], **own, 'window': (top, left), 'window_of': images[i]}
+                window_meta(batch_img_metas[i], crops, (top, left), images[i])
                 for i, top, left in batch
             ]
             yield places, crops, metas

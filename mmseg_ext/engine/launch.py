@@ -187,6 +187,8 @@ def prepare_test(
         for leaf in leaf_datasets(cfg.test_dataloader):
             leaf['pipeline'] = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    # The Runner dumps the config by this name, which must not replace that of the training.
+    object.__setattr__(cfg, '_filename', str(Path(path).with_stem(f'{Path(path).stem}_test')))
     return cfg
 
 

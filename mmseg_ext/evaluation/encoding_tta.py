@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-Size = tuple[int, int]  # (h, w)
+from ..baselines.windows import Size, window_meta
 
 MAX_LOGIT = 80.0  # float32 ends at exp(88.7)
 
@@ -136,13 +136,12 @@ class EncodingTTAModel(BaseTTAModel):
     def _scores_at_scale(self, image: Tensor, meta: dict[str, Any]) -> Tensor:
         """Mean scores (1, K, h, w) of the windows that cover each pixel of image (1, 3, h, w)."""
         h, w = image.shape[2:]
-        meta = {**meta, 'window_of': (h, w)}
         tops, lefts = self._starts(0, h), self._starts(1, w)
         size = tops[-1] + self.crop_size[0], lefts[-1] + self.crop_size[1]
         image = _fill_up(image, size, self._black(image))
         scores = image.new_zeros(1, self.module.out_channels, *size)
         visits = image.new_zeros(size)
-        for places, crops, metas in self._window_batches(image, tops, lefts, meta):
+        for places, crops, metas in self._window_batches(image, tops, lefts, meta, (h, w)):
             for (rows, columns), own in zip(places, self._window_scores(crops, metas), strict=True):
                 scores[0, :, rows, columns] += own
                 visits[rows, columns] += 1
@@ -154,7 +153,7 @@ class EncodingTTAModel(BaseTTAModel):
         return [i * self.stride[axis] for i in range(ceil(rest / self.stride[axis]) + 1)]
 
     def _window_batches(
-        self, image: Tensor, tops: list[int], lefts: list[int], meta: dict[str, Any]
+        self, image: Tensor, tops: list[int], lefts: list[int], meta: dict, window_of: Size
     ) -> Iterator[tuple[list[tuple[slice, slice]], Tensor, list[dict]]]:
         """Places in the image (1, 3, H, W), crops (n, 3, h, w) from there, and their metas."""
         h, w = self.crop_size
@@ -163,10 +162,7 @@ class EncodingTTAModel(BaseTTAModel):
         for batch in (corners[i : i + step] for i in range(0, len(corners), step)):
             places = [(slice(y, y + h), slice(x, x + w)) for y, x in batch]
             crops = torch.cat([image[..., rows, columns] for rows, columns in places])
-            size = crops.shape[2:]
-            own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
-            metas = [{**meta, **own, 'window': place} for place in batch]
-            yield places, crops, metas
+            yield places, crops, [window_meta(meta, crops, corner, window_of) for corner in batch]
 
     def _window_scores(self, crops: Tensor, metas: list[dict]) -> Tensor:
         """Windows (n, 3, h, w) to positive scores (n, K, h, w), float32."""
