@@ -3,8 +3,10 @@
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
 from .espnetv2 import ESPNetV2, ESPNetV2Head
 from .hrnet import HRNetExact
+from .magnet import MagNetFPNHead, MagNetOCRHead
 from .ocr_net_head import OCRNetHead
 from .openseg import OpensegASPPHead, OpensegOCRHead, OpensegResNet
+from .wider_resnet import StemResNet, WiderResNetA2
 from .windows import WindowedEncoderDecoder
 
 __all__ = [
@@ -13,9 +15,13 @@ __all__ = [
     'ESPNetV2',
     'ESPNetV2Head',
     'HRNetExact',
+    'MagNetFPNHead',
+    'MagNetOCRHead',
     'OCRNetHead',
     'OpensegASPPHead',
     'OpensegOCRHead',
     'OpensegResNet',
+    'StemResNet',
+    'WiderResNetA2',
     'WindowedEncoderDecoder',
 ]

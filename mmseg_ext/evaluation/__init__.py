@@ -1,3 +1,3 @@
 """Metrics, test-time augmentation, tables and reports."""
 
-from . import class_iou, encoding_tta, logit_tta  # noqa: F401
+from . import boundary_f_score, class_iou, encoding_tta, logit_tta  # noqa: F401

@@ -1,10 +1,14 @@
 """Losses that any head can name in ``loss_decode``."""
 
+from .dual_task import DualTaskLoss
+from .image_weighted_ce import ImageWeightedCELoss
 from .pixel_sum_bce_loss import PixelSumBCELoss, pixel_sum_bce
 from .rmi_loss import RMILoss, region_mutual_information
 from .weighted_ce import WeightedCELoss
 
 __all__ = [
+    'DualTaskLoss',
+    'ImageWeightedCELoss',
     'PixelSumBCELoss',
     'RMILoss',
     'WeightedCELoss',

@@ -1,0 +1,173 @@
+"""Gated-SCNN's dual task loss: borders of the predicted classes against those of the label.
+
+Paper: arXiv 1907.05740, Eq. 4 to 6. In the released code (nv-tlabs/GSCNN) both the smoothing and
+the derivative return their input, so that it compares probabilities and not borders;
+``spatial_grad=False`` is that.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from .pixel_sum_bce_loss import refuse_other_reductions, valid_pixels
+
+RADIUS = 4  # of the triangle filter, itself a box of 5 pixels on a box of 5 pixels
+BOX = RADIUS + 1
+EPS = 1e-6  # under the roots
+TINY = 1e-10  # in the logarithms
+
+
+def gumbel_softmax(logits: Tensor, temperature: float, uniform: Tensor | None = None) -> Tensor:
+    """Softmax over the classes of logits with Gumbel noise, (N, K, H, W), float32 or better.
+
+    Args:
+        logits: (N, K, H, W).
+        temperature: Divides them, after the noise.
+        uniform: Random numbers in [0, 1) in place of new ones, of as many elements.
+    """
+    if uniform is None:
+        uniform = torch.rand_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+    with torch.no_grad():
+        noise = (uniform.view(logits.shape) + TINY).log_().neg_().add_(TINY).log_().neg_()
+    return ((logits + noise) / temperature).softmax(1)
+
+
+def mirrored(x: Tensor, dim: int) -> Tensor:
+    """``x`` with ``RADIUS`` pixels more at both ends of a dimension, the last one repeated."""
+    length = x.shape[dim]
+    index = torch.arange(-RADIUS, length + RADIUS, device=x.device) % (2 * length)
+    return x.index_select(dim, torch.minimum(index, 2 * length - 1 - index))
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """Maps (N, K, H, W) under the triangle filter 1 2 3 4 5 4 3 2 1 in both directions."""
+    for dim, kernel in ((2, (BOX, 1)), (3, (1, BOX))):
+        x = mirrored(x, dim)
+        x = F.avg_pool2d(F.avg_pool2d(x, kernel, stride=1), kernel, stride=1)
+    return x
+
+
+def border_strength(x: Tensor) -> Tensor:
+    """Size of the smoothed maps' gradient, (N, K, H, W), 0 outside of them; never 0 itself."""
+    x = F.pad(smoothed(x), (1, 1, 1, 1))
+    gx = (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2
+    gy = (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
+    return (gx.square() + gy.square() + EPS).sqrt()
+
+
+def border_difference(probs: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Mean difference of the borders of probabilities and label, each over the strongest one.
+
+    Ignored pixels are empty on both sides, where their rim is a border too.
+
+    Args:
+        probs: (N, K, H, W).
+        target: (N, H, W), int64 in [0, K), anything in it where ignored.
+        valid: (N, H, W), bool.
+
+    Returns:
+        A scalar in [0, 1]; 0 without a valid pixel.
+    """
+    with torch.no_grad():
+        one_hot = torch.zeros_like(probs).scatter_(1, target[:, None], valid[:, None].to(probs))
+        wanted = border_strength(one_hot)
+        wanted /= wanted.max()
+    found = border_strength(probs * valid[:, None])
+    gaps = (found / found.max() - wanted).abs().sum(1)
+    return (gaps * valid).sum() / (probs.shape[1] * valid.sum().clamp(min=1))
+
+
+def probability_difference(probs: Tensor, target: Tensor) -> Tensor:
+    """The released form: ``border_difference`` without a gradient, of all pixels.
+
+    With m = sqrt(2 p^2 + eps), divided by the largest one, that of the label is 1 at its class and
+    ``low`` elsewhere, between which all others lie: the sum of differences is that of the m, with
+    the sign of the label's class turned.
+
+    Args:
+        probs: (N, K, H, W).
+        target: (N, H, W), int64 in [0, K).
+
+    Returns:
+        A scalar in [0, 1].
+    """
+    strength = (2 * probs.square() + EPS).sqrt()
+    low = (EPS / (2 + EPS)) ** 0.5
+    classes = probs.shape[1]
+    own = strength.gather(1, target[:, None])
+    total = (strength.sum() - 2 * own.sum()) / strength.max() / strength.numel()
+    return total + (1 + low) / classes - low
+
+
+@MODELS.register_module()
+class DualTaskLoss(nn.Module):
+    """Compares where classes are predicted to meet, by a Gumbel softmax, with where they do.
+
+    Args:
+        temperature: Of the softmax (tau = 1 in the paper, 0.5 as released).
+        spatial_grad: Whether the borders are a spatial gradient, as in the paper; without it the
+            probabilities themselves are compared, ignored pixels as if of class 0, as released.
+        loss_weight: Factor of the loss.
+        loss_name: Key in the log; has to contain "loss" to be trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        spatial_grad: bool = True,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_dual',
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.spatial_grad = spatial_grad
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = 255,
+        uniform: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            cls_score: Logits (N, K, H, W), any float type.
+            label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
+            weight: None.
+            avg_factor: None.
+            reduction_override: None or 'mean'.
+            ignore_index: A label in [0, K) to ignore as well.
+            uniform: Random numbers in [0, 1) for the noise, as many as logits.
+            **kwargs: What heads hand to other losses.
+
+        Returns:
+            A scalar, float32 or better.
+
+        Raises:
+            ValueError: Logits and label differ in size, pixels are weighted, or another divisor is
+                asked for.
+        """
+        if weight is not None:
+            raise ValueError(
+                'DualTaskLoss got weights of pixels, but compares borders: remove the sampler'
+            )
+        refuse_other_reductions(self, avg_factor, reduction_override)
+        valid = valid_pixels(cls_score, label, ignore_index)
+        target = torch.where(valid, label, 0).long()
+        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        logits = torch.where(valid[:, None], logits, 0)
+        probs = gumbel_softmax(logits, self.temperature, uniform)
+        if self.spatial_grad:
+            return self.loss_weight * border_difference(probs, target, valid)
+        return self.loss_weight * probability_difference(probs, target)
