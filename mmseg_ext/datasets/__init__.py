@@ -4,6 +4,7 @@ from .camvid import CamVidDataset
 from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
 from .class_uniform import ClassCentroidDataset, ClassUniformSampler
 from .folder import FolderDataset
+from .pseudo_label import LoadPseudoLabels, PseudoLabelDataset
 from .transforms import ColorJitter, LoadImage, LoadSegMap, RandomGaussianBlur, RandomScaleCrop
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     'ColorJitter',
     'FolderDataset',
     'LoadImage',
+    'LoadPseudoLabels',
     'LoadSegMap',
     'Mapillary65Dataset',
+    'PseudoLabelDataset',
     'RandomGaussianBlur',
     'RandomScaleCrop',
 ]

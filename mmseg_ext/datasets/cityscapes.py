@@ -27,6 +27,7 @@ class CityscapesIdsDataset(FolderDataset):
     """
 
     METAINFO = CityscapesDataset.METAINFO
+    label_ids = LABEL_IDS  # what auto-labels hold in place of class indices
 
     def __init__(
         self,

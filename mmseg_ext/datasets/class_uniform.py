@@ -8,7 +8,8 @@ For every tile of every image the centre of mass of each class in it is kept. In
 of the items is drawn equally over the classes, and their crops must hold such a centre; the others
 are ordinary images. Differs from the released code: one list an epoch, split over the ranks (there
 each rank shuffles its own, and ranks overlap); classes never seen are skipped (KeyError there);
-images smaller than a tile count; statistics on disk are used only for the data they were made from.
+images smaller than a tile count; statistics on disk are used only for the data they were made from;
+extra images, which only class items show, do stop after the epoch that is named.
 """
 
 import hashlib
@@ -135,6 +136,8 @@ class ClassCentroidDataset(Dataset):
 
     Args:
         dataset: A data set or its config; may be wrapped in `ConcatDataset` or `RepeatDataset`.
+        extra: Likewise, images that no ordinary item shows; their centroids follow those of
+            `dataset`, class by class. In HMSA: Cityscapes' coarse images.
         tile: Side of a tile in pixels. An image that is smaller on a side, of which the released
             code makes nothing, is covered by tiles of its short side.
         cover_partial: Whether what is left beside whole tiles gets a tile too, see `tile_origins`;
@@ -145,20 +148,30 @@ class ClassCentroidDataset(Dataset):
 
     Raises:
         TypeError: The pipeline holds no transform that loads labels.
-        ValueError: A label is unreadable or wrong (see `LoadSegMap`).
+        ValueError: A label is unreadable or wrong (see `LoadSegMap`), or `extra` has other classes.
     """
 
     def __init__(
         self,
         dataset: Any,
         *,
+        extra: Any = None,
         tile: int = 1024,
         cover_partial: bool = False,
         cache_dir: str = 'work_dirs',
         num_workers: int | None = None,
         lazy_init: bool = False,
     ) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.dataset, self.extra = (
+            DATASETS.build(data) if isinstance(data, dict) else data for data in (dataset, extra)
+        )
+        classes = [tuple(data.metainfo['classes']) for data in self._parts]
+        if classes[0] != classes[-1]:
+            raise ValueError(
+                f'extra has {len(classes[-1])} classes ({", ".join(classes[-1][:3])}, ...) and the '
+                f'data set {len(classes[0])} ({", ".join(classes[0][:3])}, ...): both must be the '
+                'same.'
+            )
         self.tile = tile
         self.cover_partial = cover_partial
         self.cache_dir = cache_dir
@@ -176,11 +189,27 @@ class ClassCentroidDataset(Dataset):
         """N, the number of ordinary items."""
         return len(self.dataset)
 
+    @property
+    def num_labels(self) -> int:
+        """Of all images, extra ones included."""
+        return sum(map(len, self._parts))
+
+    @property
+    def _parts(self) -> list[Any]:
+        return [self.dataset] if self.extra is None else [self.dataset, self.extra]
+
+    def _part(self, image: int) -> tuple[Any, int]:
+        """The data set of an image, and its index there."""
+        if image < self.num_images:
+            return self.dataset, image
+        return self.extra, image - self.num_images
+
     def full_init(self) -> None:
         """Reads the statistics, or makes them; does nothing the second time."""
         if self._centroids is not None:
             return
-        self.dataset.full_init()
+        for data in self._parts:
+            data.full_init()
         message = [self._load_or_build() if is_main_process() else None]
         broadcast_object_list(message)
         self._centroids = message[0]
@@ -200,8 +229,12 @@ class ClassCentroidDataset(Dataset):
         if idx < self.num_images:
             return self.dataset.get_data_info(idx)
         image, class_index, x, y = self.centroids[idx - self.num_images].tolist()
-        info = self.dataset.get_data_info(image)
+        info = self._info(image)
         return {**info, 'crop_center': (x, y), 'crop_class': class_index}
+
+    def _info(self, image: int) -> dict:
+        dataset, index = self._part(image)
+        return dataset.get_data_info(index)
 
     def __getitem__(self, idx: int) -> Any:
         if idx < self.num_images:
@@ -211,7 +244,7 @@ class ClassCentroidDataset(Dataset):
 
     def _owner(self, image: int) -> Any:
         """The innermost data set that holds an image, and its pipeline."""
-        dataset = self.dataset
+        dataset, image = self._part(image)
         while not hasattr(dataset, 'pipeline'):
             found = dataset._get_ori_dataset_idx(image)
             if isinstance(found, tuple):  # ConcatDataset
@@ -232,7 +265,7 @@ class ClassCentroidDataset(Dataset):
 
     def label_centroids(self, image: int) -> np.ndarray:
         """Rows (image, class, x, y) of one image, int32, from its label file."""
-        info = self.dataset.get_data_info(image)
+        info = self._info(image)
         label = self._label_loader(image)(info)['gt_seg_map']
         tile = min(self.tile, *label.shape)
         cover_partial = self.cover_partial or tile < self.tile
@@ -256,8 +289,8 @@ class ClassCentroidDataset(Dataset):
         digest = hashlib.sha256()
         num_classes = len(self.metainfo['classes'])
         digest.update(repr((CACHE_VERSION, num_classes, self.tile, self.cover_partial)).encode())
-        for image in range(self.num_images):
-            info = self.dataset.get_data_info(image)
+        for image in range(self.num_labels):
+            info = self._info(image)
             path = info['seg_map_path']
             stat = os.stat(path) if os.path.exists(path) else None  # not on a disk: the path counts
             state = (stat.st_size, stat.st_mtime_ns) if stat else None
@@ -268,11 +301,11 @@ class ClassCentroidDataset(Dataset):
         return digest.hexdigest()[:16]
 
     def _build(self) -> np.ndarray:
-        workers = self.num_workers if self.num_images > 64 else 0  # few labels: no processes
+        workers = self.num_workers if self.num_labels > 64 else 0  # few labels: no processes
         loader = DataLoader(
             _LabelCentroids(self), batch_size=None, num_workers=workers, collate_fn=_unchanged
         )
-        rows = list(track(loader, 'Class centroids', total=self.num_images))
+        rows = list(track(loader, 'Class centroids', total=self.num_labels))
         table = np.concatenate([np.empty((0, 4), np.int32), *rows])
         return table[np.argsort(table[:, 1], kind='stable')]
 
@@ -284,7 +317,7 @@ class _LabelCentroids(Dataset):
         self.owner = owner
 
     def __len__(self) -> int:
-        return self.owner.num_images
+        return self.owner.num_labels
 
     def __getitem__(self, image: int) -> np.ndarray:
         return self.owner.label_centroids(image)
@@ -304,25 +337,45 @@ class ClassUniformSampler(Sampler):
     Args:
         dataset: A `ClassCentroidDataset`, or a wrapper that has it as `dataset`.
         pct: Share of class items, from 0 to 1.
+        extra_classes: Classes of which extra images are shown; None for all.
+        extra_epochs: Extra images are shown in so many epochs only, from the first; None for all.
+            Later, ordinary images take the place of the items of a class that only they have.
         seed: Same on all ranks; None for one that the ranks agree on.
         round_up: Whether items from the list's beginning make its length a multiple of the ranks.
 
     Raises:
         TypeError: The data set knows no centroids.
-        ValueError: `pct` is outside of 0 to 1.
+        ValueError: `pct` is outside of 0 to 1, or an extra class is none.
     """
 
     def __init__(
-        self, dataset: Any, pct: float = 0.5, seed: int | None = None, round_up: bool = True
+        self,
+        dataset: Any,
+        pct: float = 0.5,
+        seed: int | None = None,
+        round_up: bool = True,
+        *,
+        extra_classes: Sequence[int] | None = None,
+        extra_epochs: int | None = None,
     ) -> None:
         if not 0 <= pct <= 1:
             raise ValueError(f'pct={pct} must be a share from 0 to 1.')
         data = _centroid_dataset(dataset)
         num_classes = len(data.metainfo['classes'])
         self.num_images = data.num_images
-        self.entries = [  # of each class, the items of its centroids
-            np.flatnonzero(data.centroids[:, 1] == c) + data.num_images for c in range(num_classes)
-        ]
+        every_class = range(num_classes)
+        extra_classes = every_class if extra_classes is None else extra_classes
+        if not set(extra_classes) <= set(every_class):
+            raise ValueError(
+                f'extra_classes={list(extra_classes)}: the data set has the classes 0 to '
+                f'{num_classes - 1}.'
+            )
+        ordinary = data.centroids[:, 0] < data.num_images
+        self.ordinary_entries = _entries(data, ordinary, num_classes)
+        self.entries = _entries(  # of each class, the items of its centroids
+            data, ordinary | np.isin(data.centroids[:, 1], extra_classes), num_classes
+        )
+        self.extra_epochs = extra_epochs
         self.counts = epoch_counts(self.num_images, pct, [len(e) for e in self.entries])
         if pct and not self.counts.per_class.any():
             warnings.warn(
@@ -338,11 +391,19 @@ class ClassUniformSampler(Sampler):
     def epoch_list(self, epoch: int) -> np.ndarray:
         """The items of an epoch on all ranks, in order, int64."""
         rng = np.random.default_rng((self.seed, epoch))
-        plain = rng.permutation(self.num_images)[: self.counts.plain]
-        per_class = [  # np.resize cycles through a list that is too short
-            np.resize(rng.permutation(entries), n)
-            for entries, n in zip(self.entries, self.counts.per_class, strict=True)
-        ]
+        with_extra = self.extra_epochs is None or epoch < self.extra_epochs
+        plain = rng.permutation(self.num_images)
+        num_plain, per_class = self.counts.plain, []
+        for entries, n in zip(
+            self.entries if with_extra else self.ordinary_entries,
+            self.counts.per_class.tolist(),
+            strict=True,
+        ):
+            if len(entries):  # np.resize cycles through a list that is too short
+                per_class.append(np.resize(rng.permutation(entries), n))
+            else:
+                num_plain += n
+        plain = np.resize(plain, num_plain)
         items = rng.permutation(np.concatenate([plain, *per_class]))
         return np.append(items, np.resize(items, self.padding))
 
@@ -359,6 +420,12 @@ class ClassUniformSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the list of the next iteration."""
         self.epoch = epoch
+
+
+def _entries(data: ClassCentroidDataset, chosen: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Of each class, the items of its centroids that are `chosen`, bool (M,)."""
+    classes = data.centroids[:, 1]
+    return [np.flatnonzero(chosen & (classes == c)) + data.num_images for c in range(num_classes)]
 
 
 def _centroid_dataset(dataset: Any) -> ClassCentroidDataset:

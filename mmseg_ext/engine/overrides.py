@@ -127,6 +127,9 @@ def set_training_length(
     cfg.train_cfg[key] = new
     if 'param_scheduler' in cfg:
         cfg.param_scheduler = _stretch(cfg.param_scheduler, by_epoch, new, old)
+    sampler = (cfg.get('train_dataloader') or {}).get('sampler') or {}
+    if by_epoch and sampler.get('extra_epochs'):
+        sampler['extra_epochs'] = round(sampler['extra_epochs'] * new / old)
     cfg.train_cfg['val_interval'] = min(cfg.train_cfg.get('val_interval', 1), new)
     for name, counts_epochs in (('checkpoint', by_epoch), ('logger', False)):
         hook = cfg.get('default_hooks', {}).get(name) or {}
