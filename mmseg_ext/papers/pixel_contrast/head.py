@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...layers.feature_tap import WrapperHead
+from ...layers.levels import pointwise_of_levels
 from .memory import MemoryBank, class_means
 from .sampling import labels_at, pixels_at
 
@@ -35,16 +36,7 @@ class Projection(BaseModule):
 
     def forward(self, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
         """Levels (N, C_i, h_i, w_i) to what ``unit`` takes, (N, C, h_0, w_0)."""
-        # A 1x1 convolution of resized, concatenated maps is the sum of resized convolutions.
-        parts = self.conv.weight.split([x.shape[1] for x in levels], dim=1)
-        total = F.conv2d(levels[0], parts[0], self.conv.bias)
-        for x, weight in zip(levels[1:], parts[1:], strict=True):
-            x = F.conv2d(x, weight)
-            if x.shape[2:] != total.shape[2:]:
-                size = total.shape[2:]
-                x = F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
-            total = total + x
-        return self.norm(total).relu()
+        return self.norm(pointwise_of_levels(self.conv, levels, align_corners)).relu()
 
     def unit(self, x: Tensor) -> Tensor:
         """Rows (..., C) to unit vectors (..., D), float32 or better."""
