@@ -16,11 +16,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('paper', choices=sorted(converters()), help='whose names, or "plain"')
-    parser.add_argument('src', type=Path, help='released checkpoint')
+    parser.add_argument('src', type=Path, nargs='+', help='released checkpoint; of magnet several')
     parser.add_argument('dst', type=Path, help='file to write')
     args = parser.parse_args()
     try:
-        weights = convert(args.paper, read_weights(args.src))
+        weights = convert(args.paper, *map(read_weights, args.src))
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     args.dst.parent.mkdir(parents=True, exist_ok=True)

@@ -99,13 +99,17 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
 
     def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""
+        logits, aux = self.both(inputs)
+        return (logits, aux) if self.training else logits
+
+    def both(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The logits and those of the soft regions, (N, K, H_0, W_0) each."""
         levels = self._transform_inputs(inputs)
         size = levels[0].shape[2:]
         feats = self.bottleneck(torch.cat([self._to_size(x, size) for x in levels], dim=1))
         aux = self._soft_regions(levels)
         centres = gather_class_centres(feats, aux)
-        logits = self.cls_seg(self.object_context_block(feats, centres))
-        return (logits, aux) if self.training else logits
+        return self.cls_seg(self.object_context_block(feats, centres)), aux
 
     def _to_size(self, x: Tensor, size: torch.Size) -> Tensor:
         return resize(x, size, self.align_corners)

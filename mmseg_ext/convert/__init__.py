@@ -15,7 +15,7 @@ from ..papers.dsrl.segmentor import TRAINING_ONLY
 __all__ = ['convert', 'converters', 'read_weights']
 
 
-def converters() -> dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]:
+def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
     """Converter by paper, and ``plain``, which leaves out what a wrapper or training added."""
     modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
     papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
@@ -33,20 +33,23 @@ def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return kept if len(kept) < len(state_dict) else plain_state_dict(state_dict)
 
 
-def convert(paper: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names of our model of ``paper``.
 
     Args:
         paper: One of ``converters()``.
-        state_dict: Released names to tensors, with or without the prefix of data parallel training.
+        *files: Released names to tensors, with or without the prefix of data parallel training.
+            MagNet was released in several files, every other paper in one.
 
     Raises:
-        ValueError: ``paper`` is unknown, or names in ``state_dict`` are.
+        ValueError: ``paper`` or names in ``files`` are unknown, or the files are too many.
     """
     known = converters()
     if paper not in known:
         raise ValueError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
-    return known[paper]({name.removeprefix('module.'): t for name, t in state_dict.items()})
+    if len(files) > 1 and paper != 'magnet':
+        raise ValueError(f'{paper} was released in one file, got {len(files)}: give one')
+    return known[paper](*({n.removeprefix('module.'): t for n, t in f.items()} for f in files))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

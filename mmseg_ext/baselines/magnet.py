@@ -1,0 +1,83 @@
+"""OCRNet and FPN as in VinAIResearch/MagNet (AGPL-3.0; nothing of it is here).
+
+Yuan, Chen, Wang, arXiv 1909.11065; Lin et al., "Feature Pyramid Networks for Object Detection",
+arXiv 1612.03144. The FPN's top-down path is the host's ``FPN`` with
+``upsample_cfg=dict(mode='bilinear', align_corners=False)``; its head differs from the host's
+``FPNHead``, which adds levels and has norms and ReLUs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers.levels import require_levels, resize
+from ..layers.pytorch_init import PyTorchInit
+from .ocr_net_head import OCRNetHead
+
+
+@MODELS.register_module()
+class MagNetOCRHead(OCRNetHead):
+    """``OCRNetHead`` whose prediction is a weighted mean of its logits and the soft regions'.
+
+    Args:
+        aux_share: Weight of the soft regions' logits, against 1 (0.4 as released).
+        align_corners: Of all resizing.
+        **kwargs: As for ``OCRNetHead``.
+    """
+
+    def __init__(
+        self, *, aux_share: float = 0.4, align_corners: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(align_corners=align_corners, **kwargs)
+        self.aux_share = aux_share
+
+    def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""
+        logits, aux = self.both(inputs)
+        if self.training:
+            return logits, aux
+        return (logits + self.aux_share * aux) / (1 + self.aux_share)
+
+
+@MODELS.register_module()
+class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
+    """Brings the levels of a pyramid to the finest and classifies all of them by a 3x3 convolution.
+
+    Args:
+        in_channels: Of every level, finest first.
+        in_index: Their places in the neck's output.
+        level_channels: To which a 3x3 convolution brings each level (128 as released).
+        **kwargs: As for the host's ``BaseDecodeHead``.
+
+    Raises:
+        ValueError: ``in_channels`` is a single number.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        in_index: Sequence[int] | int = (0, 1, 2, 3),
+        level_channels: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        require_levels(self, in_channels)
+        kwargs |= dict(input_transform='multiple_select', in_index=in_index)
+        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+        kwargs = dict(init_cfg=None, dropout_ratio=0.0, loss_decode=cross_entropy) | kwargs
+        channels = level_channels * len(in_channels)
+        super().__init__(in_channels, channels, **kwargs)
+        self.convs = nn.ModuleList(nn.Conv2d(n, level_channels, 3, padding=1) for n in in_channels)
+        self.conv_seg = nn.Conv2d(channels, self.out_channels, 3, padding=1)
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """Levels (N, C_i, H_i, W_i), finest first, to logits (N, K, H_0, W_0)."""
+        levels = self._transform_inputs(inputs)
+        maps = [conv(x) for conv, x in zip(self.convs, levels, strict=True)]
+        size = maps[0].shape[2:]
+        maps = [resize(x, size, self.align_corners) for x in reversed(maps)]
+        return self.cls_seg(torch.cat(maps, dim=1))
