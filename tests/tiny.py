@@ -29,6 +29,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     'ESPCNDecoder': dict(channels=(16, 8)),
     'ESPNetV2': dict(widen_factor=0.5),
     'FCNHead': dict(channels=16),
+    'FPN': dict(out_channels=16),
     'PSPHead': dict(channels=16),
     'SPNetHead': dict(channels=16),
     'SPNetResNet': dict(base_channels=8, stem_channels=8),
@@ -42,11 +43,18 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FastFCNJPU': dict(mid_channels=8),
     'FastFCNEncHead': dict(channels=16, num_codes=8),
     'FastFCNASPPHead': dict(channels=16),
+    'GSCNNHead': dict(channels=16, fine_channels=8, shape_channels=(8, 4, 4)),
     'HANetHead': dict(channels=16, low_channels=8, reduction=4),
     'HANetAuxHead': dict(channels=16),
+    'MagNet': dict(patch_size=(32, 48), scales=((32, 48), (64, 96)), input_size=None),
+    'MagNetFPNHead': dict(level_channels=8),
+    'MagNetOCRHead': dict(channels=16, ocr_channels=8),
+    'MagNetRefiner': dict(channels=8),
     # norms that start at 0 leave the convolutions before them without gradient
     'ResNetV1c': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
     'ResNet': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+    'StemResNet': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+    'WiderResNetA2': dict(base_channels=4),
     'ResNeXt': dict(base_channels=8, stem_channels=8, base_width=1, zero_init_residual=False),
     'MobileNetV2': dict(widen_factor=0.25),
 }
@@ -85,12 +93,15 @@ def shrink(model: dict) -> dict:
             node['extra'] = small_hrnet()
     if model.get('test_cfg', {}).get('mode') == 'slide':  # recipes' windows are many times larger
         model['test_cfg'].update(crop_size=(64, 64), stride=(40, 40))
+    if 'segmentor' in model:
+        model['segmentor'] = shrink(model['segmentor'])
+        return model
     backbone = revert_sync_batchnorm(MODELS.build(model['backbone']))
     backbone.eval()  # the host's backbones return nothing here
     levels = backbone(torch.zeros(1, 3, 64, 64))
     if 'neck' in model:
-        count = len(model['neck']['in_channels'])
-        model['neck']['in_channels'] = tuple(x.shape[1] for x in levels[-count:])
+        given = model['neck']['in_channels']
+        model['neck']['in_channels'] = type(given)(x.shape[1] for x in levels[-len(given) :])
         levels = revert_sync_batchnorm(MODELS.build(model['neck'])).eval()(levels)
     widths = [x.shape[1] for x in levels]
     for key in ('decode_head', 'auxiliary_head', 'sisr'):
@@ -108,6 +119,7 @@ def build(model: dict) -> nn.Module:
     torch.manual_seed(0)
     built = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
     built.init_weights()
+    built.load_state_dict(built.state_dict())  # a segmentor inside wants its weights
     return built
 
 

@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms; importing it registers them."""
 
+from .aerial import DeepGlobeDataset, InriaDataset, LoadColorSegMap
 from .camvid import CamVidDataset
 from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
 from .class_uniform import ClassCentroidDataset, ClassUniformSampler
@@ -13,7 +14,10 @@ __all__ = [
     'ClassCentroidDataset',
     'ClassUniformSampler',
     'ColorJitter',
+    'DeepGlobeDataset',
     'FolderDataset',
+    'InriaDataset',
+    'LoadColorSegMap',
     'LoadImage',
     'LoadPseudoLabels',
     'LoadSegMap',

@@ -26,7 +26,7 @@ class LoadImage(LoadImageFromFile):
     """
 
     def transform(self, results: dict) -> dict | None:
-        with _naming(results['img_path'], 'an image'):
+        with naming(results['img_path'], 'an image'):
             return super().transform(results)
 
 
@@ -52,14 +52,14 @@ class LoadSegMap(LoadAnnotations):
                 f'{path} is {_size(label.shape)} and its image {results["img_path"]} is '
                 f'{_size(results["ori_shape"])}: both must have the same size.'
             )
-        table = _class_table(results.get('label_map'), results.get('reduce_zero_label', False))
+        table = class_table(results.get('label_map'), results.get('reduce_zero_label', False))
         _check_values(path, label, table, results.get('num_classes'))
         results['gt_seg_map'] = cv2.LUT(label, table)
         results['seg_fields'].append('gt_seg_map')
 
     def _read(self, path: str) -> np.ndarray:
         """The values of the file, uint8 (H, W)."""
-        with _naming(path, 'a label'):
+        with naming(path, 'a label'):
             data = fileio.get(path, backend_args=self.backend_args)
             label = mmcv.imfrombytes(data, flag='unchanged', backend=self.imdecode_backend)
             assert label is not None  # how cv2 says that it cannot decode
@@ -78,7 +78,7 @@ class LoadSegMap(LoadAnnotations):
 
 
 @contextmanager
-def _naming(path: str, what: str) -> Iterator[None]:
+def naming(path: str, what: str) -> Iterator[None]:
     """Turns a decoder's error into one that names the file; missing files name themselves."""
     try:
         yield
@@ -94,7 +94,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return f'{shape[1]}x{shape[0]}'
 
 
-def _class_table(label_map: dict[int, int] | None, reduce_zero_label: bool) -> np.ndarray:
+def class_table(label_map: dict[int, int] | None, reduce_zero_label: bool = False) -> np.ndarray:
     """The class of each value of a label file, uint8 (256,)."""
     table = np.arange(256)
     if label_map:

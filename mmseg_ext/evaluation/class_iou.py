@@ -1,5 +1,9 @@
 """The host's IoU, also as one number per class, and as a table to read."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
@@ -10,7 +14,16 @@ class ClassIoUMetric(IoUMetric):
 
     ``IoU.<class>`` in per cent, NaN for a class that neither labels nor predictions show: a scalar
     in the log, and a name for ``save_best``.
+
+    Args:
+        unscored: Names of classes without part in ``mIoU``. Unlike ignored pixels theirs count
+            against the classes that are predicted there.
+        **kwargs: As for the host's.
     """
+
+    def __init__(self, *, unscored: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.unscored = frozenset(unscored)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Scores from the areas (K,) of all images."""
@@ -19,6 +32,10 @@ class ClassIoUMetric(IoUMetric):
             intersection, union, *_ = (sum(areas) for areas in zip(*results, strict=True))
             for name, iou in zip(self.dataset_meta['classes'], intersection / union, strict=True):
                 metrics[f'IoU.{name}'] = round(100 * iou.item(), 2)
+            if self.unscored:
+                scored = [n not in self.unscored for n in self.dataset_meta['classes']]
+                mean = (intersection / union)[torch.tensor(scored)].nanmean().item()
+                metrics['mIoU'] = round(100 * mean, 2)
         return metrics
 
 

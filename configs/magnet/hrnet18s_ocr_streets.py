@@ -1,0 +1,24 @@
+"""MagNet (arXiv 2104.03778) at three scales of 128x64 patches, the drawn streets.
+
+python tools/train.py configs/magnet/hrnet18s_ocr_streets.py --init SEGMENTOR
+
+SEGMENTOR is a checkpoint of hrnet18s_ocr_streets_plain.py, which sees 128x64. Batch 8, 8 epochs.
+"""
+
+_base_ = './hrnet18s_ocr_streets_plain.py'
+model = dict(
+    _delete_=True,
+    type='MagNet',
+    data_preprocessor=_base_.model.data_preprocessor,
+    segmentor=_base_.model,
+    patch_size=(64, 128),
+    scales=((64, 128), (128, 256), (256, 512)),
+    test_cfg=dict(n_points=8192, smooth_kernel=5),
+)
+# images stay whole: the model draws scales and patches of them
+whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=whole))
+val_dataloader = dict(dataset=dict(pipeline=whole))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=8, val_interval=2)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=8, **_base_.per_iter)]

@@ -1,0 +1,194 @@
+"""Aerial images whose masks are colours."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine import fileio
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from .folder import FolderDataset
+from .transforms import class_table, naming
+
+
+@TRANSFORMS.register_module()
+class LoadColorSegMap(LoadAnnotations):
+    """Loads a mask of colours as class indices, by the ``palette`` that the data set gives.
+
+    A mask of one channel is read as grey.
+
+    Args:
+        threshold: Channels from this value on count as 255, others as 0, for masks whose colours
+            were compressed; None takes them as they are.
+        imdecode_backend: As in the host's ``LoadAnnotations``.
+        backend_args: Likewise.
+
+    Raises:
+        ValueError: The file cannot be decoded, has another size than the image, or a colour that
+            no class has.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: int | None = None,
+        imdecode_backend: str = 'cv2',
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(imdecode_backend=imdecode_backend, backend_args=backend_args)
+        self.threshold = threshold
+
+    def _load_seg_map(self, results: dict) -> None:
+        path = results['seg_map_path']
+        with naming(path, 'a mask'):
+            data = fileio.get(path, backend_args=self.backend_args)
+            mask = mmcv.imfrombytes(
+                data, flag='color', channel_order='rgb', backend=self.imdecode_backend
+            )
+            assert mask is not None  # how cv2 says that it cannot decode
+        size, given = mask.shape[:2], tuple(results.get('ori_shape', mask.shape)[:2])
+        if size != given:
+            raise ValueError(
+                f'{path} is {size[1]}x{size[0]} and its image {results["img_path"]} is '
+                f'{given[1]}x{given[0]}: both must have the same size.'
+            )
+        if self.threshold is not None:
+            mask = np.where(mask >= self.threshold, np.uint8(255), np.uint8(0))
+        label = _classes_of(mask, results['palette'], path)
+        results['gt_seg_map'] = cv2.LUT(label, class_table(results.get('label_map')))
+        results['seg_fields'].append('gt_seg_map')
+
+
+def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) -> np.ndarray:
+    """Colours (H, W, 3), RGB, as places in the palette (H, W), uint8."""
+    weights = np.array([1 << 16, 1 << 8, 1], np.int32)
+    known = np.array(list(palette.values()), np.int32) @ weights
+    order = np.argsort(known)
+    codes = mask.astype(np.int32) @ weights
+    places = order[np.searchsorted(known[order], codes).clip(max=len(known) - 1)]
+    wrong = codes != known[places]
+    if wrong.any():
+        y, x = np.argwhere(wrong)[0]
+        raise ValueError(
+            f'{path} has the colour {tuple(mask[y, x].tolist())} (red, green, blue) at column {x}, '
+            f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
+            f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}.'
+        )
+    return places.astype(np.uint8)
+
+
+class ColorMaskDataset(FolderDataset):
+    """A folder of images and one of masks in the colours of ``METAINFO``.
+
+    Its pipeline loads them by ``LoadColorSegMap``.
+    """
+
+    METAINFO: dict[str, Any] = {}
+
+    def _item(self, stem: str, name: str, has_labels: bool) -> dict:
+        colors = zip(self.METAINFO['classes'], self.METAINFO['palette'], strict=True)
+        return super()._item(stem, name, has_labels) | dict(palette=dict(colors))
+
+
+@DATASETS.register_module()
+class DeepGlobeDataset(ColorMaskDataset):
+    """DeepGlobe land cover (Demir et al., CVPRW 2018, arXiv 1805.06561), 7 classes, 2448x2448.
+
+    `train/NUMBER_sat.jpg` beside `train/NUMBER_mask.png`; the downloaded `valid` and `test` have no
+    masks, so that lists (`ann_file`) of numbers, one a line, divide `train`. "unknown" is a class:
+    papers train it and leave it out of the mean.
+    """
+
+    METAINFO = dict(
+        classes=('unknown', 'urban', 'agriculture', 'rangeland', 'forest', 'water', 'barren'),
+        palette=[
+            [0, 0, 0],
+            [0, 255, 255],
+            [255, 255, 0],
+            [255, 0, 255],
+            [0, 255, 0],
+            [0, 0, 255],
+            [255, 255, 255],
+        ],
+    )
+
+    def __init__(
+        self,
+        *,
+        img_suffix: str = '_sat.jpg',
+        seg_map_suffix: str = '_mask.png',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+    def advice(self) -> str:
+        return (
+            'unzip the land cover set of DeepGlobe so that DIR/train holds NUMBER_sat.jpg and '
+            'NUMBER_mask.png, and name DIR with data_root (--data-root).'
+        )
+
+    def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        if not fileio.exists(self.ann_file, backend_args=self.backend_args):
+            raise FileNotFoundError(
+                f'{self.ann_file} does not exist: write the numbers of the images of this split '
+                f"into it, one a line, or take all {len(images)} by ann_file=''."
+            )
+        return super()._named_in_ann_file(images)
+
+
+@DATASETS.register_module()
+class InriaDataset(ColorMaskDataset):
+    """Inria aerial image labelling (Maggiori et al., IGARSS 2017), building or not, 5000x5000.
+
+    The download as it is: `train/images/CITYn.tif` and `train/gt/CITYn.tif` of 0 and 255, five
+    cities of 36 tiles. Its `test` has no masks.
+
+    Args:
+        tiles: Numbers n to keep; None keeps all. The authors validate on 1 to 5.
+        **kwargs: As in `FolderDataset`.
+
+    Raises:
+        ValueError: No image has one of these numbers.
+    """
+
+    METAINFO = dict(classes=('not building', 'building'), palette=[[0, 0, 0], [255, 255, 255]])
+
+    def __init__(
+        self,
+        *,
+        tiles: Sequence[int] | None = None,
+        img_suffix: str = '.tif',
+        seg_map_suffix: str = '.tif',
+        **kwargs: Any,
+    ) -> None:
+        self.tiles = None if tiles is None else frozenset(tiles)
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+    def advice(self) -> str:
+        return (
+            'unpack AerialImageDataset so that DIR/train holds images and gt, and name DIR with '
+            'data_root (--data-root).'
+        )
+
+    def _images(self) -> list[tuple[str, str]]:
+        images = super()._images()
+        if self.tiles is None:
+            return images
+        kept = [pair for pair in images if _number_of(pair[0]) in self.tiles]
+        if not kept:
+            raise ValueError(
+                f'none of the {len(images)} images of {self.data_prefix["img_path"]} ends in one '
+                f'of the numbers {sorted(self.tiles)[:5]}...: name them CITYn.tif or set tiles=None'
+            )
+        return kept
+
+
+def _number_of(stem: str) -> int | None:
+    """36 of `vienna36`."""
+    found = re.search(r'(\d+)$', PurePath(stem).name)
+    return int(found[1]) if found else None
