@@ -1,16 +1,24 @@
 """Pixel contrast: the slow, obvious formulas, and the released forms for measuring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.pixel_contrast import MemoryBank, PixelContrastLoss
+from mmseg_ext.papers.pixel_contrast.head import Projection
 from mmseg_ext.papers.pixel_contrast.sampling import pixels_at
 
 TAU, TAU_0 = 0.1, 0.07
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 # The slow, obvious formulas
@@ -258,7 +266,73 @@ def _make_sampling(device: torch.device) -> tuple[Run, Run]:
     return ours, released
 
 
+def _make_projection(device: torch.device) -> tuple[Run, Run]:
+    """Vectors of 1024 pixels of the levels of HRNet-W18 for two images of 512x1024."""
+    widths = (18, 36, 72, 144)
+    projection = Projection(widths, 256, None).to(device)
+    levels = [
+        torch.randn(2, c, 128 >> i, 256 >> i, device=device, requires_grad=True)
+        for i, c in enumerate(widths)
+    ]
+    places = torch.randint(0, 2 * 128 * 256, (1024,), device=device)
+
+    def ours() -> list[Tensor]:
+        return _with_gradients(projection.unit(pixels_at(projection(levels, False), places)))
+
+    def released() -> list[Tensor]:
+        same = [F.interpolate(x, (128, 256), mode='bilinear') for x in levels]
+        x = projection.norm(projection.conv(torch.cat(same, dim=1))).relu()
+        x = F.conv2d(x, projection.last.weight[..., None, None], projection.last.bias)
+        return _with_gradients(pixels_at(F.normalize(x), places))
+
+    def _with_gradients(vectors: Tensor) -> list[Tensor]:
+        return [vectors.detach(), *torch.autograd.grad(vectors.square().sum(0)[:99].sum(), levels)]
+
+    return ours, released
+
+
+def _training_step(config: str, size: tuple[int, int], device: torch.device) -> Run:
+    """Losses and gradients of the config's model for random images of its CamVid classes."""
+    model = MODELS.build(Config.fromfile(CONFIGS / config).model).to(device).train()
+    images = torch.randn(2, 3, *size, device=device)
+    label = torch.randint(0, 11, (2, size[0] // 32, size[1] // 32), device=device)
+    label = F.interpolate(label[:, None].float(), size).long()
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=one)) for one in label]
+
+    def run() -> list[Tensor]:
+        losses, _ = model.parse_losses(model.loss(images, samples))
+        torch.autograd.grad(losses, list(model.parameters()))
+        return []  # another model than the one it is compared with
+
+    return run
+
+
+def _make_step(config: str, size: tuple[int, int]) -> Callable[[torch.device], tuple[Run, Run]]:
+    """A training step with contrast, behind its warm-up, against the same model's without."""
+
+    def make(device: torch.device) -> tuple[Run, Run]:
+        init_default_scope('mmseg')
+        plain = 'fcn/hrnet18s_camvid.py'
+        return _training_step(config, size, device), _training_step(plain, size, device)
+
+    return make
+
+
+BATCH, MEMORY = (f'pixel_contrast/hrnet18s_camvid{form}.py' for form in ('', '_memory'))
+SMALL, LARGE = (352, 480), (512, 1024)
+
 BENCHMARKS = [
+    *(
+        OpBenchmark(f'contrast_step{name}', f'HRNet-W18-small, 2x{h}x{w}', _make_step(config, size))
+        for name, config, size in (
+            ('', BATCH, SMALL),
+            ('_memory', MEMORY, SMALL),
+            ('_512x1024', BATCH, LARGE),
+            ('_memory_512x1024', MEMORY, LARGE),
+        )
+        for h, w in (size,)
+    ),
     OpBenchmark('pixel_contrast', '250 anchors, bank 19x2x5000x256', _make_memory),
     OpBenchmark('pixel_contrast_sampling', '2x128x256, K=19', _make_sampling),
+    OpBenchmark('pixel_contrast_projection', '270 channels of 2x128x256', _make_projection),
 ]
