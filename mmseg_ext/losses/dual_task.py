@@ -14,48 +14,54 @@ from torch import Tensor, nn
 
 from .pixel_sum_bce_loss import refuse_other_reductions, valid_pixels
 
-RADIUS = 4  # of the triangle filter, itself a box of 5 pixels on a box of 5 pixels
-BOX = RADIUS + 1
+TRIANGLE = (1, 2, 3, 4, 5, 4, 3, 2, 1)
+RADIUS = len(TRIANGLE) // 2
 EPS = 1e-6  # under the roots
 TINY = 1e-10  # in the logarithms
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, uniform: Tensor | None = None) -> Tensor:
+def gumbel_softmax(
+    logits: Tensor, valid: Tensor, temperature: float, uniform: Tensor | None = None
+) -> Tensor:
     """Softmax over the classes of logits with Gumbel noise, (N, K, H, W), float32 or better.
 
     Args:
         logits: (N, K, H, W).
+        valid: (N, H, W), bool; elsewhere there is the noise alone.
         temperature: Divides them, after the noise.
         uniform: Random numbers in [0, 1) in place of new ones, of as many elements.
     """
     if uniform is None:
-        uniform = torch.rand_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+        uniform = torch.rand_like(logits)
     with torch.no_grad():
-        noise = (uniform.view(logits.shape) + TINY).log_().neg_().add_(TINY).log_().neg_()
-    return ((logits + noise) / temperature).softmax(1)
+        noise = (uniform.view(logits.shape) + TINY).log_().neg_().add_(TINY).log_()
+        noise.div_(-temperature)
+    return torch.addcmul(noise, logits, valid[:, None].to(logits) / temperature).softmax(1)
 
 
 def mirrored(x: Tensor, dim: int) -> Tensor:
     """``x`` with ``RADIUS`` pixels more at both ends of a dimension, the last one repeated."""
     length = x.shape[dim]
-    index = torch.arange(-RADIUS, length + RADIUS, device=x.device) % (2 * length)
-    return x.index_select(dim, torch.minimum(index, 2 * length - 1 - index))
+    place = torch.arange(length, length + RADIUS, device=x.device) % (2 * length)
+    after = torch.minimum(place, 2 * length - 1 - place)
+    before = (length - 1 - after).flip(0)
+    return torch.cat([x.index_select(dim, before), x, x.index_select(dim, after)], dim)
 
 
 def smoothed(x: Tensor) -> Tensor:
     """Maps (N, K, H, W) under the triangle filter 1 2 3 4 5 4 3 2 1 in both directions."""
-    for dim, kernel in ((2, (BOX, 1)), (3, (1, BOX))):
-        x = mirrored(x, dim)
-        x = F.avg_pool2d(F.avg_pool2d(x, kernel, stride=1), kernel, stride=1)
-    return x
+    kernel = x.new_tensor(TRIANGLE).expand(x.shape[1], 1, -1) / sum(TRIANGLE)
+    with torch.autocast(x.device.type, enabled=False):
+        x = F.conv2d(mirrored(x, 2), kernel[..., None], groups=x.shape[1])
+        return F.conv2d(mirrored(x, 3), kernel[:, :, None], groups=x.shape[1])
 
 
 def border_strength(x: Tensor) -> Tensor:
     """Size of the smoothed maps' gradient, (N, K, H, W), 0 outside of them; never 0 itself."""
     x = F.pad(smoothed(x), (1, 1, 1, 1))
-    gx = (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2
-    gy = (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
-    return (gx.square() + gy.square() + EPS).sqrt()
+    twice_x = x[..., 1:-1, 2:] - x[..., 1:-1, :-2]
+    twice_y = x[..., 2:, 1:-1] - x[..., :-2, 1:-1]
+    return ((twice_x.square() + twice_y.square()) / 4 + EPS).sqrt()
 
 
 def border_difference(probs: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ def probability_difference(probs: Tensor, target: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1].
     """
-    strength = (2 * probs.square() + EPS).sqrt()
+    strength = torch.hypot(probs, probs.new_tensor((EPS / 2) ** 0.5))  # m / sqrt(2)
     low = (EPS / (2 + EPS)) ** 0.5
     classes = probs.shape[1]
     own = strength.gather(1, target[:, None])
@@ -166,8 +172,7 @@ class DualTaskLoss(nn.Module):
         valid = valid_pixels(cls_score, label, ignore_index)
         target = torch.where(valid, label, 0).long()
         logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
-        logits = torch.where(valid[:, None], logits, 0)
-        probs = gumbel_softmax(logits, self.temperature, uniform)
+        probs = gumbel_softmax(logits, valid, self.temperature, uniform)
         if self.spatial_grad:
             return self.loss_weight * border_difference(probs, target, valid)
         return self.loss_weight * probability_difference(probs, target)

@@ -335,7 +335,9 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         weights = first.conv.weight.split([low.shape[1], high.shape[1]], dim=1)
         x = F.conv2d(resize(high, low.shape[2:], align_corners=True), weights[1], padding=1)
         x += F.conv2d(low, weights[0], padding=1)
-        return second(first.activate(first.norm(x)))
+        x = first.activate(first.norm(x))
+        x = second.conv(x)  # by itself: its input is free before the norm
+        return second.activate(second.norm(x))
 
     def loss_by_feat(self, seg_logits: Any, batch_data_samples: list) -> dict[str, Tensor]:
         """Losses of what ``forward`` returns in training, the maps of any size."""
