@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.model import ModuleList
 from mmengine.structures import PixelData
 from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import patches as cuts
 from .patches import Place, Size, resize
@@ -169,7 +170,7 @@ class MagNet(BaseSegmentor):
                 'MagNet compares the two most probable classes, but the segmentor has one output '
                 'channel: give it num_classes=2 and out_channels=2'
             )
-        self.refiners = nn.ModuleList(
+        self.refiners = ModuleList(
             MODELS.build(dict(refiner, num_classes=self.num_classes)) for _ in range(num_refiners)
         )
         self.loss_refiner: Any = MODELS.build(dict(loss_refiner))

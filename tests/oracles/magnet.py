@@ -1,0 +1,103 @@
+"""MagNet's inference as released: patch by patch, every map at full size, every pixel sorted."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.papers.magnet.patches import cut_out, patch_places, resize, windows_of
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'magnet'
+# A CPU gets the network of the streets and a sixteenth of the pixels.
+SIZES = {'cpu': (256, 512), 'cuda': (1024, 2048)}
+NETWORKS = {'cpu': 'hrnet18s_ocr_streets_plain.py', 'cuda': 'hrnet18s_ocr_cityscapes_plain.py'}
+SHAPE = 'four scales to 256x512 (GPU: 1024x2048), 85 patches'
+
+
+def certainty_released(probs: Tensor) -> Tensor:
+    top = probs.topk(2, dim=1).values
+    return top[:, :1] - top[:, 1:]
+
+
+def median_released(x: Tensor, kernel: int) -> Tensor:
+    """Of (1, 1, h, w), all windows at once."""
+    columns = F.unfold(x, kernel, padding=kernel // 2)
+    return columns.median(dim=1).values.view_as(x)
+
+
+def most_certain_change(score: Tensor, count: int) -> Tensor:
+    """Indices of the highest of (1, 1, H, W), the first of equals; all pixels are sorted."""
+    return score.flatten().sort(descending=True, stable=True).indices[:count]
+
+
+def sample_points(maps: Tensor, indices: Tensor) -> Tensor:
+    """(1, K, H, W) at flat indices (P,), by bilinear sampling at the pixels' centres."""
+    height, width = maps.shape[2:]
+    y, x = (indices // width).to(maps), (indices % width).to(maps)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    return F.grid_sample(maps, grid[None, None], align_corners=False)[:, :, 0]
+
+
+@torch.no_grad()
+def pipeline_released(model: nn.Module, image: Tensor) -> Tensor:
+    """Image (1, 3, H, W) to probabilities (1, K, *last scale), with all patches of every scale."""
+    first, *others = model.sizes_of(image.shape[2:])
+    patch, low = model.patch_size, model.input_size
+    probs = model.segment(resize(image, first), [(0, 0)], first)
+    for stage, size in enumerate(others, 1):
+        known, scaled = resize(probs, size), resize(image, size)
+        unsure = F.interpolate(1 - certainty_released(known), size, mode='bilinear')
+        places = patch_places(size, patch)
+        means = torch.stack([windows_of(unsure, [one], patch, low).mean() for one in places])
+        refined = torch.zeros_like(known)
+        for i in means.argsort().tolist():
+            place, (y, x) = [places[i]], places[i]
+            fine = model.segment(cut_out(scaled, place, patch), place, size)
+            refiner = model.refiners[min(len(model.refiners), stage) - 1]
+            result = refiner(fine, windows_of(known, place, patch, low)).softmax(1)
+            refined[..., y : y + patch[0], x : x + patch[1]] = resize(result, patch)
+        score = certainty_released(refined) * unsure
+        score = median_released(F.interpolate(score, low), model.inference.smooth_kernel)
+        score = F.interpolate(score, size)
+        chosen = most_certain_change(score, model.inference.points_of(size, 1, 1))
+        known.flatten(2)[..., chosen] = sample_points(refined, chosen)
+        probs = known
+    return probs
+
+
+def _make_pipeline(device: torch.device) -> tuple[Run, Run]:
+    init_default_scope('mmseg')
+    height, width = SIZES[device.type]
+    cfg = Config.fromfile(CONFIGS / NETWORKS[device.type])
+    scales = [(height >> i, width >> i) for i in (3, 2, 1, 0)]
+    model = MODELS.build(
+        dict(
+            type='MagNet',
+            segmentor=cfg.model,
+            patch_size=scales[0],
+            scales=scales,
+            test_cfg=dict(n_points=scales[0][0] * scales[0][1], memory_limit=32768),
+        )
+    )
+    model = revert_sync_batchnorm(model).eval().to(device)
+    for module in (model.segmentor.decode_head, model.refiners[0]):
+        nn.init.normal_(module.conv_seg.weight)  # certain enough for a ranking
+    image = torch.randn(1, 3, height, width, device=device)
+
+    def ours() -> list[Tensor]:
+        with torch.no_grad():
+            return [model.probabilities(image)]
+
+    def released() -> list[Tensor]:
+        return [pipeline_released(model, image)]
+
+    return ours, released
+
+
+BENCHMARKS = [OpBenchmark('magnet', SHAPE, _make_pipeline)]
