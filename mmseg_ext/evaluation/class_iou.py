@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from torch import Tensor
 
 
 @METRICS.register_module()
@@ -19,6 +20,9 @@ class ClassIoUMetric(IoUMetric):
         unscored: Names of classes without part in ``mIoU``. Unlike ignored pixels theirs count
             against the classes that are predicted there.
         **kwargs: As for the host's.
+
+    Raises:
+        ValueError: (When evaluated) a name that is no class.
     """
 
     def __init__(self, *, unscored: Sequence[str] = (), **kwargs: Any) -> None:
@@ -33,10 +37,18 @@ class ClassIoUMetric(IoUMetric):
             for name, iou in zip(self.dataset_meta['classes'], intersection / union, strict=True):
                 metrics[f'IoU.{name}'] = round(100 * iou.item(), 2)
             if self.unscored:
-                scored = [n not in self.unscored for n in self.dataset_meta['classes']]
-                mean = (intersection / union)[torch.tensor(scored)].nanmean().item()
+                mean = (intersection / union)[self._scored()].nanmean().item()
                 metrics['mIoU'] = round(100 * mean, 2)
         return metrics
+
+    def _scored(self) -> Tensor:
+        classes = self.dataset_meta['classes']
+        if unknown := sorted(self.unscored - set(classes)):
+            raise ValueError(
+                f'unscored names {unknown}, but the classes of the data set are '
+                f'{", ".join(classes)}: name some of them'
+            )
+        return torch.tensor([name not in self.unscored for name in classes])
 
 
 def markdown_table(metrics: dict[str, float]) -> str:
