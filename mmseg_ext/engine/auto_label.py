@@ -112,8 +112,8 @@ def auto_label(
     """
     paths = find_inputs(images)
     root = images if images.is_dir() else images.parent
-    if out.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f'{out} lies within {root}: labels would become images, name another')
+    if images.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f'{out} lies within {root}: labels would become images; name another')
     thresholds = REPORTED if threshold is None else (threshold,)
     limits = [first_kept(t) for t in thresholds]
     teacher = _Teacher(config, checkpoint, device, tta=tta)
@@ -263,9 +263,9 @@ def _start(out: Path, written: dict[str, Any], rank: int) -> None:
         return
     before = json.loads((out / SUMMARY).read_text())
     for key in ('checkpoint_sha256', 'prediction_sha256', 'threshold', 'classes', 'label_ids'):
-        if before[key] != written[key]:
+        if before.get(key) != written[key]:
             raise ValueError(
-                f'{out} holds labels made with another {key} ({_short(before[key])}, now '
+                f'{out} holds labels made with another {key} ({_short(before.get(key))}, now '
                 f'{_short(written[key])}; see {SUMMARY}): name another folder'
             )
 

@@ -15,6 +15,8 @@ from tests.oracles.auto_label import read_pixel_by_pixel
 
 CLASSES = ('road', 'bus', 'train')
 SIZE = (20, 30)
+# at full size: single pixels stay
+CROP = dict(type='RandomScaleCrop', crop_size=(8, 8), ratio_range=(1, 1))
 
 
 def save(path, array):
@@ -187,7 +189,7 @@ def fine(tmp_path):
         pipeline=[
             dict(type='LoadImage'),
             dict(type='LoadSegMap'),
-            dict(type='RandomScaleCrop', crop_size=(8, 8)),
+            CROP,
             dict(type='PackSegInputs'),
         ],
     )
@@ -195,7 +197,7 @@ def fine(tmp_path):
 
 def auto(root, threshold=0.9):
     data = config(root, loader=dict(threshold=threshold))
-    crop = [dict(type='RandomScaleCrop', crop_size=(8, 8)), dict(type='PackSegInputs')]
+    crop = [CROP, dict(type='PackSegInputs')]
     return {**data, 'pipeline': [*data['pipeline'], *crop]}
 
 

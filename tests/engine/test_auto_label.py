@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -257,6 +258,15 @@ def test_a_killed_run_goes_on_to_the_same_files(experiment, labelled, tmp_path, 
 def test_a_finished_run_labels_nothing_again(experiment, labelled, monkeypatch):
     monkeypatch.setattr(module, 'label_and_probability', None)
     assert run(experiment, labelled[0]) == labelled[1]
+
+
+def test_one_image_is_labelled_beside_itself(experiment, labelled, tmp_path):
+    out = experiment / 'images/b/one'  # no folder of images holds it
+    try:
+        assert run(experiment, out, images=experiment / 'images/b/2.png')['images'] == 1
+        assert pngs(out)['label/2.png'] == pngs(labelled[0])['label/b/2.png']
+    finally:
+        shutil.rmtree(out)
 
 
 def test_each_process_takes_its_images_and_the_last_one_sums_up(experiment, labelled, tmp_path):

@@ -102,6 +102,13 @@ def test_schedulers_in_the_other_unit_are_left_alone(cfg):
     assert cfg.default_hooks.checkpoint.interval == 8
 
 
+def test_extra_images_stop_at_the_same_part_of_the_training(cfg):
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=175, val_interval=1)
+    cfg.train_dataloader.sampler = dict(type='ClassUniformSampler', extra_epochs=150)
+    overrides.set_training_length(cfg, max_epochs=7)
+    assert cfg.train_dataloader.sampler.extra_epochs == 6
+
+
 def test_a_length_in_the_other_unit_is_refused(cfg):
     with pytest.raises(ValueError, match='counts iters: give --max-iters instead of --max-epochs'):
         overrides.set_training_length(cfg, max_epochs=3)
