@@ -18,6 +18,7 @@ model = dict(
 )
 # images stay whole: the model draws scales and patches of them
 whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+tta_pipeline = None  # the base halves images, which are resized in the model here
 train_dataloader = dict(dataset=dict(pipeline=whole))
 val_dataloader = dict(dataset=dict(pipeline=whole))
 test_dataloader = dict(dataset=dict(pipeline=whole))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.magnet.patches import cut_out, patch_places, resize, windows_of
+from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'magnet'
 # A CPU gets the network of the streets and a sixteenth of the pixels.
@@ -62,13 +63,26 @@ def pipeline_released(model: nn.Module, image: Tensor) -> Tensor:
             refiner = model.refiners[min(len(model.refiners), stage) - 1]
             result = refiner(fine, windows_of(known, place, patch, low)).softmax(1)
             refined[..., y : y + patch[0], x : x + patch[1]] = resize(result, patch)
-        score = certainty_released(refined) * unsure
-        score = median_released(F.interpolate(score, low), model.inference.smooth_kernel)
-        score = F.interpolate(score, size)
-        chosen = most_certain_change(score, model.inference.points_of(size, 1, 1))
-        known.flatten(2)[..., chosen] = sample_points(refined, chosen)
-        probs = known
+        count = model.inference.points_of(size, 1, 1)
+        probs = replaced(known, refined, unsure, low, model.inference.smooth_kernel, count)
     return probs
+
+
+def replaced(
+    known: Tensor,
+    refined: Tensor,
+    unsure: Tensor,
+    low: tuple[int, int],
+    kernel: int,
+    count: int,
+) -> Tensor:
+    """Probabilities (1, K, H, W) with the points of the highest score taken from ``refined``."""
+    score = certainty_released(refined) * unsure
+    score = median_released(F.interpolate(score, low), kernel)
+    chosen = most_certain_change(F.interpolate(score, known.shape[2:]), count)
+    known = known.clone()
+    known.flatten(2)[..., chosen] = sample_points(refined, chosen)
+    return known
 
 
 def _make_pipeline(device: torch.device) -> tuple[Run, Run]:
@@ -100,4 +114,23 @@ def _make_pipeline(device: torch.device) -> tuple[Run, Run]:
     return ours, released
 
 
-BENCHMARKS = [OpBenchmark('magnet', SHAPE, _make_pipeline)]
+def _make_points(device: torch.device) -> tuple[Run, Run]:
+    maps = [2 * torch.randn(1, 19, 256, 512, device=device) for _ in range(2)]
+    known, refined = (resize(x, (1024, 2048)).softmax(1) for x in maps)
+    low, count = (128, 256), 32768
+
+    def ours() -> list[Tensor]:
+        score = certainty(nearest(refined, low)) * (1 - certainty(nearest(known, low)))
+        points = select_points(median_filter(score[0, 0], 5), count, (1024, 2048))
+        return [torch.where(points, refined, known)]
+
+    def released() -> list[Tensor]:
+        return [replaced(known, refined, 1 - certainty_released(known), low, 5, count)]
+
+    return ours, released
+
+
+BENCHMARKS = [
+    OpBenchmark('magnet', SHAPE, _make_pipeline),
+    OpBenchmark('magnet_points', '19x1024x2048, 32768 points', _make_points),
+]
