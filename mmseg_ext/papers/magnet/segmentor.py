@@ -222,13 +222,24 @@ class MagNet(BaseSegmentor):
         Returns:
             Probabilities (P, K, *input_size), float32 or better.
         """
-        (h, w), (high, wide) = self.patch_size, self.input_size
-        shape = torch.Size(self.input_size)  # not a tuple: the host's heads know a window by it
-        common = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, padding_size=[0] * 4)
-        common['window_of'] = size[0] * high // h, size[1] * wide // w
-        metas = [common | dict(window=(y * high // h, x * wide // w)) for y, x in places]
+        return self._segment(patches, [self._meta(place, size) for place in places])
+
+    def _segment(self, patches: Tensor, metas: list[dict]) -> Tensor:
         logits = self.segmentor.encode_decode(resize(patches, self.input_size), metas)
         return _softmax(logits[:, : self.num_classes])
+
+    def _meta(self, place: Place, size: Size) -> dict[str, Any]:
+        """What heads are told of a patch: its size, its place and that of the whole scale."""
+        (y, x), (h, w), (high, wide) = place, self.patch_size, self.input_size
+        shape = torch.Size(self.input_size)  # not a tuple: the host's heads know a window by it
+        return dict(
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=shape,
+            padding_size=[0] * 4,
+            window=(y * high // h, x * wide // w),
+            window_of=(size[0] * high // h, size[1] * wide // w),
+        )
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the refiners, each on a random patch of every image (N, 3, H, W).
@@ -255,7 +266,8 @@ class MagNet(BaseSegmentor):
         for i, refiner in enumerate(self.refiners):
             samples = [self._sample(*pair, i) for pair in pairs]
             with torch.no_grad():
-                fine = torch.cat([self.segment(one.fine, [one.place], one.size) for one in samples])
+                metas = [self._meta(one.place, one.size) for one in samples]
+                fine = self._segment(torch.cat([one.fine for one in samples]), metas)
                 context = cuts.roi_align(coarse, [one.box for one in samples], self.input_size)
             both = (context, fine) if self.as_released else (fine, context)
             logits = refiner(*both)
