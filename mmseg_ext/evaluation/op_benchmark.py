@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 Run = Callable[[], Sequence[Tensor]]
+CLEAR_REFS = Path('/proc/self/clear_refs')  # Linux has it
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def run_benchmark(name: str, package: str, device: str = 'cpu', repeats: int = 7
 
 def results_table(results: Sequence[OpResult], device: str = 'cpu') -> Table:
     """One row for each operation, under the names of device, CPU and versions."""
-    table = Table(title=_machine(device), box=box.SIMPLE_HEAD, title_justify='left')
+    table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
     table.add_column('op\n')
     table.add_column('input\n')
     for head in (
@@ -147,25 +148,35 @@ def _measure_time(name: str, package: str, device: str, repeats: int) -> tuple[f
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for form, times in zip(forms, seconds, strict=True):
-            _synchronize(device)
+            synchronize(torch.device(device))
             start = time.perf_counter()
             form()
-            _synchronize(device)
+            synchronize(torch.device(device))
             times.append(time.perf_counter() - start)
     return median(seconds[0]), median(seconds[1]), difference
 
 
 def _measure_peak(name: str, package: str, device: str, form: int) -> int | None:
     run = _make(name, package, device)[form]
-    if torch.device(device).type == 'cuda':
+    return peak_bytes_of(run, torch.device(device), used_bytes(torch.device(device)))
+
+
+def used_bytes(device: torch.device) -> int | None:
+    """What tensors take on a GPU; what this process takes of the memory, where Linux tells."""
+    if device.type == 'cuda':
+        return torch.cuda.memory_allocated(device)
+    return _resident_bytes('VmRSS') if CLEAR_REFS.exists() else None
+
+
+def peak_bytes_of(run: Callable[[], Any], device: torch.device, before: int | None) -> int | None:
+    """By how much the memory in use exceeds ``before`` (of ``used_bytes``) at most in a run."""
+    if before is None:
+        return None
+    if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    if not Path('/proc/self/clear_refs').exists():  # Linux has it
-        return None
-    Path('/proc/self/clear_refs').write_text('5')  # sets the peak to what is resident now
-    before = _resident_bytes('VmRSS')
+    CLEAR_REFS.write_text('5')  # sets the peak to what is resident now
     run()
     return _resident_bytes('VmHWM') - before
 
@@ -175,8 +186,9 @@ def _resident_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def _synchronize(device: str) -> None:
-    if torch.device(device).type == 'cuda':
+def synchronize(device: torch.device) -> None:
+    """Waits for what runs on a GPU."""
+    if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
@@ -184,7 +196,8 @@ def _ratio(ours: float, released: float) -> str:
     return f'{ours / released:.2f}' if released else 'n/a'
 
 
-def _machine(device: str) -> str:
+def machine(device: str) -> str:
+    """Names device, CPU, threads and version of PyTorch."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.exists():

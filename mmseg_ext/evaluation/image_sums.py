@@ -1,0 +1,31 @@
+"""Sums over the images that a process tests, whatever their number."""
+
+from typing import Any
+
+from mmengine.dist import get_dist_info
+
+
+class ImageSums:
+    """Sums of what each image adds, without the images that a process is shown again.
+
+    The sampler gives each process as many images by showing some again: the last of a process.
+    """
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._total: Any = 0  # of all images but the last
+        self._last: Any = 0
+
+    def add(self, values: Any) -> None:
+        self._images += 1
+        self._total = self._total + self._last
+        self._last = values
+
+    def take(self, size: int) -> tuple[int, Any]:
+        """This process's share of ``size`` images and its sum (0 for none); starts anew."""
+        rank, world_size = get_dist_info()
+        own = len(range(rank, size, world_size))
+        again = self._images > own
+        taken = min(self._images, own), self._total if again else self._total + self._last
+        self.__init__()  # type: ignore[misc]
+        return taken
