@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from math import ceil, hypot
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
@@ -18,42 +17,72 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
+BITS = 64  # classes worked on at a time
+
 
 def radius_in_pixels(threshold: float, size: Sequence[int]) -> float:
     """A threshold from 1 on is pixels; below it a fraction of the diagonal of (h, w)."""
     return threshold if threshold >= 1 else ceil(threshold * hypot(*size))
 
 
-def borders(mask: np.ndarray) -> np.ndarray:
-    """Pixels that differ from the right, the lower or the lower right one, bool (H, W).
+def borders(labels: np.ndarray, first: int, valid: np.ndarray) -> np.ndarray:
+    """The classes that have a border at each pixel, as bits of uint64 (H, W).
 
-    Those outside of the image are like the last ones in it: its frame is no border.
+    A border of a class is where just some of a pixel and the right, the lower and the lower right
+    one are of the class. Pixels outside of the image are like the last ones in it: its frame is no
+    border.
+
+    Args:
+        labels: (H, W), integers.
+        first: Class of the lowest bit.
+        valid: (H, W), bool; other pixels are of no class.
     """
-    h, w = mask.shape
-    padded = np.pad(mask, ((0, 1), (0, 1)), mode='edge')
-    others = padded[:h, 1:], padded[1:, :w], padded[1:, 1:]
-    return (mask != others[0]) | (mask != others[1]) | (mask != others[2])
+    place = labels.astype(np.int64) - first
+    counted = valid & (place >= 0) & (place < BITS)
+    classes = np.where(counted, np.uint64(1) << np.where(counted, place, 0).astype(np.uint64), 0)
+    padded = np.pad(classes, ((0, 1), (0, 1)), mode='edge')
+    corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return np.bitwise_or.reduce(corners) & ~np.bitwise_and.reduce(corners)
 
 
-def box_around(mask: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns that hold all of a mask and one pixel more; None if it is empty."""
-    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
-    return (slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)) if w else None
+def count_bits(values: np.ndarray) -> np.ndarray:
+    """How many of the values (M,), uint64, have each bit: (64,)."""
+    as_bytes = values.astype('<u8').view(np.uint8).reshape(-1, 8)
+    return np.unpackbits(as_bytes, axis=1, bitorder='little').sum(0, dtype=np.int64)
 
 
-def hits(border: np.ndarray, other: np.ndarray, radii: Sequence[float]) -> np.ndarray:
-    """Share of the pixels of ``border`` with one of ``other`` within each of the radii, (T,).
+def misses(border: np.ndarray, other: np.ndarray, radii: Sequence[float]) -> np.ndarray:
+    """How many pixels of each class's border have none of the other within a radius.
 
-    1 where ``border`` is empty, 0 where only ``other`` is.
+    The pixels look around them from near to far, those that have found their classes no more.
+
+    Args:
+        border: Bits (H, W), as ``borders`` returns.
+        other: Likewise.
+        radii: T of them, in pixels, from small to large.
+
+    Returns:
+        (T, 64).
     """
-    if not border.any():
-        return np.ones(len(radii))
-    if not other.any():
-        return np.zeros(len(radii))
-    distance = cv2.distanceTransform((~other).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[
-        border
-    ]
-    return np.array([(distance <= radius).mean() for radius in radii])
+    reach = int(radii[-1])
+    steps = np.arange(-reach, reach + 1)
+    squares = (steps[:, None] ** 2 + steps**2).ravel()
+    order = np.argsort(squares, kind='stable')
+    padded = np.pad(other, reach)
+    moves = (steps[:, None] * padded.shape[1] + steps).ravel()
+    y, x = np.nonzero(border)
+    here, left = (y + reach) * padded.shape[1] + x + reach, border[y, x]
+    padded = padded.ravel()
+    counts, done = [], 0
+    for radius in radii:
+        end = int((squares <= radius**2).sum())
+        for move in moves[order[done:end]]:
+            left &= ~padded[here + move]
+            if np.count_nonzero(left) < 0.8 * len(left):
+                here, left = here[left > 0], left[left > 0]
+        done = end
+        counts.append(count_bits(left))
+    return np.stack(counts)
 
 
 def boundary_f_scores(
@@ -75,18 +104,21 @@ def boundary_f_scores(
     Returns:
         (T, K) in [0, 1], float64; NaN for a class without a border in both.
     """
-    scores = np.full((len(radii), num_classes), np.nan)
-    void = label == ignore_index
-    for i in range(num_classes):
-        masks = (pred == i) & ~void, (label == i) & ~void
-        box = box_around(masks[0] | masks[1])
-        if box is None:
-            continue
-        found, wanted = (borders(mask[box]) for mask in masks)
-        if found.any() or wanted.any():
-            precision, recall = hits(found, wanted, radii), hits(wanted, found, radii)
-            total = precision + recall
-            scores[:, i] = np.where(total > 0, 2 * precision * recall / np.maximum(total, 1e-9), 0)
+    order = np.argsort(radii)
+    ascending = [radii[i] for i in order]
+    valid = label != ignore_index
+    scores = np.empty((len(radii), num_classes))
+    for first in range(0, num_classes, BITS):
+        pair = [borders(x, first, valid) for x in (pred, label)]
+        totals = [count_bits(x[x > 0]) for x in pair]
+        precision, recall = (
+            1 - misses(own, other, ascending) / np.maximum(total, 1)
+            for own, other, total in zip(pair, pair[::-1], totals, strict=True)
+        )
+        with np.errstate(invalid='ignore'):  # 0 / 0 where nothing hits
+            some = np.nan_to_num(2 * precision * recall / (precision + recall))
+        some = np.where(totals[0] + totals[1] > 0, some, np.nan)
+        scores[order, first : first + BITS] = some[:, : num_classes - first]
     return scores
 
 

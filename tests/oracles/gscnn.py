@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
+from mmseg_ext.evaluation.boundary_f_score import borders, boundary_f_scores
 from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
 from mmseg_ext.losses import DualTaskLoss, ImageWeightedCELoss
 from mmseg_ext.papers.gscnn import BalancedEdgeLoss, class_edges
@@ -247,6 +249,37 @@ def _make_loss(with_edges: bool) -> Callable[[torch.device], tuple[Run, Run]]:
     return make
 
 
+def boundary_f_released(pred: Tensor, label: Tensor, radii: Sequence[int]) -> Tensor:
+    """(T, K): both borders of every class dilated by a disk for each radius."""
+    scores = np.ones((len(radii), CLASSES))
+    valid = (label != IGNORED).cpu().numpy()
+    for i in range(CLASSES):
+        edges = [borders((x == i).cpu().numpy(), 1, valid) > 0 for x in (pred, label)]
+        counts = [edge.sum() for edge in edges]
+        for t, radius in enumerate(radii):
+            reach = np.arange(-radius, radius + 1)
+            disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.uint8)
+            near = [cv2.dilate(edge.astype(np.uint8), disk) > 0 for edge in edges]
+            hits = [(edges[j] & near[1 - j]).sum() / max(counts[j], 1) for j in (0, 1)]
+            shares = [hit if count else 1.0 for hit, count in zip(hits, counts, strict=True)]
+            scores[t, i] = 2 * shares[0] * shares[1] / (sum(shares) or 1)
+    return torch.from_numpy(scores)
+
+
+def _make_scores(device: torch.device) -> tuple[Run, Run]:
+    radii = (3, 5, 9, 12)
+    label = _labels((512, 1024), device)[0]
+    pred = torch.roll(label, (2, -2), (0, 1)) % CLASSES  # near, but where labels are ignored
+    label = torch.where(torch.rand(512, 1024, device=device) < 0.01, IGNORED, label)
+
+    def ours() -> list[Tensor]:
+        arrays = pred.cpu().numpy(), label.cpu().numpy()
+        scores = boundary_f_scores(*arrays, CLASSES, radii, IGNORED)
+        return [torch.from_numpy(np.nan_to_num(scores, nan=1.0))]
+
+    return ours, lambda: [boundary_f_released(pred, label, radii)]
+
+
 def _make_head(device: torch.device) -> tuple[Run, Run]:
     size = (288, 576)
     widths = [64, 128, 256, 512, 512]  # the last is narrower than the released one
@@ -269,6 +302,7 @@ def _make_head(device: torch.device) -> tuple[Run, Run]:
 
 
 BENCHMARKS = [
+    OpBenchmark('boundary_f_score', '512x1024, K=19, 4 radii, 2 pixels off', _make_scores),
     OpBenchmark('gscnn', '288x576, 512 channels last, K=19', _make_head),
     OpBenchmark('gscnn_edges', '2 labels of 512x1024, K=19', _make_edges),
     OpBenchmark('gscnn_loss', '2 labels of 256x512, K=19', _make_loss(with_edges=True)),

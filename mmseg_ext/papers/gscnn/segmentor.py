@@ -73,11 +73,6 @@ class GSCNN(WindowedEncoderDecoder):
         edges = self.image_edges(inputs)  # first: it may wait for the device
         return (*super().extract_feat(inputs), edges)
 
-    @property
-    def explains(self) -> bool:  # type: ignore[override]
-        """Whether there is a shape stream."""
-        return self.decode_head.shape is not None or super().explains
-
     def explain_head(
         self, levels: Sequence[Tensor], inputs: Tensor, *args: Any, **kwargs: Any
     ) -> Maps:
