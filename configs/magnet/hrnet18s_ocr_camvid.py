@@ -14,6 +14,8 @@ model = dict(
     segmentor=_base_.model,
     patch_size=(180, 240),
     scales=((180, 240), (360, 480)),
+    # of momentum 0.01, as released, the norms' statistics are not there after so few steps
+    refiner=dict(type='MagNetRefiner', norm_cfg=dict(type='BN', momentum=0.1)),
     test_cfg=dict(n_points=32768, smooth_kernel=5),
 )
 # images stay whole: the model draws scales and patches of them

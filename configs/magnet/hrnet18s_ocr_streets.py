@@ -13,6 +13,8 @@ model = dict(
     segmentor=_base_.model,
     patch_size=(64, 128),
     scales=((64, 128), (128, 256), (256, 512)),
+    # of momentum 0.01, as released, the norms' statistics are not there after so few steps
+    refiner=dict(type='MagNetRefiner', norm_cfg=dict(type='BN', momentum=0.1)),
     test_cfg=dict(n_points=8192, smooth_kernel=5),
 )
 # images stay whole: the model draws scales and patches of them
