@@ -15,8 +15,11 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'),
 )
-custom_hooks = [dict(type='CurvesHook'), dict(type='PicturesHook')]
-log_processor = dict(by_epoch=False)
+custom_hooks = [dict(type='ValidationLossHook'), dict(type='CurvesHook'), dict(type='PicturesHook')]
+log_processor = dict(
+    by_epoch=False,  # the host would log the mean of the last ten validations
+    custom_cfg=[dict(data_src='val_loss', method_name='mean', window_size=1)],
+)
 log_level = 'INFO'
 visualizer = dict(
     type='SegLocalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]

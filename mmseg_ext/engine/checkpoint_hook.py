@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,11 @@ class AtomicCheckpointHook(CheckpointHook):
         interval: in epochs or iterations, as the loop counts; None for one at every validation.
         by_epoch: None for what the loop counts by.
         **kwargs: as in ``CheckpointHook``; ``backend_args`` other than local ones write directly.
+            ``save_best`` takes every score of the validation, ``IoU.car`` or ``val_loss`` too.
 
     Raises:
-        ValueError: saving or validating between two updates of accumulated gradients.
+        ValueError: saving or validating between two updates of accumulated gradients, or
+            ``save_best`` is no score of the validation.
     """
 
     keep_ckpt_ids: deque[int]
@@ -72,6 +75,7 @@ class AtomicCheckpointHook(CheckpointHook):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault('backend_args', dict(backend='atomic'))
+        kwargs.setdefault('greater_keys', [*self._default_greater_keys, 'IoU', 'mBF'])
         super().__init__(interval=interval or -1, by_epoch=bool(by_epoch), **kwargs)
         self.asked = interval, by_epoch, filename_tmpl
         self.saved_iter = 0
@@ -169,6 +173,13 @@ class AtomicCheckpointHook(CheckpointHook):
         """As the host does, but the previous best file goes after the new one is in place."""
         if not self.save_best:
             return
+        for key in self.key_indicators:
+            if key not in metrics and key != 'auto':
+                near = get_close_matches(key, metrics) or metrics
+                raise ValueError(
+                    f'save_best={key!r} is no score of this validation: '
+                    f'did you mean {" or ".join(near)}?'
+                )
         single = len(self.key_indicators) == 1
         before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
         if single:

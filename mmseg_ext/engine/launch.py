@@ -33,6 +33,7 @@ from mmseg_ext.evaluation.class_iou import markdown_table
 from . import overrides
 from .amp import set_amp
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
+from .progress import live_progress
 from .weights import check_weights, unwrap
 
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
@@ -53,7 +54,7 @@ REGISTRIES = {
 def add_common_arguments(parser: ArgumentParser) -> None:
     """The arguments that training and testing share."""
     parser.add_argument('config', help='the config file')
-    parser.add_argument('--work-dir', help='where results go; work_dirs/<name of the config>')
+    parser.add_argument('--work-dir', help='where results go; work_dirs/<paper>/<config>')
     parser.add_argument('--data-root', metavar='DIR', help='the folder of the data set')
     parser.add_argument(
         '--cfg-options',
@@ -90,10 +91,20 @@ def load_config(
     overrides.merge_options(cfg, cfg_options or {})
     if data_root is not None:
         overrides.set_data_root(cfg, data_root)
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(path)
     cfg.launcher = launcher
     check_types(cfg)
     return cfg
+
+
+def default_work_dir(path: str | Path) -> str:
+    """``work_dirs/<paper>/<name>`` of ``configs/<paper>/<name>.py``, else ``work_dirs/<name>``.
+
+    Papers share names.
+    """
+    path = Path(path).resolve()
+    paper = [path.parent.name] if path.parent.parent.name == 'configs' else []
+    return str(Path('work_dirs', *paper, path.stem))
 
 
 def prepare_training(
@@ -266,7 +277,7 @@ def make_writable(folder: str | Path) -> None:
 
 
 @contextmanager
-def _wrong_settings(cfg: Config) -> Iterator[None]:
+def wrong_settings(cfg: Config) -> Iterator[None]:
     """Names what to change in a config where a class of the host or PyTorch refuses a setting.
 
     Raises:
@@ -322,7 +333,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
-    with _wrong_settings(cfg):
+    with wrong_settings(cfg):
         _train(cfg)
     leave_process_group()
 
@@ -332,20 +343,21 @@ def _train(cfg: Config) -> None:
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
     check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
-    runner.train()
+    with live_progress(runner):
+        runner.train()
     if is_main_process():
         print(_summary(runner, cfg))
 
 
 def _check_before_training(cfg: Config) -> None:
-    if not _is_first_process():
+    if not is_first_process():
         return
     check_data(cfg, ('train', 'val'))
     for source in overrides.starting_weights(cfg):
         overrides.state_dict_of(source)  # also puts what the network gives into the cache
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Before the processes know each other: the other ones wait for the first in the Runner."""
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((int(rank) for rank in ranks if rank is not None), 0) == 0
@@ -358,8 +370,7 @@ def _summary(runner: Runner, cfg: Config) -> str:
         values = scores.data[0]
         lines.append(f'  validation mIoU: {values[-1]:.2f} at the end, best {max(values):.2f}')
     folder = Path(cfg.work_dir)
-    best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    checkpoint = best[-1] if best else find_latest_checkpoint(cfg.work_dir)
+    checkpoint = best_checkpoint(folder)
     lines += [f'  {path}' for path in sorted(folder.glob('*.png'))]
     if checkpoint is not None:
         config = folder / Path(cfg.filename).name  # as trained, with what the command line changed
@@ -367,10 +378,16 @@ def _summary(runner: Runner, cfg: Config) -> str:
     return '\n'.join(lines)
 
 
+def best_checkpoint(work_dir: str | Path) -> str | None:
+    """The latest best checkpoint of a training, else its latest one, else None."""
+    best = sorted(Path(work_dir).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    return str(best[-1]) if best else find_latest_checkpoint(str(work_dir))
+
+
 def dry_run(cfg: Config) -> None:
     """Makes all checks and takes one training and one validation batch; leaves no file behind."""
     _check_before_training(cfg)
-    with tempfile.TemporaryDirectory() as folder, _wrong_settings(cfg):
+    with tempfile.TemporaryDirectory() as folder, wrong_settings(cfg):
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
@@ -398,14 +415,14 @@ def test(cfg: Config) -> dict[str, float]:
     The latter is measured on the labels as they are on disk. All scores are printed and written to
     ``table.md`` in the work directory.
     """
-    with _wrong_settings(cfg):
+    with wrong_settings(cfg):
         metrics = _test(cfg)
     leave_process_group()
     return metrics
 
 
 def _test(cfg: Config) -> dict[str, float]:
-    reports = check_data(cfg, ('test',), max_labels=None) if _is_first_process() else {}
+    reports = check_data(cfg, ('test',), max_labels=None) if is_first_process() else {}
     runner = build_runner(cfg)
     check_weights(runner, cfg.load_from, whole=True)
     metrics = runner.test()
@@ -413,7 +430,7 @@ def _test(cfg: Config) -> dict[str, float]:
         if report.labels_read:
             name, metrics['constant_mIoU'] = report.constant_prediction()
             print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
-    if _is_first_process():
+    if is_first_process():
         batches = runner.message_hub.get_scalar('test/time').data[0]
         print(
             f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB'

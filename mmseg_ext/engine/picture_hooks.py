@@ -26,14 +26,17 @@ from ..visualization.pictures import (
     write_picture,
 )
 from .checkpoint_hook import write_atomically
+from .validation_loss import ValidationLossHook, validated_terms
 
 
 @HOOKS.register_module()
 class CurvesHook(Hook):
-    """Draws ``curves.png`` in the work directory: loss, learning rate and a validation metric.
+    """Draws ``curves.png`` in the work directory: losses, learning rate and a validation metric.
 
     It is drawn after each validation and at the end of training. The points lie beside it in
-    ``curves.json``, from which a resumed run goes on.
+    ``curves.json``, from which a resumed run goes on. With a ``ValidationLossHook`` they have
+    ``val_loss``, and ``main_loss``, the terms of the training's ``loss`` that it is to be compared
+    with, where there are others.
 
     Args:
         interval: iterations between two points; the loss is the mean over them.
@@ -46,7 +49,7 @@ class CurvesHook(Hook):
         self.interval = interval
         self.metric = metric
         self.points: dict[int, dict[str, Any]] | None = None  # None: no training, nothing to draw
-        self.losses: list[Tensor] = []
+        self.losses: list[Tensor] = []  # each (2,), all of a step and those that validation has too
 
     def before_train(self, runner: Runner) -> None:
         """Takes up the earlier points of a resumed run; those after its checkpoint are repeated."""
@@ -61,12 +64,22 @@ class CurvesHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        self.losses.append((outputs or {})['loss'].detach())
+        logged = outputs or {}
+        main = validated_terms(runner.model, logged)
+        terms = [logged[name].detach() for name in ('loss', *main)]
+        self.losses.append(torch.stack([terms[0], torch.stack(terms[1:] or terms).sum()]))
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            # The mean stays on the device until the points are written.
-            loss, self.losses = torch.stack(self.losses).mean(), []
+            # The means stay on the device until the points are written.
+            (loss, main_loss), self.losses = torch.stack(self.losses).mean(0), []
             rate = runner.message_hub.get_scalar('train/lr').current()
-            self._add(runner.iter + 1, loss=loss, lr=rate)
+            more = dict(main_loss=main_loss) if self._compares(runner, main, logged) else {}
+            self._add(runner.iter + 1, loss=loss, lr=rate, **more)
+
+    def _compares(self, runner: Runner, main: list[str], logged: dict[str, Tensor]) -> bool:
+        """Whether a validation has a loss, and the training's has terms that it has not."""
+        others = [name for name in logged if 'loss' in name and name not in ('loss', *main)]
+        validates = any(isinstance(hook, ValidationLossHook) for hook in runner.hooks)
+        return validates and bool(main and others)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._save(runner)
@@ -74,8 +87,10 @@ class CurvesHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self.points is None:
             return
-        if metrics and self.metric in metrics:
-            self._add(runner.iter, **{self.metric: metrics[self.metric]})
+        names = (self.metric, 'val_loss')
+        values = {name: metrics[name] for name in names if metrics and name in metrics}
+        if values:
+            self._add(runner.iter, **values)
         self._draw(runner)
 
     def after_train(self, runner: Runner) -> None:
@@ -98,7 +113,7 @@ class CurvesHook(Hook):
             from ..visualization.curves import draw_curves
 
             path = Path(runner.work_dir, 'curves.png')
-            names = ('loss', 'lr', self.metric)
+            names = (('loss', 'main_loss', 'val_loss'), 'lr', self.metric)
             draw_curves(path, list(self.points.values()), names, Path(runner.work_dir).name)
 
 

@@ -279,6 +279,17 @@ class MagNet(BaseSegmentor):
                 losses[f'{prefix}acc_{key}'] = _accuracy(scores, label, self.ignore_index)
         return losses
 
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list) -> dict[str, Tensor]:
+        """The refiner's loss of what is predicted, (N, K, H, W); a validation reports it."""
+        label = torch.cat([sample.gt_sem_seg.data for sample in batch_data_samples])
+        loss = self.loss_decode
+        return {loss.loss_name: loss(seg_logits, label, ignore_index=self.ignore_index)}
+
+    @property
+    def loss_decode(self) -> Any:
+        """``loss_refiner``, by the name that decode heads have for theirs."""
+        return self.loss_refiner
+
     def _sample(self, image: Tensor, label: Tensor, index: int) -> Sample:
         """A random patch of a random scale of refiner ``index``.
 
