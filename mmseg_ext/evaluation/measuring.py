@@ -1,0 +1,90 @@
+"""What benchmarks share: fresh processes, interleaved times, peak memory, the machine's name."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+CLEAR_REFS = Path('/proc/self/clear_refs')  # Linux has it
+T = TypeVar('T')
+
+
+def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
+    """What ``function`` of a module returns in a process that has done nothing but imports.
+
+    Where the system can, it is forked from a server that has them done, once for all processes.
+    """
+    forks = 'forkserver' in get_all_start_methods()
+    context = get_context('forkserver' if forks else 'spawn')
+    if forks:
+        context.set_forkserver_preload(['mmseg.apis', 'torch._dynamo', 'mmseg_ext'])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
+
+
+def interleaved_medians(
+    runs: Sequence[Callable[[], Any]], device: str, repeats: int
+) -> tuple[float, ...]:
+    """Median seconds of each, run in turn ``repeats`` times; warming up is the caller's."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, times in zip(runs, seconds, strict=True):
+            _synchronize(device)
+            start = time.perf_counter()
+            run()
+            _synchronize(device)
+            times.append(time.perf_counter() - start)
+    return tuple(median(times) for times in seconds)
+
+
+def peak_rise(run: Callable[[], Any], device: str) -> int | None:
+    """Bytes by which memory rises at most while it runs, None where the system does not tell.
+
+    On a GPU the memory of tensors. On a CPU what is resident, of which only the first run of a
+    process tells: memory that was freed is used again.
+    """
+    if torch.device(device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    if not CLEAR_REFS.exists():
+        return None
+    CLEAR_REFS.write_text('5')  # sets the peak to what is resident now
+    before = _resident_bytes('VmRSS')
+    run()
+    return _resident_bytes('VmHWM') - before
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def _resident_bytes(field: str) -> int:
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def ratio(ours: float | None, other: float | None) -> str:
+    """``ours / other`` for a table."""
+    return f'{ours / other:.2f}' if ours is not None and other else 'n/a'
+
+
+def machine(device: str) -> str:
+    """Device, CPU, threads and version, in a line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith('model name')]
+        cpu = names[0].split(':')[1].strip() if names else cpu
+    where = f'CPU {cpu}, {torch.get_num_threads()} threads'
+    if torch.device(device).type == 'cuda':
+        where = f'GPU {torch.cuda.get_device_name(device)}, {where}'
+    return f'{where}, torch {torch.__version__}'
