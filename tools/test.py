@@ -1,12 +1,23 @@
 """Tests a checkpoint: IoU of each class, mIoU, and the mIoU of the best constant prediction.
 
 Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/iter_100.pth --tta
+
+With --table it tests many models, each the best of its work directory or CONFIG=CHECKPOINT, and
+makes a table and a report of them; a table that was stopped goes on where it was.
+
+Example: python tools/test.py --table configs/*/*_camvid.py --out work_dirs/camvid
 """
 
 import argparse
+import sys
+
+from rich.console import Console
 
 from mmseg_ext.engine import launch
 from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.evaluation.benchmark_table import make_table, rich_table
+
+ONE_MODEL = ('show', 'show_dir', 'work_dir')
 
 
 def parse_args() -> argparse.Namespace:
@@ -14,19 +25,38 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     launch.add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='path or address')
-    parser.add_argument('--out', metavar='DIR', help='write the predicted classes as PNG')
+    parser.add_argument('checkpoint', nargs='*', help='path or address; with --table more models')
+    parser.add_argument('--table', action='store_true', help='many models: CONFIG[=CHECKPOINT] ...')
+    parser.add_argument('--out', metavar='DIR', help='write the predicted classes, or the table')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write predictions over the images')
     parser.add_argument('--wait-time', type=float, default=2, help='of --show, in seconds')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    return parser.parse_args()
+    args = parser.parse_intermixed_args()
+    if args.table and any(getattr(args, name) for name in ONE_MODEL):
+        parser.error('--show, --show-dir and --work-dir are for one model, not for --table')
+    if not args.table and len(args.checkpoint) != 1:
+        parser.error('give a config and a checkpoint, or --table and configs')
+    return args
 
 
 def main() -> None:
     args = vars(parse_args())
+    table, config, checkpoint = (args.pop(name) for name in ('table', 'config', 'checkpoint'))
     with errors_in_a_line():
-        launch.test(launch.prepare_test(args.pop('config'), args.pop('checkpoint'), **args))
+        if not table:
+            launch.test(launch.prepare_test(config, checkpoint[0], **args))
+            return
+        for name in (*ONE_MODEL, 'wait_time'):
+            del args[name]
+        out = args.pop('out') or 'work_dirs/table'
+        rows = make_table([config, *checkpoint], out, **args)
+    if launch.is_first_process():
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        console.print(rich_table(rows))
+        print(f'also as Markdown, CSV, JSON and report.html in {out}')
+    if failed := [row for row in rows if row.failed]:
+        sys.exit('\n'.join(f'error: {row.name}: {row.problem}' for row in failed))
 
 
 if __name__ == '__main__':

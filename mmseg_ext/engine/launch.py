@@ -381,7 +381,10 @@ def _summary(runner: Runner, cfg: Config) -> str:
 def best_checkpoint(work_dir: str | Path) -> str | None:
     """The latest best checkpoint of a training, else its latest one, else None."""
     best = sorted(Path(work_dir).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    return str(best[-1]) if best else find_latest_checkpoint(str(work_dir))
+    if best:
+        return str(best[-1])
+    left = Path(work_dir, 'last_checkpoint').is_file()
+    return find_latest_checkpoint(str(work_dir)) if left else None
 
 
 def dry_run(cfg: Config) -> None:

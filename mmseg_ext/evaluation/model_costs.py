@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
@@ -11,9 +10,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .op_benchmark import peak_bytes_of, synchronize
+from .measuring import interleaved_medians, peak_rise
 
-WARM_UPS, RUNS, SECONDS = 2, (3, 20), 15.0  # at least 3 runs, then until 20 or 15 seconds
+RUNS, SECONDS = (3, 20), 15.0  # at least 3 timed runs, at most 20, and else for 15 seconds
 # What computes nothing, beside views.
 MOVES = {
     '_to_copy',
@@ -47,9 +46,9 @@ class Costs:
         parameters: how many numbers the model learns.
         flops: of convolutions, matrix products and attention; 2 for a multiplication and addition.
         not_counted: the operations whose arithmetic is not in ``flops``.
-        seconds: median of several predictions, from the image in memory to the classes in memory.
-        peak_bytes: of the weights and what a prediction adds to them; None where the system does
-            not tell.
+        seconds: median of several predictions after two, from the image in memory to the classes.
+        peak_bytes: of the weights and what a prediction adds to them at most; None where the system
+            does not tell.
     """
 
     size: tuple[int, int]
@@ -61,42 +60,39 @@ class Costs:
 
 
 @torch.no_grad()
-def measure_costs(model: nn.Module, batch: dict[str, Any], before: int | None) -> Costs:
-    """Measures the prediction of a batch of one image.
+def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
+    """Measures the prediction of a batch of one image, in a process that has not predicted yet.
 
     Args:
         model: with ``test_step``, in evaluation mode.
         batch: what its ``test_step`` takes.
-        before: resident bytes of this process before it had the model, on a CPU.
     """
-    device = next(model.parameters()).device
+    device = str(next(model.parameters()).device)
 
     def predict() -> None:
         model.test_step(batch)  # type: ignore[operator]
-        synchronize(device)
 
-    if device.type == 'cuda':  # convolutions choose their algorithms, which takes memory
+    if device.startswith('cuda'):  # convolutions choose their algorithms, which takes memory
         predict()
-    peak = peak_bytes_of(predict, device, 0 if device.type == 'cuda' else before)
+    rise = peak_rise(predict, device)
+    start = time.perf_counter()
     flops, not_counted = count_flops(predict)
+    repeats = int(SECONDS / max(time.perf_counter() - start, 1e-3))
+    (seconds,) = interleaved_medians([predict], device, min(max(repeats, RUNS[0]), RUNS[1]))
+    tensors = [*model.parameters(), *model.buffers()]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     image = batch['inputs'][0]
     while isinstance(image, list | tuple):  # a test-time augmentation's
         image = image[0]
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    seconds = _median_time(predict)
     h, w = image.shape[-2:]
-    return Costs((h, w), parameters, flops, not_counted, seconds, peak)
-
-
-def _median_time(run: Callable[[], None]) -> float:
-    for _ in range(WARM_UPS):
-        run()
-    times: list[float] = []
-    while len(times) < RUNS[0] or (len(times) < RUNS[1] and sum(times) < SECONDS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return median(times)
+    return Costs(
+        size=(h, w),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        flops=flops,
+        not_counted=not_counted,
+        seconds=seconds,
+        peak_bytes=None if rise is None else weights + rise,
+    )
 
 
 def count_flops(run: Callable[[], None]) -> tuple[int, list[str]]:

@@ -1,0 +1,277 @@
+"""Tables of several models' scores and costs."""
+
+import ast
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import distributed as dist
+
+from mmseg_ext.engine import launch
+from mmseg_ext.engine.checkpoint_hook import write_atomically
+from mmseg_ext.engine.refusals import refusal
+
+from .model_result import ModelResult, content_key, data_set_name, run_in_process
+
+ROWS = 'rows'
+NOT_TRAINED = 'not trained'
+PAPER = re.compile(
+    r'^Paper[^:]*: (?P<a>[\d.]+) mIoU on (?P<in_a>\w+)(?:[^.;]*?, (?P<b>[\d.]+) on (?P<in_b>\w+))?',
+    re.MULTILINE,
+)
+
+
+@dataclass
+class Row:
+    """One model of a table.
+
+    Args:
+        config: file.
+        name: as the table shows it.
+        data_set: that it is tested on, and the split.
+        checkpoint: path or address; None where nothing was trained.
+        folder: of its result, predictions and log.
+        problem: why there is no result.
+        failed: whether that is an error.
+        paper: the paper's mIoU on the tested data, in per cent.
+        source: of that number.
+        result: of the test.
+    """
+
+    config: str
+    name: str
+    data_set: str = ''
+    checkpoint: str | None = None
+    folder: Path | None = None
+    problem: str = ''
+    failed: bool = False
+    paper: float | None = None
+    source: str = ''
+    result: ModelResult | None = None
+
+    @property
+    def difference(self) -> float | None:
+        miou = self.result.scores['mIoU'] if self.result else None
+        return None if miou is None or self.paper is None else round(miou - self.paper, 2)
+
+
+def _cost(name: str, unit: float = 1) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        found = getattr(row.result.costs, name) if row.result else None
+        return None if found is None else found / unit
+
+    return value
+
+
+def _score(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.result.scores[name] if row.result else None
+
+
+# Heading, value and format of every column of numbers.
+COLUMNS: list[tuple[str, Callable[[Row], float | None], str]] = [
+    ('mIoU', _score('mIoU'), '.2f'),
+    ('mAcc', _score('mAcc'), '.2f'),
+    ('aAcc', _score('aAcc'), '.2f'),
+    ('boundary F', _score('boundary_f'), '.2f'),
+    ('parameters (M)', _cost('parameters', 1e6), '.2f'),
+    ('GFLOPs', _cost('flops', 1e9), '.2f'),
+    ('time (ms)', _cost('seconds', 1e-3), '.1f'),
+    ('memory (MiB)', _cost('peak_bytes', 2**20), '.0f'),
+    ('paper', lambda row: row.paper, '.2f'),
+    ('difference', lambda row: row.difference, '+.2f'),
+]
+HEADINGS = ['model', 'data set', *(heading for heading, _, _ in COLUMNS)]
+
+
+def paper_miou(config: str, split: str) -> tuple[float | None, str]:
+    """The paper's mIoU on a split, as the docstring of a config says it, and that sentence.
+
+    It reads ``Paper: 82.0 mIoU on test, 81.9 on val (source).``, or ``Paper, Table 1: ...``.
+    """
+    text = ast.get_docstring(ast.parse(Path(config).read_text())) or ''
+    found = PAPER.search(text)
+    for key in ('a', 'b') if found and split else ():
+        measured_on = found[f'in_{key}']  # type: ignore[index]
+        if measured_on and (split.startswith(measured_on) or measured_on.startswith(split)):
+            sentence = re.split(r'\.\s', text[found.start() :])[0]  # type: ignore[union-attr]
+            return float(found[key]), ' '.join(sentence.split())  # type: ignore[index]
+    return None, ''
+
+
+def make_table(
+    models: Iterable[str], out: str | Path, *, tta: bool = False, **common: Any
+) -> list[Row]:
+    """Tests models one by one, or on several processes as many at a time, and writes the table.
+
+    A result that is there already, of the same config, checkpoint and data, is not made again, and
+    one that fails does not stop the others.
+
+    Args:
+        models: each ``CONFIG``, whose checkpoint is the best of its work directory, or
+            ``CONFIG=CHECKPOINT``.
+        out: folder for ``table.md``, ``table.csv``, ``table.json``, ``report.html``, and under
+            ``rows`` the results.
+        tta: test-time augmentation.
+        **common: as for ``launch.load_config``; ``launcher`` is ``none`` or ``pytorch``.
+
+    Returns:
+        the rows, on every process.
+
+    Raises:
+        ValueError: another launcher, or a folder that cannot be written to.
+    """
+    launcher = common.pop('launcher', 'none')
+    if launcher not in ('none', 'pytorch'):
+        raise ValueError(f'--launcher {launcher}: a table is made by none or pytorch (torchrun)')
+    launch.make_writable(out)
+    gpu, rank, processes = None, 0, 1
+    if launcher == 'pytorch':
+        dist.init_process_group('gloo', timeout=timedelta(days=30))  # as long as the longest row
+        rank, processes, gpu = dist.get_rank(), dist.get_world_size(), int(os.environ['LOCAL_RANK'])
+    console = Console(stderr=True, quiet=rank > 0)
+    arguments = list(dict.fromkeys(models))
+    rows = {}
+    for i in range(rank, len(arguments), processes):
+        with console.status(f'{i + 1} of {len(arguments)}: {arguments[i]}'):
+            rows[i] = make_row(arguments[i], Path(out), gpu=gpu, tta=tta, **common)
+        console.print(
+            f'{i + 1} of {len(arguments)}: {rows[i].name}: {_said(rows[i])}', soft_wrap=True
+        )
+    if launcher == 'pytorch':
+        parts: list[Any] = [None] * processes
+        dist.all_gather_object(parts, rows)
+        rows = {i: row for part in parts for i, row in part.items()}
+        dist.destroy_process_group()
+    table = [rows[i] for i in sorted(rows)]
+    if rank == 0:
+        _name_apart(table)
+        write_table(table, Path(out))
+    return table
+
+
+def make_row(model: str, out: Path, *, gpu: int | None = None, **options: Any) -> Row:
+    """Tests one model, or takes the result of an earlier test of the same."""
+    config, _, checkpoint = model.partition('=')
+    name = f'{Path(config).resolve().parent.name}/{Path(config).stem}'
+    row = Row(config, name, checkpoint=checkpoint or None)
+    try:
+        _fill(row, out, gpu, options)
+    except Exception as error:  # whatever it is, the other rows are made
+        row.problem, row.failed = refusal(error) or f'{type(error).__name__}: {error}', True
+    return row
+
+
+def _fill(row: Row, out: Path, gpu: int | None, options: dict[str, Any]) -> None:
+    tta = options.pop('tta', False)
+    cfg = launch.load_config(row.config, **options)
+    name, split = data_set_name(cfg)
+    row.data_set = f'{name} {split}'.strip()
+    row.paper, row.source = paper_miou(row.config, split)
+    row.checkpoint = row.checkpoint or launch.best_checkpoint(cfg.work_dir)
+    if row.checkpoint is None:
+        row.problem = NOT_TRAINED
+        return
+    options['tta'] = tta
+    cfg = launch.prepare_test(row.config, row.checkpoint, **options)
+    key = content_key(cfg, row.config, row.checkpoint)[:12]
+    row.folder = out / ROWS / f'{row.name.replace("/", "_")}-{key}'
+    row.result = ModelResult.load(row.folder)
+    if row.result is None:
+        row.problem = run_in_process(row.config, row.checkpoint, row.folder, gpu=gpu, **options)
+        row.failed = bool(row.problem)
+        row.result = ModelResult.load(row.folder)
+
+
+def _said(row: Row) -> str:
+    return row.problem if row.result is None else f'mIoU {row.result.scores["mIoU"]}'
+
+
+def _name_apart(rows: Sequence[Row]) -> None:
+    """Adds the checkpoint to names that would be the same."""
+    names = [row.name for row in rows]
+    for row in rows:
+        if names.count(row.name) > 1:
+            row.name += f' ({row.checkpoint})'
+
+
+def cells(row: Row) -> list[str]:
+    """The texts of a row, under ``HEADINGS``; what went wrong stands in place of its mIoU."""
+    numbers = [
+        '' if (number := value(row)) is None else format(number, style)
+        for _, value, style in COLUMNS
+    ]
+    if row.result is None:
+        numbers[0] = 'failed' if row.failed else row.problem
+    return [row.name, row.data_set, *numbers]
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know beside the numbers, and why rows failed."""
+    results = [row.result for row in rows if row.result]
+    lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
+    lines += [f'{row.name}: {row.source}' for row in rows if row.source]
+    if results:
+        sizes = {
+            f'{row.data_set} {row.result.costs.size[1]}x{row.result.costs.size[0]}'
+            for row in rows
+            if row.result
+        }
+        missing = sorted({name for r in results for name in r.costs.not_counted})
+        lines += [
+            'Scores in per cent. Boundary F is the F-score of borders within 3 pixels '
+            '(BoundaryFScore, mBF.3).',
+            f'Costs are of one image as the network gets it: {", ".join(sorted(sizes))}; time is '
+            'the median of several predictions, memory the peak, weights included.',
+            'GFLOPs count 2 for a multiplication and addition, in convolutions, matrix products '
+            f'and attention. Not counted: {", ".join(missing)}.',
+            f'Measured on: {"; ".join(sorted({r.device for r in results}))}.',
+        ]
+    return lines
+
+
+def rich_table(rows: Sequence[Row]) -> Table:
+    """For the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify='left' if i < 2 else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(*cells(row), style='red' if row.failed else 'dim' if row.problem else None)
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    lines = [HEADINGS, ['---', '---', *['---:'] * len(COLUMNS)], *map(cells, rows)]
+    table = [f'| {" | ".join(line)} |' for line in lines]
+    return '\n'.join([*table, '', *(f'- {note}' for note in notes(rows)), ''])
+
+
+def write_table(rows: Sequence[Row], out: Path) -> None:
+    """Writes the table in all its forms."""
+    sheet = io.StringIO()
+    csv.writer(sheet).writerows([HEADINGS, *map(cells, rows)])
+    records = [{**asdict(row), 'difference': row.difference} for row in rows]
+    files = {
+        'table.md': markdown(rows),
+        'table.csv': sheet.getvalue(),
+        'table.json': json.dumps(records, default=str, indent=1),
+    }
+    for name, text in files.items():
+        write_atomically(text.encode(), out / name)
+    missing = [name for name in ('jinja2', 'plotly') if find_spec(name) is None]
+    if missing:
+        print(f'report.html is not written without {missing[0]}: pip install jinja2 plotly')
+        return
+    from .report import write_report
+
+    write_report(rows, out / 'report.html')
