@@ -43,7 +43,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FastFCNJPU': dict(mid_channels=8),
     'FastFCNEncHead': dict(channels=16, num_codes=8),
     'FastFCNASPPHead': dict(channels=16),
-    'GSCNNHead': dict(channels=16, fine_channels=8, shape_channels=(8, 4, 4)),
+    # from the start: a loss that switches on where edges are found rises as they are
+    'GSCNNHead': dict(channels=16, fine_channels=8, shape_channels=(8, 4, 4), edge_threshold=0.0),
     'HANetHead': dict(channels=16, low_channels=8, reduction=4),
     'HANetAuxHead': dict(channels=16),
     'MagNet': dict(patch_size=(32, 48), scales=((32, 48), (64, 96)), input_size=None),
