@@ -8,14 +8,15 @@ of "3 px" was measured at 2. Here they are pixels.
 
 from collections.abc import Sequence
 from math import ceil, hypot
-from typing import Any
 
 import numpy as np
-from mmengine.dist import get_dist_info
+from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
+
+from .image_sums import ImageSums
 
 BITS = 64  # classes worked on at a time
 
@@ -156,12 +157,7 @@ class BoundaryFScore(BaseMetric):
             raise ValueError(f'thresholds={tuple(thresholds)} must be radii, each above 0')
         self.thresholds = tuple(thresholds)
         self.ignore_index = ignore_index
-        self._reset()
-
-    def _reset(self) -> None:
-        self._images = 0
-        self._total: Any = 0  # of all images but the last: scores and how many there are, (2, T, K)
-        self._last: Any = 0
+        self._sums = ImageSums()  # each image's scores and how many there are, (2, T, K)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Scores samples with ``pred_sem_seg`` and ``gt_sem_seg``, each (1, H, W)."""
@@ -173,25 +169,12 @@ class BoundaryFScore(BaseMetric):
             radii = [radius_in_pixels(t, label.shape) for t in self.thresholds]
             classes = len(self.dataset_meta['classes'])
             scores = boundary_f_scores(pred, label, classes, radii, self.ignore_index)
-            self._images += 1
-            self._total = self._total + self._last
-            self._last = np.stack([np.nan_to_num(scores), ~np.isnan(scores)])
+            self._sums.add(np.stack([np.nan_to_num(scores), ~np.isnan(scores)]))
 
     def evaluate(self, size: int) -> dict:
-        """As the host's, for ``size`` images on all processes together.
-
-        The sampler shows some image again to give each process as many: the last one of a process.
-        """
-        rank, world_size = get_dist_info()
-        own = len(range(rank, size, world_size))
-        if self._images > own:
-            self._images, self._last = own, 0
-        if self._images:
-            self.results.append((self._images, self._total + self._last))
-        else:  # more processes than images
-            self.results.append((0, 0))
-        self._reset()
-        return super().evaluate(world_size)
+        """As the host's, for ``size`` images on all processes together."""
+        self.results.append(self._sums.take(size))
+        return super().evaluate(get_world_size())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Means from each process's number of images and sums (2, T, K)."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .measuring import interleaved_medians, peak_rise
 
@@ -35,6 +35,14 @@ MOVES = {
     'zeros',
     'zeros_like',
 }
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# What `FlopCounterMode` lacks.
+ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def count_flops(run: Callable[[], None]) -> tuple[int, list[str]]:
     Returns:
         the count, and the names of other operations that compute.
     """
-    with FlopCounterMode(display=False) as counter, _Operations() as seen:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, _Operations() as seen:
         run()
     others = {op.__name__ for op in seen.operations if op not in counter.flop_registry}
     return counter.get_total_flops(), sorted(others - MOVES)

@@ -1,13 +1,16 @@
 """ClassIoUMetric against the host's numbers."""
 
 import math
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmseg.evaluation import IoUMetric
 
-from mmseg_ext.evaluation.class_iou import ClassIoUMetric, markdown_table
+from mmseg_ext.evaluation.class_iou import ClassIoUMetric, count_pairs, markdown_table
+from tests.papers import contrast_processes
 
 CLASSES = ('road', 'car', 'sky')
 
@@ -39,3 +42,76 @@ def test_unscored_classes_count_against_others_and_not_in_the_mean() -> None:
 def test_table_lists_classes_before_means() -> None:
     lines = markdown_table({'mIoU': 55.0, 'IoU.road': 60.0}).splitlines()
     assert lines[2:] == ['| road | 60.00 |', '| mIoU | 55.00 |']
+
+
+def image(seed: int, num_classes: int, *, top: int) -> dict[str, Any]:
+    """A prediction of all classes and a label below ``top``, with void; the last class is rare."""
+    generator = torch.Generator().manual_seed(seed)
+    pred = torch.randint(num_classes, (1, 31, 45), generator=generator)
+    label = torch.randint(top, (1, 31, 45), generator=generator)
+    label[:, :5] = 255
+    return dict(pred_sem_seg=dict(data=pred), gt_sem_seg=dict(data=label.to(torch.uint8)))
+
+
+def evaluate(kind: type[IoUMetric], images: list[dict], num_classes: int) -> dict[str, float]:
+    metric = kind(iou_metrics=['mIoU', 'mDice', 'mFscore'])
+    metric.dataset_meta = dict(classes=[str(i) for i in range(num_classes)])
+    for one in images:
+        metric.process({}, [one])
+    return metric.evaluate(len(images))
+
+
+@pytest.mark.parametrize(('num_classes', 'top'), [(1, 2), (2, 2), (19, 19), (19, 25), (200, 150)])
+def test_all_scores_are_the_hosts_to_the_last_digit(num_classes: int, top: int) -> None:
+    images = [image(seed, num_classes, top=top) for seed in range(7)]
+    ours, host = (evaluate(kind, images, num_classes) for kind in (ClassIoUMetric, IoUMetric))
+    assert len(host) == 8
+    assert {name: ours[name] for name in host} == pytest.approx(host, abs=0, nan_ok=True)
+
+
+def test_pairs_are_those_counted_one_by_one() -> None:
+    pred, label = (image(0, 19, top=25)[key]['data'][0] for key in ('pred_sem_seg', 'gt_sem_seg'))
+    wanted = torch.zeros(20, 20, dtype=torch.int64)
+    for p, t in zip(pred.flatten().tolist(), label.flatten().tolist(), strict=True):
+        if t != 255:
+            wanted[min(t, 19), p] += 1
+    assert torch.equal(count_pairs(pred, label, 19), wanted)
+    assert wanted[19].sum() > 0
+
+
+def test_memory_does_not_grow_with_the_images() -> None:
+    metric = ClassIoUMetric()
+    metric.dataset_meta = dict(classes=CLASSES)
+    sizes = []
+    for seed in range(30):
+        metric.process({}, [image(seed, 3, top=3)])
+        sizes.append(len(pickle.dumps(metric.__dict__)))
+    assert sizes[-1] <= sizes[1] + 16
+
+
+def test_a_second_evaluation_starts_afresh() -> None:
+    metric = ClassIoUMetric()
+    metric.dataset_meta = dict(classes=CLASSES)
+    scores = []
+    for _ in range(2):
+        metric.process({}, [image(0, 3, top=3)])
+        scores.append(metric.evaluate(1))
+    assert scores[0] == scores[1]
+
+
+def own_images(rank: int) -> dict[str, torch.Tensor]:
+    """What one of two processes scores of five images, of which the second sees one again."""
+    seeds = [(rank + 2 * step) % 5 for step in range(3)]
+    metric = ClassIoUMetric()
+    metric.dataset_meta = dict(classes=CLASSES)
+    for seed in seeds:
+        metric.process({}, [image(seed, 3, top=3)])
+    return {name: torch.tensor(float(value)) for name, value in metric.evaluate(5).items()}
+
+
+def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
+    alone = evaluate(IoUMetric, [image(seed, 3, top=3) for seed in range(5)], 3)
+    for found in contrast_processes.run_two(own_images, tmp_path):
+        assert {n: found[n].item() for n in ('mIoU', 'mAcc', 'aAcc')} == pytest.approx(
+            {n: alone[n] for n in ('mIoU', 'mAcc', 'aAcc')}, abs=1e-5
+        )
