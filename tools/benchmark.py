@@ -1,0 +1,72 @@
+"""Measures training and inference of models against the host's nearest ones, in the same run.
+
+Both see the same random images, in turn. What a paper's training has takes part: its losses, its
+optimiser. The host's nearest model has the host's classes in the place of ours
+(mmseg_ext/evaluation/host_model.py says which); --against names another.
+
+Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.progress import track
+
+from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.evaluation.model_benchmark import (
+    MODES,
+    PHASES,
+    benchmark,
+    results_table,
+    write_results,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='the config files')
+    parser.add_argument('--against', metavar='CONFIG', help="instead of the host's nearest model")
+    modes = f'{", ".join(MODES)} (default: each), or some joined by +'
+    parser.add_argument('--modes', nargs='+', default=MODES, metavar='MODE', help=modes)
+    parser.add_argument(
+        '--batch-size', type=int, nargs='+', default=[2], metavar='N', help='images at a time'
+    )
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help="of the images; the config's crop"
+    )
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--repeats', type=int, default=5, help='timed steps of either model')
+    parser.add_argument('--out', metavar='FILE', help='write all numbers as JSON')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    options = dict(
+        against=args.against,
+        modes=args.modes,
+        batches=args.batch_size,
+        size=args.size,
+        device=args.device,
+        repeats=args.repeats,
+    )
+    total = len(args.configs) * len(PHASES) * len(args.modes) * len(args.batch_size)
+    results = []
+    with errors_in_a_line():
+        runs = benchmark(args.configs, **options)
+        console = Console(stderr=True)
+        for result in track(runs, 'Measuring', total, console=console, transient=True):
+            results.append(result)
+            if args.out:
+                write_results(args.out, results, args.device)
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(results_table(results, args.device))
+    failed = sum(bool(result.error) for result in results)
+    sys.exit(f'{failed} of {total} measurements failed' if failed else 0)
+
+
+if __name__ == '__main__':
+    main()
