@@ -65,6 +65,7 @@ def run(data_root: Path, work_dir: Path, iterations: int, resume: bool = False, 
         param_scheduler=dict(type='PolyLR', begin=0, end=8, by_epoch=False),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=4, by_epoch=False)),
         custom_hooks=[
+            dict(type='ValidationLossHook'),
             dict(type='CurvesHook', interval=2),
             dict(type='PicturesHook', num_images=2),
         ],
@@ -94,7 +95,8 @@ def test_a_training_leaves_curves_and_pictures(trained):
     first, last = records(trained)[0], records(trained)[-1]
     assert [r['iter'] for r in records(trained)] == [2, 4, 6, 8]
     assert last['loss'] < first['loss'] and last['lr'] < first['lr']
-    assert [r['iter'] for r in records(trained) if 'mIoU' in r] == [4, 8]
+    for name in ('mIoU', 'val_loss'):
+        assert [r['iter'] for r in records(trained) if name in r] == [4, 8]
     curves = cv2.imread(str(trained / 'curves.png'))
     assert curves.shape[0] > 400 and curves.std() > 10
     names = sorted(path.name for path in (trained / 'pictures').iterdir())
