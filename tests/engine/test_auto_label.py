@@ -18,6 +18,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
@@ -61,6 +62,7 @@ def balanced(model):
 
 def write_experiment(folder, *, extra='', classes=CLASSES):
     """A model with sliding windows, and images to label."""
+    init_default_scope('mmseg')  # the fixture of all tests comes after this one, of the module
     config = write_config(folder / 'config.py', folder, classes=classes, extra=extra)
     torch.manual_seed(0)
     weights = balanced(MODELS.build(Config.fromfile(config).model).eval()).state_dict()
