@@ -13,8 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import distributed as dist
 
@@ -129,7 +131,8 @@ def make_table(
         the rows, on every process.
 
     Raises:
-        ValueError: another launcher, or a folder that cannot be written to.
+        ValueError: another launcher, more processes than GPUs, or a folder that cannot be written
+            to.
     """
     launcher = common.pop('launcher', 'none')
     if launcher not in ('none', 'pytorch'):
@@ -138,16 +141,15 @@ def make_table(
     gpu, rank, processes = None, 0, 1
     if launcher == 'pytorch':
         dist.init_process_group('gloo', timeout=timedelta(days=30))  # as long as the longest row
-        rank, processes, gpu = dist.get_rank(), dist.get_world_size(), int(os.environ['LOCAL_RANK'])
+        rank, processes, gpu = dist.get_rank(), dist.get_world_size(), _own_gpu()
     console = Console(stderr=True, quiet=rank > 0)
     arguments = list(dict.fromkeys(models))
     rows = {}
     for i in range(rank, len(arguments), processes):
         with console.status(f'{i + 1} of {len(arguments)}: {arguments[i]}'):
             rows[i] = make_row(arguments[i], Path(out), gpu=gpu, tta=tta, **common)
-        console.print(
-            f'{i + 1} of {len(arguments)}: {rows[i].name}: {_said(rows[i])}', soft_wrap=True
-        )
+        said = f'{i + 1} of {len(arguments)}: {rows[i].name}: {_said(rows[i])}'
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     if launcher == 'pytorch':
         parts: list[Any] = [None] * processes
         dist.all_gather_object(parts, rows)
@@ -158,6 +160,16 @@ def make_table(
         _name_apart(table)
         write_table(table, Path(out))
     return table
+
+
+def _own_gpu() -> int | None:
+    """The number of this process's GPU; None on CPUs."""
+    if not torch.cuda.is_available():
+        return None
+    gpu, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if gpu >= gpus:
+        raise ValueError(f'process {gpu + 1} of this machine has no GPU: it has {gpus} of them')
+    return gpu
 
 
 def make_row(model: str, out: Path, *, gpu: int | None = None, **options: Any) -> Row:
@@ -246,7 +258,9 @@ def rich_table(rows: Sequence[Row]) -> Table:
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify='left' if i < 2 else 'right', overflow='fold')
     for row in rows:
-        table.add_row(*cells(row), style='red' if row.failed else 'dim' if row.problem else None)
+        table.add_row(
+            *map(escape, cells(row)), style='red' if row.failed else 'dim' if row.problem else None
+        )
     return table
 
 

@@ -105,7 +105,7 @@ def run_in_process(
         config: file.
         checkpoint: path or address.
         folder: to write to.
-        gpu: which of the visible ones, None for the first.
+        gpu: which of the visible ones; None for any there is, or the CPU.
         **options: as for ``launch.prepare_test``.
 
     Returns:
@@ -125,8 +125,8 @@ def _run(cwd: str, gpu: int | None, config: str, *args: Any) -> str:
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         os.environ.pop(name, None)  # a single process, whatever started the table
     if gpu is not None:
-        visible = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
-        os.environ['CUDA_VISIBLE_DEVICES'] = visible[gpu] if len(visible) > gpu else str(gpu)
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        os.environ['CUDA_VISIBLE_DEVICES'] = visible.split(',')[gpu] if visible else str(gpu)
     with open(folder / LOG, 'w', buffering=1) as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)

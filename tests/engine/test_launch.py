@@ -1,4 +1,5 @@
 import inspect
+import os
 
 import numpy as np
 import pytest
@@ -366,3 +367,19 @@ def test_only_refusals_end_the_program_in_a_line():
         launch.load_config('gone.py')
     with pytest.raises(ZeroDivisionError), refusals.errors_in_a_line():
         print(1 / 0)
+
+
+def test_papers_that_name_configs_alike_have_their_own_work_directories():
+    name = 'hrnet18s_camvid.py'
+    assert launch.default_work_dir(f'configs/danet/{name}') == 'work_dirs/danet/hrnet18s_camvid'
+    assert launch.default_work_dir(f'mine/{name}') == 'work_dirs/hrnet18s_camvid'
+
+
+def test_the_best_checkpoint_is_the_latest_best_one_else_the_last(tmp_path):
+    assert launch.best_checkpoint(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('epoch_9.pth')
+    assert launch.best_checkpoint(tmp_path) == 'epoch_9.pth'
+    for i, name in enumerate(('best_mIoU_epoch_8.pth', 'best_mIoU_epoch_10.pth')):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (i, i))
+    assert launch.best_checkpoint(tmp_path) == str(tmp_path / 'best_mIoU_epoch_10.pth')
