@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 import mmseg_ext  # noqa: F401
@@ -11,5 +12,6 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _mmseg_scope() -> None:
+    MessageHub._instance_dict.clear()  # the iteration that another test's training ended with
     init_default_scope('mmseg')
     torch.manual_seed(0)

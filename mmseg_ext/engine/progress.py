@@ -58,6 +58,7 @@ class ProgressHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         total = len(runner.val_dataloader)
         self.validation = self.progress.add_task('validation', total=total, loss='')
+        self._show(at_once=True)
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         self.progress.advance(self.validation)
