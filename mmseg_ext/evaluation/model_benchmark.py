@@ -52,7 +52,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class ModelResult:
+class Measurement:
     """What a model took in a setting; pairs are (the model, what it is measured against).
 
     Args:
@@ -91,7 +91,7 @@ def benchmark(
     size: Sequence[int] | None = None,
     device: str = 'cpu',
     repeats: int = 5,
-) -> Iterator[ModelResult]:
+) -> Iterator[Measurement]:
     """Measures models on random images, one setting after the other, in fresh processes.
 
     Args:
@@ -137,7 +137,7 @@ def _what_runs(cfg: Config) -> dict[str, Any]:
 
 def _measure(
     path: str, against: str, cfgs: list[dict], setting: Setting, repeats: int
-) -> ModelResult:
+) -> Measurement:
     peaks: list[int | None] = []
     try:
         for cfg in cfgs:
@@ -146,8 +146,8 @@ def _measure(
     except Exception as error:  # any kind: it is told in the table, and the next setting runs
         who = (f'{path}: ', f'{against}: ', '')[len(peaks)]
         line = (str(error).strip().splitlines() or [''])[0]
-        return ModelResult(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
-    return ModelResult(path, against, setting, seconds, tuple(peaks))
+        return Measurement(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
+    return Measurement(path, against, setting, seconds, tuple(peaks))
 
 
 def _measure_peak(cfg: dict, setting: Setting) -> int | None:
@@ -212,7 +212,7 @@ def _random_batch(num_classes: int, setting: Setting) -> dict[str, Any]:
     return dict(inputs=images, data_samples=samples)
 
 
-def results_table(results: Sequence[ModelResult], device: str) -> Group:
+def results_table(results: Sequence[Measurement], device: str) -> Group:
     """One row for each setting; below the table why some failed."""
     table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
     for head in ('model\nagainst', '\nphase', '\nimages', '\nmode'):
@@ -241,7 +241,7 @@ def _short(path: str) -> str:
     return f'{Path(path).parent.name}/{Path(path).stem}' if path.endswith('.py') else path
 
 
-def write_results(path: str | Path, results: Sequence[ModelResult], device: str) -> None:
+def write_results(path: str | Path, results: Sequence[Measurement], device: str) -> None:
     """Writes all numbers, with the machine's name, as JSON."""
     content = dict(machine=machine(device), results=[asdict(result) for result in results])
     write_atomically(json.dumps(content, indent=1).encode(), path)
