@@ -48,7 +48,9 @@ def main() -> None:
         print(f'process {rank + 1} of {world_size} is done')
     else:
         Console().print(summary_table(written))
-        print(f'{written["images"]} images are labelled in {args["out"]}')
+        print(
+            f'{written["images"]} images are labelled in {args["out"]}; auto_label.png shows some'
+        )
 
 
 if __name__ == '__main__':

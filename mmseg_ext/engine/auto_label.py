@@ -11,10 +11,12 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
@@ -34,6 +36,14 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets.checks import leaf_datasets
 from ..datasets.pseudo_label import LABELS, PROBABILITIES, SUMMARY, first_kept
 from ..datasets.transforms import IGNORE_INDEX
+from ..visualization.pictures import (
+    Panel,
+    class_legend,
+    draw_maps,
+    draw_strip,
+    label_panel,
+    write_picture,
+)
 from ..visualization.predict import find_inputs
 from ..visualization.predictor import Predictor
 from .checkpoint_hook import write_atomically
@@ -43,6 +53,7 @@ REPORTED = (0.5, 0.7, 0.9, 0.95)  # thresholds of the summary where the reader c
 STATISTICS = 'auto_label'  # the text in a label PNG: its pixels of each class, before and after
 BLOCK = 2**22  # logits for which the exponentials exist at a time
 WAITING = 8  # images that may wait for being written
+PICTURE, DRAWN = 'auto_label.png', 4  # some images, spread over the folder
 
 
 def highest_probability(logits: Tensor) -> Tensor:
@@ -89,7 +100,7 @@ def auto_label(
     An image `images/a/b.jpg` gets `out/label/a/b.png`, its classes (in Cityscapes' label ids where
     the test data set is `CityscapesIdsDataset`), and `out/prob/a/b.png`, floor(255 p) of each
     pixel's class. `out/auto_label.json` says what made them and, when all are there, what they
-    hold.
+    hold; `out/auto_label.png` then shows some.
 
     Args:
         config: Whole experiment; its `test_dataloader` gives the pipeline.
@@ -145,6 +156,7 @@ def auto_label(
     written['images'] = len(names)
     written['pixels'] = _sum_of_statistics(out, names, written['classes'], thresholds)
     _write_summary(out, written, rank)
+    _draw_some(out, list(zip(paths, names, strict=True)), written, rank)
     return written
 
 
@@ -334,6 +346,31 @@ def _sum_of_statistics(
         )
         for name, (count, *kept) in zip(classes, total.T, strict=True)
     }
+
+
+def _draw_some(
+    out: Path, files: Sequence[tuple[Path, Path]], written: dict[str, Any], rank: int
+) -> None:
+    """Images with their labels and, where they are written, the probabilities of these."""
+    classes, palette = written['classes'], written['palette']
+    of_id = np.full(256, IGNORE_INDEX)
+    of_id[written['label_ids']] = range(len(classes))
+    panels: list[Panel] = []
+    for i in np.linspace(0, len(files) - 1, min(DRAWN, len(files))).round().astype(int):
+        path, name = files[i]
+        image = cv2.imread(str(path))[..., ::-1].copy()
+        label = of_id[np.asarray(Image.open(out / LABELS / name))]
+        row = [Panel(str(name.with_suffix(path.suffix)), image)]
+        row.append(label_panel('label', image, label, palette))
+        if written['threshold'] is None:
+            prob = torch.from_numpy(np.array(Image.open(out / PROBABILITIES / name))) / 255
+            row += draw_maps({'probability': prob[None]}, image, palette)
+        size = panels[0].picture.shape[1::-1] if panels else image.shape[1::-1]
+        panels += [replace(panel, picture=cv2.resize(panel.picture, size)) for panel in row]
+    strip = draw_strip(panels, class_legend(panels, classes, palette), columns=len(row))
+    own = out / f'{rank}.{PICTURE}'  # as the summary's
+    write_picture(own, strip)
+    os.replace(own, out / PICTURE)
 
 
 def summary_table(written: dict[str, Any]) -> Table:

@@ -34,6 +34,7 @@ from mmseg_ext.engine.auto_label import (
     summary_table,
 )
 from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.visualization.pictures import draw_overlay
 from mmseg_ext.visualization.predictor import Predictor
 from tests.oracles.auto_label import label_and_probability_released
 from tests.tiny_run import CLASSES, write_config
@@ -216,6 +217,20 @@ def test_the_summary_counts_what_lies_on_the_disk(experiment, labelled):
     assert all(name in text for name in CLASSES) and '…' not in text
 
 
+def test_a_picture_shows_images_labels_and_probabilities(experiment, labelled, tmp_path):
+    out, written = labelled
+    picture = cv2.imread(str(out / 'auto_label.png'))[..., ::-1]
+    assert picture.shape[1] == 3 * 406  # four images in rows of three panels, and the classes
+    image = cv2.imread(str(experiment / 'images/3.png'))[..., ::-1]  # the first by name
+    height = round(400 * image.shape[0] / image.shape[1])
+    overlay = draw_overlay(image, read(out / 'label/3.png'), written['palette'])
+    for left, wanted in ((0, image), (406, overlay)):
+        shown = cv2.resize(wanted, (400, height), interpolation=cv2.INTER_NEAREST)
+        np.testing.assert_array_equal(picture[20 : 20 + height, left : left + 400], shown)
+    run(experiment, tmp_path / 'hard', threshold=0.7)
+    assert cv2.imread(str(tmp_path / 'hard/auto_label.png')).shape[1] == 2 * 406
+
+
 def label_until_killed(folder, out, last):
     """Labels, and dies in the middle of a write: half of the file is there."""
     files = count()
@@ -387,4 +402,4 @@ def test_a_damaged_image_stops_with_its_name_and_keeps_what_is_done(tmp_path):
     assert 0 < len(kept) < 2 * len(NAMES)
     (tmp_path / 'images/b/2.png').write_bytes(whole)
     run(tmp_path, tmp_path / 'out')
-    assert len(pngs(tmp_path / 'out')) == 2 * len(NAMES)
+    assert len(pngs(tmp_path / 'out')) == 2 * len(NAMES) + 1  # and the picture
