@@ -256,7 +256,8 @@ def rich_table(rows: Sequence[Row]) -> Table:
     """For the terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify='left' if i < 2 else 'right', overflow='fold')
+        words = heading.replace(' ', '\n') if i > 1 else heading  # leaves room for names
+        table.add_column(words, justify='left' if i < 2 else 'right', overflow='fold')
     for row in rows:
         table.add_row(
             *map(escape, cells(row)), style='red' if row.failed else 'dim' if row.problem else None
