@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .pixel_sum_bce_loss import refuse_other_reductions, valid_pixels
+from .pixel_loss import PixelLoss
 
 TRIANGLE = (1, 2, 3, 4, 5, 4, 3, 2, 1)
 RADIUS = len(TRIANGLE) // 2
@@ -109,7 +109,7 @@ def probability_difference(probs: Tensor, target: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class DualTaskLoss(nn.Module):
+class DualTaskLoss(PixelLoss):
     """Compares where classes are predicted to meet, by a Gumbel softmax, with where they do.
 
     Args:
@@ -128,51 +128,26 @@ class DualTaskLoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = 'loss_dual',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         self.temperature = temperature
         self.spatial_grad = spatial_grad
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
 
-    def forward(
+    def value(
         self,
-        cls_score: Tensor,
+        logits: Tensor,
         label: Tensor,
-        weight: None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        ignore_index: int = 255,
+        valid: Tensor,
+        weight: Tensor | None,
         uniform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Loss of a batch.
-
-        Args:
-            cls_score: Logits (N, K, H, W), any float type.
-            label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
-            weight: None.
-            avg_factor: None.
-            reduction_override: None or 'mean'.
-            ignore_index: A label in [0, K) to ignore as well.
-            uniform: Random numbers in [0, 1) for the noise, as many as logits.
-            **kwargs: What heads hand to other losses.
-
-        Returns:
-            A scalar, float32 or better.
-
-        Raises:
-            ValueError: Logits and label differ in size, pixels are weighted, or another divisor is
-                asked for.
-        """
+        """Of noise from ``uniform`` numbers in [0, 1), as many as logits; None draws them."""
         if weight is not None:
             raise ValueError(
                 'DualTaskLoss got weights of pixels, but compares borders: remove the sampler'
             )
-        refuse_other_reductions(self, avg_factor, reduction_override)
-        valid = valid_pixels(cls_score, label, ignore_index)
         target = torch.where(valid, label, 0).long()
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
         probs = gumbel_softmax(logits, valid, self.temperature, uniform)
         if self.spatial_grad:
-            return self.loss_weight * border_difference(probs, target, valid)
-        return self.loss_weight * probability_difference(probs, target)
+            return border_difference(probs, target, valid)
+        return probability_difference(probs, target)

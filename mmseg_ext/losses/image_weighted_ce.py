@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .pixel_sum_bce_loss import refuse_other_reductions, valid_pixels
+from .pixel_loss import PixelLoss
 
 REDUCTIONS = ('mean', 'sum')
 
@@ -35,7 +35,7 @@ def rarity_weights(target: Tensor, num_classes: int, upper_bound: float) -> Tens
 
 
 @MODELS.register_module()
-class ImageWeightedCELoss(nn.Module):
+class ImageWeightedCELoss(PixelLoss):
     """Mean cross entropy of each image's valid pixels, rare classes of the image counting more.
 
     A class with the share p of the valid pixels weighs ``1 + upper_bound * (1 - p)``. An image
@@ -59,46 +59,17 @@ class ImageWeightedCELoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         if reduction not in REDUCTIONS:
             raise ValueError(f'reduction={reduction!r} of images is one of {REDUCTIONS}')
         self.upper_bound = upper_bound
         self.over_images = torch.mean if reduction == 'mean' else torch.sum
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        ignore_index: int = 255,
-        **kwargs: Any,
+    def value(
+        self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
-        """Cross entropy of a batch.
-
-        Args:
-            cls_score: Logits (N, K, H, W), any float type.
-            label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
-            weight: (N, H, W), further weights of the pixels.
-            avg_factor: None.
-            reduction_override: None or 'mean'.
-            ignore_index: A label in [0, K) to ignore as well.
-            **kwargs: What heads hand to other losses.
-
-        Returns:
-            A scalar, float32 or better.
-
-        Raises:
-            ValueError: Logits and label differ in size, or another divisor is asked for.
-        """
-        refuse_other_reductions(self, avg_factor, reduction_override)
-        classes = cls_score.shape[1]
-        valid = valid_pixels(cls_score, label, ignore_index)
+        classes = logits.shape[1]
         target = torch.where(valid, label, classes).long()
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
         terms = F.cross_entropy(logits, target, reduction='none', ignore_index=classes)
         weights = F.pad(rarity_weights(target, classes, self.upper_bound), (0, 1)).to(terms.dtype)
         factors = weights.gather(1, target.flatten(1)).view_as(terms)
@@ -107,4 +78,4 @@ class ImageWeightedCELoss(nn.Module):
         total = factors.sum((1, 2))
         # The smallest number above 0 stands for a sum of no weights.
         means = (terms * factors).sum((1, 2)) / total.clamp(min=torch.finfo(total.dtype).tiny)
-        return self.loss_weight * self.over_images(means)
+        return self.over_images(means)

@@ -6,44 +6,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .pixel_loss import PixelLoss, valid_pixels
 
 # Classes worked on at a time: temporaries stay small beside the logits.
 CLASS_CHUNK = 4
 
 Pool = Callable[[Tensor], Tensor]
-
-
-def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
-    """Pixels that have a class, (N, H, W) bool: the label is in [0, K) and not ``ignore_index``.
-
-    Args:
-        logits: (N, K, H, W).
-        label: (N, H, W), any integers.
-        ignore_index: a label in [0, K) to ignore as well.
-
-    Raises:
-        ValueError: the two differ in size.
-    """
-    expected = (logits.shape[0], *logits.shape[2:])
-    if logits.ndim != 4 or label.shape != expected:
-        raise ValueError(
-            f'Logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together: '
-            'resize the logits to the label, (N, K, H, W) for (N, H, W).'
-        )
-    return (label >= 0) & (label < logits.shape[1]) & (label != ignore_index)
-
-
-def refuse_other_reductions(
-    loss: nn.Module, avg_factor: float | None, reduction_override: str | None
-) -> None:
-    """The divisor is part of these losses: a caller who asks for another one is told so."""
-    if avg_factor is not None or reduction_override not in (None, 'mean'):
-        raise ValueError(
-            f'{type(loss).__name__} got avg_factor={avg_factor}, '
-            f'reduction_override={reduction_override!r}, but has a fixed divisor: leave both out.'
-        )
 
 
 class _PixelTerms(torch.autograd.Function):
@@ -145,7 +116,7 @@ def pixel_sum_bce(
 
 
 @MODELS.register_module()
-class PixelSumBCELoss(nn.Module):
+class PixelSumBCELoss(PixelLoss):
     """The cross entropy part of :class:`RMILoss` alone, for any head's ``loss_decode``.
 
     Unlike the host's ``CrossEntropyLoss(use_sigmoid=True)``, a mean over all elements, it sums over
@@ -157,21 +128,9 @@ class PixelSumBCELoss(nn.Module):
     """
 
     def __init__(self, *, loss_weight: float = 1.0, loss_name: str = 'loss_bce') -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
+        super().__init__(loss_weight, loss_name)
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        ignore_index: int = 255,
-        **kwargs: Any,
+    def value(
+        self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
-        """Logits (N, K, H, W), labels (N, H, W) and factors of pixels (N, H, W) to a scalar."""
-        refuse_other_reductions(self, avg_factor, reduction_override)
-        loss = pixel_sum_bce(cls_score, label, weight=weight, ignore_index=ignore_index)
-        return self.loss_weight * loss
+        return pixel_terms(logits, label, valid, weight=weight)[0]

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .pixel_sum_bce_loss import pixel_terms, refuse_other_reductions, valid_pixels
+from .pixel_loss import PixelLoss, valid_pixels
+from .pixel_sum_bce_loss import pixel_terms
 
 POOLS = ('avg', 'max', 'interp')
 RIDGE = 5e-4  # on the diagonal of both covariances
@@ -158,11 +159,11 @@ def _cholesky(joint: Tensor) -> Tensor:
 def region_terms(
     logits: Tensor,
     label: Tensor,
+    valid: Tensor,
     *,
     radius: int = 3,
     pool: str = 'avg',
     pool_stride: int = 4,
-    ignore_index: int = 255,
 ) -> tuple[Tensor, Tensor]:
     """The cross entropy of the pixels, and what the probabilities around them leave open.
 
@@ -171,17 +172,17 @@ def region_terms(
 
     Args:
         logits: (N, K, H, W), any float type.
-        label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
+        label: (N, H, W), integers.
+        valid: (N, H, W), bool: the pixels that count.
         radius: side of the square patches, in pooled pixels.
         pool: 'avg' or 'max' in windows of ``pool_stride``, or 'interp', which resizes.
         pool_stride: by which both maps are downsampled first; 1 leaves them as they are.
-        ignore_index: a label in [0, K) to ignore as well.
 
     Returns:
         The value of :func:`pixel_sum_bce` and that of the RMI, scalars, float32 or better.
 
     Raises:
-        ValueError: logits and label differ in size, or the pooled maps are smaller than a patch.
+        ValueError: the pooled maps are smaller than a patch.
     """
     size = _pooled_size(label.shape[1:], pool, pool_stride)
     if min(size) < radius:
@@ -190,7 +191,6 @@ def region_terms(
             f'patch of radius={radius}: take larger crops or a smaller pool_stride.'
         )
     num_classes = logits.shape[1]
-    valid = valid_pixels(logits, label, ignore_index)
     resize = partial(_pool, pool=pool, stride=pool_stride)
     bce, probs = pixel_terms(logits, label, valid, pool=resize)
     classes = torch.where(valid, label, num_classes).long()
@@ -199,13 +199,16 @@ def region_terms(
     return bce, unexplained.mean(0).sum().to(bce.dtype) / radius**2
 
 
-def region_mutual_information(logits: Tensor, label: Tensor, **options: Any) -> Tensor:
-    """The second of :func:`region_terms`."""
-    return region_terms(logits, label, **options)[1]
+def region_mutual_information(
+    logits: Tensor, label: Tensor, *, ignore_index: int = 255, **options: Any
+) -> Tensor:
+    """The second of :func:`region_terms`, of the pixels whose label is in [0, K) and no other."""
+    valid = valid_pixels(logits, label, ignore_index)
+    return region_terms(logits, label, valid, **options)[1]
 
 
 @MODELS.register_module()
-class RMILoss(nn.Module):
+class RMILoss(PixelLoss):
     """Sigmoid cross entropy of pixels plus the region mutual information of their surroundings.
 
     Works with any head's ``loss_decode``. It is negative once a model predicts well, down to about
@@ -237,7 +240,7 @@ class RMILoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = 'loss_rmi',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         if pool not in POOLS or combine not in ('mix', 'add'):
             raise ValueError(
                 f"RMILoss got pool='{pool}', combine='{combine}': pool is one of {POOLS}, "
@@ -253,38 +256,18 @@ class RMILoss(nn.Module):
         self.rmi_weight = rmi_weight
         self.bce_weight = 1 - rmi_weight if combine == 'mix' else 1.0
         self.offset = offset
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        ignore_index: int = 255,
-        **kwargs: Any,
+    def value(
+        self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
-        """Logits (N, K, H, W) and labels (N, H, W) to a scalar, finite also if all is ignored.
-
-        Raises:
-            ValueError: pixels are weighted, as by a head's ``sampler``, or a divisor is given.
-        """
         if weight is not None:
             raise ValueError(
                 'RMILoss got weights of pixels, but compares whole regions: remove the '
                 "sampler from the head, or use type='PixelSumBCELoss'."
             )
-        refuse_other_reductions(self, avg_factor, reduction_override)
         bce, rmi = region_terms(
-            cls_score,
-            label,
-            radius=self.radius,
-            pool=self.pool,
-            pool_stride=self.pool_stride,
-            ignore_index=ignore_index,
+            logits, label, valid, radius=self.radius, pool=self.pool, pool_stride=self.pool_stride
         )
         if self.offset:
-            rmi = rmi - cls_score.shape[1] * FLOOR
-        return self.loss_weight * (self.bce_weight * bce + self.rmi_weight * rmi)
+            rmi = rmi - logits.shape[1] * FLOOR
+        return self.bce_weight * bce + self.rmi_weight * rmi

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .pixel_sum_bce_loss import refuse_other_reductions, valid_pixels
+from .pixel_loss import PixelLoss
 
 IGNORED = -1
 
@@ -38,7 +38,7 @@ def hard_pixels(probs: Tensor, valid: Tensor, hard_below: float, min_kept: int) 
 
 
 @MODELS.register_module()
-class WeightedCELoss(nn.Module):
+class WeightedCELoss(PixelLoss):
     """Mean cross entropy of the valid pixels, each counted by the weight of its class.
 
     The sum of the weighted terms is divided by the sum of their weights, in float32 or better;
@@ -67,47 +67,17 @@ class WeightedCELoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         if min_kept < 1:
             raise ValueError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel.')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
         self.hard_below = hard_below
         self.min_kept = min_kept
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: str | None = None,
-        ignore_index: int = 255,
-        **kwargs: Any,
+    def value(
+        self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
-        """Cross entropy of a batch.
-
-        Args:
-            cls_score: Logits (N, K, H, W), any float type.
-            label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
-            weight: (N, H, W), further weights of the pixels.
-            avg_factor: None.
-            reduction_override: None or 'mean'.
-            ignore_index: A label in [0, K) to ignore as well.
-            **kwargs: What heads hand to other losses.
-
-        Returns:
-            A scalar, float32 or better.
-
-        Raises:
-            ValueError: Logits and label differ in size, the classes are not as many as the weights,
-                or another divisor is asked for.
-        """
-        refuse_other_reductions(self, avg_factor, reduction_override)
-        valid = valid_pixels(cls_score, label, ignore_index)
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
         target = label.long().masked_fill(~valid, IGNORED)
         terms = F.cross_entropy(logits, target, reduction='none', ignore_index=IGNORED)  # (N, H, W)
         if self.hard_below is not None:
@@ -117,7 +87,7 @@ class WeightedCELoss(nn.Module):
             factors = factors * weight
         # The smallest number above 0 stands for a sum of no weights.
         divisor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
-        return self.loss_weight * (terms * factors).sum() / divisor
+        return (terms * factors).sum() / divisor
 
     def _weights_of(self, target: Tensor, num_classes: int) -> Tensor | float:
         if self.class_weight is None:
