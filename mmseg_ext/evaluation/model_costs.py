@@ -51,7 +51,7 @@ class Costs:
 
     Args:
         size: in pixels.
-        parameters: how many numbers the model learns.
+        parameters: how many numbers the model has, frozen ones too.
         flops: of convolutions, matrix products and attention; 2 for a multiplication and addition.
         not_counted: the operations whose arithmetic is not in ``flops``.
         seconds: median of several predictions after two, from the image in memory to the classes.
@@ -95,7 +95,7 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
     h, w = image.shape[-2:]
     return Costs(
         size=(h, w),
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in model.parameters()),
         flops=flops,
         not_counted=not_counted,
         seconds=seconds,

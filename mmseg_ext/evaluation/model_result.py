@@ -88,12 +88,13 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
 
 
 def data_set_name(cfg: Config) -> tuple[str, str]:
-    """The name of the tested data and of its split, ``('CamVid', 'test')``."""
+    """The name of the tested data, or of its folder, and of its split: ``('CamVid', 'test')``."""
     leaf = next(iter(leaf_datasets(cfg.test_dataloader)))
     name = str(leaf['type']).removesuffix('Dataset')
     root = Path(leaf.get('data_root') or '').name
     prefix = (leaf.get('data_prefix') or {}).get('img_path') or ''
-    return root if root and name in ('BaseSeg', 'Folder') else name, Path(prefix).name
+    says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds')
+    return root if root and says_little else name, Path(prefix).name
 
 
 def run_in_process(
