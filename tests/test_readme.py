@@ -44,8 +44,8 @@ def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
             run(f'{command} {SHORTER[tool]}', tmp_path)
     assert (tmp_path / 'work_dirs/hmsa/hrnet18s_ocr_streets/table.md').exists()
     assert (tmp_path / 'work_dirs/hmsa/hrnet18s_ocr_streets/curves.png').exists()
-    assert list((tmp_path / 'predictions').rglob('*.png'))
-    assert list((tmp_path / 'pictures').rglob('*.png'))
+    assert list((tmp_path / 'work_dirs/predictions').rglob('*.png'))
+    assert list((tmp_path / 'work_dirs/pictures').rglob('*.png'))
     assert list((tmp_path / 'work_dirs/two').glob('epoch_1.pth'))
 
 

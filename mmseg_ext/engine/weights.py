@@ -59,14 +59,15 @@ def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> Non
     Args:
         runner: with its model built.
         checkpoint: path or address; None where only parts are pretrained.
-        whole: every tensor must match; else the backbone must, and the rest is said.
+        whole: every tensor must match; else the backbone must, or the model's ``frozen_part``, and
+            the rest is said.
 
     Raises:
         ValueError: a checkpoint of another model, with the names of what does not match.
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
-        _check_fit(model, checkpoint, '' if whole else 'backbone.')
+        _check_fit(model, checkpoint, '' if whole else getattr(model, 'frozen_part', 'backbone.'))
         return
     for _, part in model.named_modules():
         for init_cfg in overrides.as_list(getattr(part, 'init_cfg', None)):
@@ -84,10 +85,19 @@ def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
     """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
     fit = load_and_compare(module, overrides.state_dict_of(checkpoint))
     lacking = [name for name in fit.missing + fit.other_shape if (needed or '') in name]
+    frozen_part = getattr(module, 'frozen_part', None)
+    if lacking and needed and needed == frozen_part:
+        raise ValueError(
+            f'{checkpoint} does not fit {type(module).__name__}.{frozen_part.rstrip(".")}, which '
+            f'training leaves as it is: {fit}; give a checkpoint of its own config, which the '
+            'first lines of this config name'
+        )
     if lacking or (needed == '' and fit.unexpected):
         raise ValueError(
             f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
             f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
         )
     if str(fit):
-        print(f'{checkpoint}: {fit}')
+        # Weights of the frozen part alone are what such a model starts from.
+        as_usual = needed == frozen_part and not (fit.unexpected or fit.other_shape)
+        print(f'{"" if as_usual else "warning: "}{checkpoint}: {fit}')

@@ -137,6 +137,8 @@ class MagNet(BaseSegmentor):
 
     explains = True
 
+    frozen_part = 'segmentor.'  # what a checkpoint to start a training from holds
+
     def __init__(
         self,
         *,
