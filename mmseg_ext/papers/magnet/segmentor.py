@@ -543,7 +543,7 @@ def _draw(choices: Sequence[int]) -> int:
 
 def _is_pretrained(init_cfg: Any) -> bool:
     return any(
-        one.get('type') in ('Pretrained',)
+        one.get('type') == 'Pretrained'
         for one in (init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg or {}])
     )
 
