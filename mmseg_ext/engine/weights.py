@@ -98,6 +98,6 @@ def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
             f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
         )
     if str(fit):
-        # Weights of the frozen part alone are what such a model starts from.
-        as_usual = needed == frozen_part and not (fit.unexpected or fit.other_shape)
-        print(f'{"" if as_usual else "warning: "}{checkpoint}: {fit}')
+        # A model starts from its frozen part alone; a backbone's file has a classifier too.
+        usual = needed is None or needed == frozen_part and not (fit.unexpected or fit.other_shape)
+        print(f'{"" if usual else "warning: "}{checkpoint}: {fit}')

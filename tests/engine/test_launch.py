@@ -271,7 +271,8 @@ def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_pat
     with pytest.raises(ValueError, match=r'2 of another shape: decode_head\.conv_seg\.weight'):
         weights.check_weights(runner, path, whole=True)
     weights.check_weights(runner, path, whole=False)
-    assert '2 of another shape: decode_head.conv_seg.weight' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f'warning: {path}: 2 of another shape: decode_head.conv_seg.weight' in said
 
 
 def test_a_backbones_file_must_be_that_backbones(cfg, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.convert import convert
 from mmseg_ext.datasets import LoadImage
+from mmseg_ext.engine.weights import check_weights
 from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
 from mmseg_ext.papers.magnet import segmentor as magnet_segmentor
 from mmseg_ext.papers.magnet.patches import (
@@ -522,6 +524,25 @@ def test_a_checkpoint_of_the_segmentor_alone_is_its(model: nn.Module) -> None:
     assert all(name.startswith('refiners.') for name in missing.missing_keys)
     assert not missing.unexpected_keys and other.is_trained
     assert torch.equal(other.segmentor.backbone.conv1.weight, plain.backbone.conv1.weight.double())
+
+
+def test_a_training_starts_from_all_of_its_segmentor(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / 'x.pth'
+    weights = MODELS.build(ConfigDict(FCN)).state_dict()
+    runner: Any = SimpleNamespace(model=magnet())
+    torch.save(weights, path)
+    check_weights(runner, str(path), whole=False)
+    said = capsys.readouterr().out
+    assert 'not in it: refiners.0' in said and 'warning' not in said
+    partly = {name: x for name, x in weights.items() if not name.startswith('decode_head.convs')}
+    for changed in (partly, weights | {'decode_head.conv_seg.bias': torch.zeros(CLASSES + 1)}):
+        torch.save(changed, path)
+        with pytest.raises(
+            ValueError, match=r'does not fit MagNet\.segmentor, .*decode_head\.conv'
+        ):
+            check_weights(runner, str(path), whole=False)
 
 
 def test_a_refiner_without_its_segmentor_is_refused() -> None:
