@@ -151,6 +151,8 @@ def write_label(data, array):
         (['--max-iters', '0'], ('--max-iters 0',)),
         (['--crop-size', '0', '8'], ('--crop-size 0 8',)),
         (['--work-dir', 'tiny.py/x'], ('tiny.py/x', 'name another folder')),
+        (['--cfg-options', 'compile'], ('--cfg-options compile: give KEY=VALUE',)),
+        (['--cfg-options', 'crop_size=[1,(2]'], ('crop_size=[1,(2]', 'brackets that close')),
     ],
     ids=[
         'class count',
@@ -163,6 +165,8 @@ def write_label(data, array):
         'length',
         'crop',
         'work dir',
+        'no value',
+        'open bracket',
     ],
 )
 def test_a_bad_command_stops_before_it_starts(config, run, tmp_path, args, words):

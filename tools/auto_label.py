@@ -41,7 +41,7 @@ def main() -> None:
     rank, world_size = (
         int(os.environ.get(name, n)) for name, n in (('RANK', 0), ('WORLD_SIZE', 1))
     )
-    with errors_in_a_line():
+    with errors_in_a_line(stopped='stopped: the same command goes on where it was'):
         config = launch.load_config(args.pop('config'))
         written = auto_label(config, **args, rank=rank, world_size=world_size)
     if written is None:

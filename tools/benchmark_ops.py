@@ -10,12 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from mmseg_ext.engine.refusals import errors_in_a_line
 from mmseg_ext.evaluation.op_benchmark import find_benchmarks, results_table, run_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'tests.oracles'
 
 
+@errors_in_a_line()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -21,15 +21,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_in_a_line()
 def main() -> None:
     args = vars(parse_args())
     console = Console(highlight=False, markup=False, soft_wrap=True)
     problems = 0
-    with errors_in_a_line():
-        cfg = launch.load_config(args.pop('config'), **args)
-        for split, report in check_splits(cfg, decode_images=True, progress='reading'):
-            report.show(split, console)
-            problems += len(report.problems)
+    cfg = launch.load_config(args.pop('config'), **args)
+    for split, report in check_splits(cfg, decode_images=True, progress='reading'):
+        report.show(split, console)
+        problems += len(report.problems)
     sys.exit(f'{problems} problems' if problems else 0)
 
 

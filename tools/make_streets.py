@@ -4,8 +4,10 @@ import argparse
 import sys
 
 from mmseg_ext.datasets.streets import make_streets
+from mmseg_ext.engine.refusals import errors_in_a_line
 
 
+@errors_in_a_line()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Draws street scenes with labels, in Cityscapes' classes and folder layout.",
@@ -15,8 +17,15 @@ def main() -> None:
     parser.add_argument('--train', type=int, default=500, help='scenes for training (500)')
     parser.add_argument('--val', type=int, default=100, help='scenes for validation (100)')
     parser.add_argument('--extra', type=int, default=200, help='scenes with coarse labels (200)')
-    parser.add_argument('--size', type=int, nargs=2, default=(256, 512), metavar=('H', 'W'))
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(256, 512),
+        metavar=('H', 'W'),
+        help='of a scene (256 512)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='another one draws other scenes (0)')
     args = parser.parse_args()
     try:
         new = make_streets(
@@ -28,7 +37,7 @@ def main() -> None:
             seed=args.seed,
         )
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(f'error: {error}')
     print(f'{args.dir}: drawn' if new else f'{args.dir}: holds these scenes already')
 
 

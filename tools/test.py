@@ -17,6 +17,7 @@ from mmseg_ext.engine import launch
 from mmseg_ext.engine.refusals import errors_in_a_line
 from mmseg_ext.evaluation.benchmark_table import make_table, rich_table
 
+GOES_ON = 'stopped: the same command goes on where it was'
 ONE_MODEL = ('show', 'show_dir', 'work_dir')
 
 
@@ -40,16 +41,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+@errors_in_a_line()
 def main() -> None:
     args = vars(parse_args())
     table, config, checkpoint = (args.pop(name) for name in ('table', 'config', 'checkpoint'))
-    with errors_in_a_line():
-        if not table:
-            launch.test(launch.prepare_test(config, checkpoint[0], **args))
-            return
-        for name in (*ONE_MODEL, 'wait_time'):
-            del args[name]
-        out = args.pop('out') or 'work_dirs/table'
+    if not table:
+        launch.test(launch.prepare_test(config, checkpoint[0], **args))
+        return
+    for name in (*ONE_MODEL, 'wait_time'):
+        del args[name]
+    out = args.pop('out') or 'work_dirs/table'
+    with errors_in_a_line(stopped=GOES_ON):
         rows = make_table([config, *checkpoint], out, **args)
     if launch.is_first_process():
         console = Console() if sys.stdout.isatty() else Console(width=160)

@@ -41,11 +41,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_in_a_line()
 def main() -> None:
     args = vars(parse_args())
     run = launch.dry_run if args.pop('dry_run') else launch.train
-    with errors_in_a_line():
-        run(launch.prepare_training(args.pop('config'), **args))
+    run(launch.prepare_training(args.pop('config'), **args))
 
 
 if __name__ == '__main__':

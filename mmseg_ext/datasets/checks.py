@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -372,7 +373,9 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
         return
     # Forked children start at once; they only use PIL and NumPy, so no lock of torch can hold them.
     context = get_context('fork' if sys.platform == 'linux' else None)
-    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+    # At Ctrl-C they end without a traceback each.
+    end = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(os.cpu_count(), context, signal.signal, end) as pool:
         yield from pool.map(check, jobs, chunksize=8)
 
 

@@ -16,10 +16,12 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
     BatchNorm for SyncBN, which exists for GPUs only. Safe to call twice.
 
     Raises:
-        ValueError: more processes than GPUs, or a launcher other than ``pytorch`` on CPUs.
+        ValueError: more processes than GPUs, a launcher other than ``pytorch`` on CPUs, or
+            ``pytorch`` without torchrun.
     """
     if launcher == 'none':
         return
+    check_torchrun(launcher)
     if torch.cuda.is_available():
         rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if rank >= gpus:
@@ -40,6 +42,15 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     _replace_sync_bn(cfg.model)
+
+
+def check_torchrun(launcher: str) -> None:
+    """Raises ValueError where torchrun has to have started this process, and has not."""
+    if launcher == 'pytorch' and not dist.is_initialized() and 'LOCAL_RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh or '
+            'tools/dist_test.sh'
+        )
 
 
 def leave_process_group() -> None:

@@ -51,6 +51,20 @@ REGISTRIES = {
 }
 
 
+class KeyValueAction(DictAction):
+    """``DictAction`` that says which value it cannot read."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for value in values:
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, ValueError) as error:
+                raise ValueError(
+                    f'{option_string} {value}: give KEY=VALUE with brackets that close, for '
+                    'example train_dataloader.batch_size=4'
+                ) from error
+
+
 def add_common_arguments(parser: ArgumentParser) -> None:
     """The arguments that training and testing share."""
     parser.add_argument('config', help='the config file')
@@ -59,11 +73,16 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValueAction,
         metavar='KEY=VALUE',
         help='change any key: model.backbone.depth=50 model.test_scales="(0.5,1.0)"',
     )
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='what has started this process, one of several; dist_*.sh give it',
+    )
 
 
 def load_config(

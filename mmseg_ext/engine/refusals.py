@@ -1,4 +1,4 @@
-"""Errors of the user in a line; bugs keep their traceback."""
+"""Errors of the user and Ctrl-C in a line; bugs keep their traceback."""
 
 import linecache
 import re
@@ -8,13 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped, as shells count
 
 
 @contextmanager
-def errors_in_a_line() -> Iterator[None]:
-    """Ends the program with one line for what this package refuses; bugs keep their traceback."""
+def errors_in_a_line(*, stopped: str = 'stopped') -> Iterator[None]:
+    """Ends the program with one line for what this package refuses; bugs keep their traceback.
+
+    Args:
+        stopped: what Ctrl-C says.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         sentence = refusal(error)
         if sentence is None:

@@ -22,6 +22,7 @@ from torch import distributed as dist
 
 from mmseg_ext.engine import launch
 from mmseg_ext.engine.checkpoint_hook import write_atomically
+from mmseg_ext.engine.distributed import check_torchrun
 from mmseg_ext.engine.refusals import refusal
 
 from .model_result import ModelResult, content_key, data_set_name, run_in_process
@@ -131,12 +132,13 @@ def make_table(
         the rows, on every process.
 
     Raises:
-        ValueError: another launcher, more processes than GPUs, or a folder that cannot be written
-            to.
+        ValueError: another launcher, ``pytorch`` without torchrun, more processes than GPUs, or a
+            folder that cannot be written to.
     """
     launcher = common.pop('launcher', 'none')
     if launcher not in ('none', 'pytorch'):
         raise ValueError(f'--launcher {launcher}: a table is made by none or pytorch (torchrun)')
+    check_torchrun(launcher)
     launch.make_writable(out)
     gpu, rank, processes = None, 0, 1
     if launcher == 'pytorch':

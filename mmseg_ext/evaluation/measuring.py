@@ -1,6 +1,7 @@
 """What benchmarks share: fresh processes, interleaved times, peak memory, the machine's name."""
 
 import platform
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+SILENT_END = (signal.SIGINT, signal.SIG_DFL)  # of a child at Ctrl-C: its parent tells of it
 CLEAR_REFS = Path('/proc/self/clear_refs')  # Linux has it
 T = TypeVar('T')
 
@@ -24,7 +26,7 @@ def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
     context = get_context('forkserver' if forks else 'spawn')
     if forks:
         context.set_forkserver_preload(['mmseg.apis', 'torch._dynamo', 'mmseg_ext'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, context, signal.signal, SILENT_END) as pool:
         return pool.submit(function, *args).result()
 
 

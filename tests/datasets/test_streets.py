@@ -211,7 +211,7 @@ def test_the_tool_draws(tmp_path, monkeypatch, capsys):
 )
 def test_bad_input_gets_one_sentence(tmp_path, monkeypatch, name, arguments, message):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(SystemExit, match=message) as stop:
+    with pytest.raises(SystemExit, match=f'^error: .*{message}') as stop:
         run_tool(monkeypatch, tmp_path / name, *arguments)
     assert '\n' not in str(stop.value)
     assert not (tmp_path / 's').exists()

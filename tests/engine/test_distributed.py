@@ -35,6 +35,22 @@ def test_launchers_for_gpus_are_refused_on_cpus(monkeypatch):
         init_dist_for_cpu_or_gpu(Config(dict(model=dict())), 'slurm')
 
 
+def test_a_process_that_torchrun_did_not_start_is_told(monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(ValueError, match=r'torchrun starts: use tools/dist_train\.sh'):
+        init_dist_for_cpu_or_gpu(Config(dict(model=dict())), 'pytorch')
+
+
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_the_scripts_say_how_they_are_used(tool):
+    for args, code in ((['--help'], 0), ([], 2), (['config.py'], 2)):
+        command = ['bash', ROOT / f'tools/dist_{tool}.sh', *args]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == code
+        (line,) = (done.stderr if code else done.stdout).splitlines()
+        assert line.startswith(f'usage: bash tools/dist_{tool}.sh CONFIG ')
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)

@@ -370,6 +370,13 @@ def test_only_refusals_end_the_program_in_a_line():
         print(1 / 0)
 
 
+def test_ctrl_c_ends_the_program_in_a_line(capsys):
+    for said in ('stopped', 'stopped: go on'):
+        with pytest.raises(SystemExit) as end, refusals.errors_in_a_line(stopped=said):
+            raise KeyboardInterrupt
+        assert (end.value.code, capsys.readouterr().err) == (130, f'{said}\n')
+
+
 def test_papers_that_name_configs_alike_have_their_own_work_directories():
     name = 'hrnet18s_camvid.py'
     assert launch.default_work_dir(f'configs/danet/{name}') == 'work_dirs/danet/hrnet18s_camvid'

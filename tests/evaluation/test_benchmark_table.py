@@ -203,6 +203,17 @@ def test_the_exit_status_tells_of_rows_that_failed(tool: Callable, made: Made) -
     assert str(status).endswith('/third: the checkpoint gone.pth does not exist')
 
 
+def test_a_table_that_ctrl_c_stopped_says_that_it_goes_on(
+    tool: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark_table, 'make_table', interrupted)
+    status, printed = tool('--table', 'first.py')
+    assert status == 130 and printed.endswith('stopped: the same command goes on where it was\n')
+
+
 def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> None:
     status, printed = tool('--table', 'first.py', '--show')
     assert status == 2 and '--show-dir and --work-dir are for one model' in printed
@@ -210,6 +221,8 @@ def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> 
     assert status == 2 and 'give a config and a checkpoint' in printed
     status, _ = tool('--table', 'first.py', '--launcher', 'slurm')
     assert 'a table is made by none or pytorch' in str(status)
+    status, _ = tool('--table', 'first.py', '--launcher', 'pytorch')
+    assert str(status).startswith('error: --launcher pytorch is for processes that torchrun starts')
 
 
 @pytest.mark.parametrize(
