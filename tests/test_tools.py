@@ -61,6 +61,11 @@ def test_train_resume_and_test_from_the_command_line(config, run, tmp_path):
     checkpoint = torch.load(tmp_path / 'work_dirs/tiny/iter_3.pth', weights_only=False)
     assert (checkpoint['meta']['iter'], checkpoint['meta']['seed']) == (3, 1)
 
+    out, end = run('train.py', config, '--max-iters', '2', '--resume')
+    assert end is None
+    assert 'nothing was left to train: ' in out and 'iter_3.pth has 3 iterations done' in out
+    assert 'max_iters=2 asks for no more; --max-iters with a larger number' in out
+
     trained = (tmp_path / 'work_dirs/tiny/tiny.py').read_text()
     out, end = run('test.py', config, 'work_dirs/tiny/iter_3.pth', '--out', 'predicted', '--tta')
     assert end is None

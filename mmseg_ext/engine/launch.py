@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.registry import Registry, init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets.checks import (
@@ -309,8 +309,8 @@ def wrong_settings(cfg: Config) -> Iterator[None]:
         places = _places_of(cfg, found[2]) if found else []
         if found is None or not places:
             raise
-        path, name, known = places[0]
-        near = get_close_matches(found[2], known)
+        path, name, known, inside = places[0]
+        near = get_close_matches(found[2], known) or inside[:3]
         advice = f'did you mean {" or ".join(near)}?' if near else 'remove it'
         raise ValueError(f'{path}: {name} does not take {found[2]}; {advice}') from error
     except ValueError as error:
@@ -323,8 +323,11 @@ def wrong_settings(cfg: Config) -> Iterator[None]:
         ) from error
 
 
-def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str]]]:
-    """Where a config says ``key``, and the name and arguments of what does not take it."""
+def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str], list[str]]]:
+    """Where a config says ``key``, and of what does not take it: name, arguments, like keys inside.
+
+    A head that wraps another one leaves most keys to that.
+    """
     places = []
     for section, value in overrides.what_is_read(cfg).items():
         for path, node in nested_dicts(value, section):
@@ -337,7 +340,13 @@ def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str]]]:
                 )
                 known = {name for i in inits for name in i.parameters}
                 if key not in known:
-                    places.append((f'{path}.{key}', cls.__name__, known))
+                    inside = [
+                        f'{deeper}.{like}'
+                        for deeper, inner in nested_dicts(node, path)
+                        if inner is not node
+                        for like in get_close_matches(key, inner)
+                    ]
+                    places.append((f'{path}.{key}', cls.__name__, known, inside))
     return places
 
 
@@ -383,7 +392,15 @@ def is_first_process() -> bool:
 
 
 def _summary(runner: Runner, cfg: Config) -> str:
-    lines = [f'results in {cfg.work_dir}']
+    lines = []
+    if getattr(runner.train_loop, 'started', None) == runner.iter:
+        unit = 'epochs' if isinstance(runner.train_loop, EpochBasedTrainLoop) else 'iters'
+        length = getattr(runner, f'max_{unit}')
+        lines.append(
+            f'nothing was left to train: {cfg.load_from} has {runner.iter} iterations done, and '
+            f'max_{unit}={length} asks for no more; --max-{unit} with a larger number trains longer'
+        )
+    lines.append(f'results in {cfg.work_dir}')
     scores = runner.message_hub.log_scalars.get('val/mIoU')
     if scores is not None:
         values = scores.data[0]

@@ -138,8 +138,10 @@ class _Resumable(BaseLoop):
     """
 
     _iter: int
+    started: int | None = None  # the iterations that were done before
 
     def run(self) -> nn.Module:
+        self.started = self._iter
         self.phase = ''
         self.signal = 0
         self.agreed = False
