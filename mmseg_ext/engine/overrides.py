@@ -3,6 +3,7 @@
 import inspect
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.config import Config
@@ -12,7 +13,14 @@ from mmseg.registry import DATASETS
 
 from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
 
-from .safe_load import UNREADABLE
+from .safe_load import (
+    TRUST,
+    UNREADABLE,
+    is_saved_by_torch,
+    is_trusting,
+    load_file,
+    without_code,
+)
 
 # What the Runner and the tools read of a config, beside the Runner's arguments.
 READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
@@ -27,6 +35,10 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'tta_pipeline',
 }
 NO_CHECKPOINT = 'is damaged or no checkpoint of PyTorch: give another file'
+MORE_THAN_TENSORS = (
+    'holds objects that only code from the file can restore: give a file with its state_dict alone '
+    f'or, if you trust where it comes from, set {TRUST}=1'
+)
 OPTIONS = {
     'crop_size': '--crop-size H W',
     'data_root': '--data-root DIR',
@@ -194,12 +206,19 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it cannot be fetched.
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or reading it would run code from it.
     """
     try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        if Path(checkpoint).is_file() and not is_trusting():
+            loaded = load_file(checkpoint)
+        else:
+            with without_code():
+                loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except UNREADABLE as error:
-        if Path(checkpoint).is_file():
+        is_file = Path(checkpoint).is_file()
+        if isinstance(error, UnpicklingError) and (not is_file or is_saved_by_torch(checkpoint)):
+            raise ValueError(f'{checkpoint} {MORE_THAN_TENSORS}') from error
+        if is_file:
             raise ValueError(f'{checkpoint} {NO_CHECKPOINT}') from error
         raise FileNotFoundError(
             f'the weights {checkpoint} cannot be fetched ({type(error).__name__}: {error}); '

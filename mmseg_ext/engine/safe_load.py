@@ -1,6 +1,9 @@
 """Checkpoints that load without running code from the file (``weights_only``)."""
 
 import copyreg
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,6 +16,9 @@ from mmengine.utils import digit_version
 # The host pickles a HistoryBuffer with functions, which nobody should allow; here it is arrays.
 copyreg.pickle(HistoryBuffer, lambda buffer: (HistoryBuffer, (*buffer.data, buffer.max_length)))
 RECONSTRUCT, SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+# As PyTorch calls them; the first one allows what the second one forbids.
+TRUST, DISTRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+MAGIC = (b'PK', b'\x80\x02')  # a zip file, and a pickle as PyTorch wrote it before 1.6
 # What reading a checkpoint raises where there is none, or where the file is of another kind.
 UNREADABLE = (
     EOFError,
@@ -41,3 +47,27 @@ def load_file(path: str | Path) -> Any:
     """What a checkpoint holds beside tensors included, on the CPU."""
     torch.serialization.add_safe_globals(ALLOWED)  # mmengine's own loading takes some back
     return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def is_trusting() -> bool:
+    """Whether the user lets PyTorch run code from files."""
+    return os.environ.get(TRUST, '0').lower() in ('1', 'y', 'yes', 'true')
+
+
+@contextmanager
+def without_code() -> Iterator[None]:
+    """Forbids code from files where the host, after a refusal, would load without a check."""
+    if is_trusting() or DISTRUST in os.environ:
+        yield
+        return
+    os.environ[DISTRUST] = '1'
+    try:
+        yield
+    finally:
+        del os.environ[DISTRUST]
+
+
+def is_saved_by_torch(path: str | Path) -> bool:
+    """By its first bytes."""
+    with open(path, 'rb') as file:
+        return file.read(2) in MAGIC

@@ -11,22 +11,37 @@ from torch import nn
 
 from . import overrides
 
+Shape = tuple[int, ...]
+
 
 @dataclass
 class Fit:
-    """How the tensors of a checkpoint and of a module match; names only."""
+    """How the tensors of a checkpoint and of a module match.
+
+    ``other_shape`` holds, by name, the shapes in the checkpoint and in the module.
+    """
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    other_shape: list[str] = field(default_factory=list)
+    other_shape: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = (
             (self.missing, 'not in it'),
             (self.unexpected, 'not in the model'),
-            (self.other_shape, 'of another shape'),
+            (list(self.other_shape), 'of another shape'),
         )
         return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
+
+    def class_counts(self) -> tuple[int, int] | None:
+        """Classes of the checkpoint and of the module, where these alone are different."""
+        classifies = all('_seg.' in name for name in self.other_shape)
+        pairs = self.other_shape.values()
+        alike = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
+        if self.missing or self.unexpected or not alike:
+            return None
+        counts = {(theirs[0], ours[0]) for theirs, ours in pairs}
+        return counts.pop() if len(counts) == 1 else None
 
 
 def _short(names: list[str]) -> str:
@@ -47,10 +62,23 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
 
     load(module, '')
     fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
-    fit.other_shape = [
-        found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))
-    ]
+    ours = module.state_dict()
+    names = [found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))]
+    fit.other_shape = {name: (tuple(state[name].shape), tuple(ours[name].shape)) for name in names}
     return fit
+
+
+def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
+    """The sentence that refuses a checkpoint."""
+    if counts := fit.class_counts():
+        return (
+            f'{checkpoint} has {counts[0]} classes, {type(module).__name__} as configured '
+            f'{counts[1]}: give the config that it was trained with, or another checkpoint'
+        )
+    return (
+        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
+        f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+    )
 
 
 def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
@@ -84,7 +112,7 @@ def unwrap(model: Any) -> Any:
 def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
     """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
     fit = load_and_compare(module, overrides.state_dict_of(checkpoint))
-    lacking = [name for name in fit.missing + fit.other_shape if (needed or '') in name]
+    lacking = [name for name in (*fit.missing, *fit.other_shape) if (needed or '') in name]
     frozen_part = getattr(module, 'frozen_part', None)
     if lacking and needed and needed == frozen_part:
         raise ValueError(
@@ -93,10 +121,7 @@ def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
             'first lines of this config name'
         )
     if lacking or (needed == '' and fit.unexpected):
-        raise ValueError(
-            f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
-            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
-        )
+        raise ValueError(other_model(checkpoint, module, fit))
     if str(fit):
         # A model starts from its frozen part alone; a backbone's file has a classifier too.
         usual = needed is None or needed == frozen_part and not (fit.unexpected or fit.other_shape)

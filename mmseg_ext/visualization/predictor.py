@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..datasets.checks import leaf_datasets
 from ..engine.overrides import read_checkpoint
-from ..engine.weights import load_and_compare
+from ..engine.weights import load_and_compare, other_model
 from .explain import can_explain, can_explain_pixels, explain_batch, padding
 from .pictures import (
     Palette,
@@ -157,11 +157,9 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
         raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
     loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
-    if fit := str(load_and_compare(model, loaded.get('state_dict', loaded))):
-        raise ValueError(
-            f'{checkpoint} is a checkpoint of another model than {type(model).__name__} as '
-            f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
-        )
+    fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    if str(fit):
+        raise ValueError(other_model(checkpoint, model, fit))
     return model.eval(), loaded.get('meta', {})
 
 

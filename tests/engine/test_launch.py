@@ -6,11 +6,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_local
 from mmseg.registry import MODELS, TRANSFORMS
 from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets.checks import leaf_datasets, nested_dicts
 from mmseg_ext.engine import launch, overrides, refusals, weights
+from mmseg_ext.engine.safe_load import TRUST
 from tests.tiny_run import write_config, write_folder
 
 
@@ -237,11 +240,39 @@ def test_weights_that_cannot_be_fetched_name_the_option(source):
 
 
 @pytest.mark.parametrize('content', [b'', b'hello\n', b'not a checkpoint', b'PK\x03\x04', b'I1\n.'])
-def test_a_file_that_is_no_checkpoint_is_named(cfg, tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_named(cfg, tmp_path, capsys, content):
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r'x\.pth is damaged or no checkpoint'):
         overrides.set_initial_weights(cfg, str(path))
+    assert not capsys.readouterr().out
+
+
+class Touches:
+    """Writes a file when it is unpickled without a check."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+@pytest.mark.parametrize('address', [False, True])
+def test_no_code_of_a_checkpoint_is_run(tmp_path, capsys, monkeypatch, address):
+    path = tmp_path / 'x.pth'
+    torch.save({'state_dict': {}, 'more': Touches(tmp_path / 'touched')}, path)
+    source = path.as_uri().replace('file://', 'test://') if address else str(path)
+    loaders = dict(CheckpointLoader._schemes)
+    loaders['test://'] = lambda name, where: load_from_local(name.removeprefix('test://'), where)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(sorted(loaders.items(), reverse=True)))
+    with pytest.raises(ValueError, match=r'x\.pth holds objects that only code .*_LOAD=1$'):
+        overrides.state_dict_of(source)
+    assert address or not capsys.readouterr().out
+    assert not (tmp_path / 'touched').exists()
+    monkeypatch.setenv(TRUST, '1')
+    overrides.state_dict_of(source)
+    assert (tmp_path / 'touched').exists()
 
 
 def test_a_missing_starting_file_is_named(cfg):
@@ -268,7 +299,7 @@ def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_pat
     path = save_model(cfg, tmp_path / 'x.pth')
     cfg.model.decode_head.num_classes = 5
     runner = HasModel(build_model(cfg))
-    with pytest.raises(ValueError, match=r'2 of another shape: decode_head\.conv_seg\.weight'):
+    with pytest.raises(ValueError, match=r'x\.pth has 3 classes, EncoderDecoder as configured 5:'):
         weights.check_weights(runner, path, whole=True)
     weights.check_weights(runner, path, whole=False)
     said = capsys.readouterr().out
@@ -292,6 +323,14 @@ def test_loading_compares_as_the_host_loads(cfg, tmp_path):
 
 
 # Types and errors
+
+
+def test_a_key_of_a_wrapped_head_is_looked_for_inside(cfg):
+    cfg.model.type = 'HMSA'
+    cfg.model.decode_head = dict(type='HMSAHead', head=cfg.model.decode_head, num_clases=3)
+    inside = r'num_clases: HMSAHead .*did you mean model\.decode_head\.head\.num_classes'
+    with pytest.raises(ValueError, match=inside), launch.wrong_settings(cfg):
+        build_model(cfg)
 
 
 @pytest.mark.parametrize(
