@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from mmseg_ext.convert import convert, converters, read_weights
+from mmseg_ext.engine.refusals import errors_in_a_line
 
 
+@errors_in_a_line()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -19,10 +21,7 @@ def main() -> None:
     parser.add_argument('src', type=Path, nargs='+', help='released checkpoint; of magnet several')
     parser.add_argument('dst', type=Path, help='file to write')
     args = parser.parse_args()
-    try:
-        weights = convert(args.paper, *map(read_weights, args.src))
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
+    weights = convert(args.paper, *map(read_weights, args.src))
     args.dst.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state_dict=weights), args.dst)
     print(f'{len(weights)} tensors -> {args.dst}')

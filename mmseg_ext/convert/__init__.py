@@ -11,6 +11,7 @@ from torch import Tensor
 from ..engine.safe_load import UNREADABLE, load_file
 from ..layers.feature_tap import plain_state_dict
 from ..papers.dsrl.segmentor import TRAINING_ONLY
+from .renaming import OtherModelError
 
 __all__ = ['convert', 'converters', 'read_weights']
 
@@ -49,7 +50,12 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
     if len(files) > 1 and paper != 'magnet':
         raise ValueError(f'{paper} was released in one file, got {len(files)}: give one')
-    return known[paper](*({n.removeprefix('module.'): t for n, t in f.items()} for f in files))
+    named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
+    try:
+        return known[paper](*named)
+    except OtherModelError as error:
+        others = ', '.join(name for name in known if name != paper)
+        raise ValueError(f'{error}; if it is not of {paper}, give one of {others}') from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

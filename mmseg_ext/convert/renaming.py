@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 
+class OtherModelError(ValueError):
+    """Weights that are not of the model whose names they are to get."""
+
+
 def rename(
     state_dict: Mapping[str, Tensor], patterns: Iterable[tuple[str, str]]
 ) -> dict[str, Tensor]:
@@ -17,7 +21,7 @@ def rename(
             that matches counts.
 
     Raises:
-        ValueError: names that no pattern knows.
+        OtherModelError: names that no pattern knows.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in patterns]
     renamed, unknown = {}, []
@@ -29,7 +33,7 @@ def rename(
         else:
             unknown.append(name)
     if unknown:
-        raise ValueError(
+        raise OtherModelError(
             f'{len(unknown)} of {len(state_dict)} names belong to another model: '
             f'{", ".join(unknown[:5])}{", ..." if len(unknown) > 5 else ""}'
         )
