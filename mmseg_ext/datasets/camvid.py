@@ -11,6 +11,9 @@ from .folder import FolderDataset
 class CamVidDataset(FolderDataset):
     """The 11 classes at 480x360 that SegNet (2015) made popular; file value 11 is ignored.
 
+    The folder holds `train`, `val` and `test` with images and `trainannot`, `valannot` and
+    `testannot` with labels: `train/0001TP_006690.png` has `trainannot/0001TP_006690.png`.
+
     Images are `.png` in the public release and `.jpg` in copies of it: whichever the folder holds.
     """
 
@@ -45,3 +48,9 @@ class CamVidDataset(FolderDataset):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(label_map={11: 255}, **kwargs)
+
+    def advice(self) -> str:
+        return (
+            'CamVid holds the folders train, trainannot, val, valannot, test and testannot, as '
+            f'{__name__} says; give the folder that holds them with data_root (--data-root).'
+        )

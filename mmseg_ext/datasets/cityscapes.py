@@ -44,7 +44,8 @@ class CityscapesIdsDataset(FolderDataset):
             return f'run python tools/make_streets.py {root}'
         return (
             'unzip leftImg8bit and gtFine of cityscapes-dataset.com into one folder and name it '
-            'with data_root (--data-root).'
+            'with data_root (--data-root); drawn streets in their place are made by '
+            'python tools/make_streets.py DIR.'
         )
 
     @cached_property

@@ -45,6 +45,16 @@ def test_every_split_is_read_whatever_the_images_end_in(root, base):
         assert set(label.unique().tolist()) <= {*range(11), 255}
 
 
+def test_a_missing_folder_gives_the_layout(tmp_path):
+    prefix = dict(img_path='train', seg_map_path='trainannot')
+    layout = (
+        r'train does not exist: .* testannot, as mmseg_ext\.datasets\.camvid says; .*--data-root'
+    )
+    with pytest.raises(FileNotFoundError, match=layout):
+        CamVidDataset(data_root=str(tmp_path), data_prefix=prefix)
+    assert 'trainannot' in CamVidDataset.__doc__
+
+
 def test_the_unlabelled_value_is_ignored_and_no_other(root):
     prefix = dict(img_path='train', seg_map_path='trainannot')
     pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap')]
