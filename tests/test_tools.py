@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,22 @@ def one_line(end):
     return end
 
 
+@pytest.mark.parametrize('tool', sorted(ROOT.glob('tools/*.py')), ids=lambda path: path.stem)
+def test_every_option_is_explained(tool, monkeypatch):
+    parsers = []
+
+    def parse(parser, *arguments):
+        parsers.append(parser)
+        sys.exit()
+
+    monkeypatch.setattr(ArgumentParser, 'parse_args', parse)
+    monkeypatch.setattr(ArgumentParser, 'parse_intermixed_args', parse)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tool), run_name='__main__')
+    (parser,) = parsers
+    assert all(action.help for action in parser._actions if action.option_strings)
+
+
 def test_train_resume_and_test_from_the_command_line(config, run, tmp_path):
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--max-iters', '2']
     done = subprocess.run(
@@ -72,6 +89,9 @@ def test_train_resume_and_test_from_the_command_line(config, run, tmp_path):
     assert (tmp_path / 'work_dirs/tiny/tiny.py').read_text() == trained
     assert 'SegTTAModel' in (tmp_path / 'work_dirs/tiny/tiny_test.py').read_text()
     assert 'best constant prediction (wall everywhere): 16.66' in out
+    table = (tmp_path / 'work_dirs/tiny/table.md').read_text()
+    assert f'iter_3.pth with {config} on BaseSegDataset of {tmp_path}/data/images/val;' in table
+    assert '- constant_mIoU: that of predicting wall everywhere.' in table
     predicted = cv2.imread(str(tmp_path / 'predicted/0.png'), cv2.IMREAD_UNCHANGED)
     assert predicted.shape == (40, 48)
     assert predicted.max() < len(CLASSES)
@@ -98,6 +118,12 @@ def test_check_dataset_lists_all_problems_and_fails(config, run, tmp_path):
 def test_the_data_root_of_the_command_line_is_checked(config, run):
     _, end = run('check_dataset.py', config, '--data-root', 'nowhere')
     assert 'nowhere' in one_line(end)
+
+
+def test_a_dry_run_refuses_a_work_directory_that_is_none(config, run):
+    for folder in ('tiny.py', 'tiny.py/x'):
+        _, end = run('train.py', config, '--dry-run', '--work-dir', folder)
+        assert f'cannot be written to {folder} (' in one_line(end)
 
 
 def test_a_dry_run_writes_nothing(config, run, tmp_path):

@@ -35,7 +35,9 @@ def main() -> None:
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
     parser.add_argument(
-        '--device', default=f'cuda:{local_rank}' if torch.cuda.is_available() else 'cpu'
+        '--device',
+        default=f'cuda:{local_rank}' if torch.cuda.is_available() else 'cpu',
+        help="cpu, cuda or cuda:1; the process's own GPU where there is one",
     )
     args = vars(parser.parse_args())
     rank, world_size = (

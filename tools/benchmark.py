@@ -32,13 +32,17 @@ def parse_args() -> argparse.Namespace:
     modes = f'{", ".join(MODES)} (default: each), or some joined by +'
     parser.add_argument('--modes', nargs='+', default=MODES, metavar='MODE', help=modes)
     parser.add_argument(
-        '--batch-size', type=int, nargs='+', default=[2], metavar='N', help='images at a time'
+        '--batch-size', type=int, nargs='+', default=[2], metavar='N', help='images at a time (2)'
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('H', 'W'), help="of the images; the config's crop"
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help="of the images (default: the config's crop_size)",
     )
-    parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument('--repeats', type=int, default=5, help='timed steps of either model')
+    parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
+    parser.add_argument('--repeats', type=int, default=5, help='timed steps of either model (5)')
     parser.add_argument('--out', metavar='FILE', help='write all numbers as JSON')
     return parser.parse_args()
 

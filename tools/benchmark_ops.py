@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from mmseg_ext.engine.launch import check_device
 from mmseg_ext.engine.refusals import errors_in_a_line
 from mmseg_ext.evaluation.op_benchmark import find_benchmarks, results_table, run_benchmark
 
@@ -23,14 +24,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('names', nargs='*', metavar='NAME', help='operations, default: all')
-    parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument('--repeats', type=int, default=7, help='timed runs of either form')
+    parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
+    parser.add_argument('--repeats', type=int, default=7, help='timed runs of either form (7)')
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))  # the released forms lie beside the tests
     known = find_benchmarks(PACKAGE)
     unknown = [name for name in args.names if name not in known]
     if unknown:
         parser.error(f'no operation is called {", ".join(unknown)}: there are {", ".join(known)}')
+    check_device(args.device)
     names = args.names or list(known)
     results = [
         run_benchmark(name, PACKAGE, args.device, args.repeats)

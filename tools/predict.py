@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         '--pixel', type=int, nargs=2, metavar=('X', 'Y'), help='explain this pixel of each image'
     )
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='cpu, cuda or cuda:1; a GPU where there is one',
+    )
     args = parser.parse_args(arguments)
     with errors_in_a_line():
         find_inputs(args.input)  # before the model is loaded

@@ -37,6 +37,7 @@ from .progress import live_progress
 from .weights import check_weights, unwrap
 
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
+TEST = '_test'  # in the name of the config that a test leaves in its work directory
 REGISTRIES = {
     'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'TASK_UTILS'),
     'train_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
@@ -218,7 +219,7 @@ def prepare_test(
             leaf['pipeline'] = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
     # The Runner dumps the config by this name, which must not replace that of the training.
-    object.__setattr__(cfg, '_filename', str(Path(path).with_stem(f'{Path(path).stem}_test')))
+    object.__setattr__(cfg, '_filename', str(Path(path).with_stem(Path(path).stem + TEST)))
     return cfg
 
 
@@ -280,6 +281,16 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def check_device(device: str) -> None:
+    """Raises ValueError where PyTorch does not know or does not see a device."""
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
+    if asked.type == 'cuda' and (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
+
+
 def make_writable(folder: str | Path) -> None:
     """Makes a folder for results.
 
@@ -288,10 +299,20 @@ def make_writable(folder: str | Path) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        reason = '' if os.access(folder, os.W_OK) else 'Permission denied'
     except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
+        raise ValueError(
+            f'results cannot be written to {folder} ({error.strerror or error}): '
+            'name another folder'
+        ) from error
+    _check_writable(folder)
+
+
+def _check_writable(folder: str | Path) -> None:
+    """Refuses a folder for results without making it."""
+    place = Path(folder).resolve()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = 'Permission denied' if there.is_dir() else f'{there} is no folder'
         raise ValueError(f'results cannot be written to {folder} ({reason}): name another folder')
 
 
@@ -425,6 +446,7 @@ def best_checkpoint(work_dir: str | Path) -> str | None:
 
 def dry_run(cfg: Config) -> None:
     """Makes all checks and takes one training and one validation batch; leaves no file behind."""
+    _check_writable(cfg.work_dir)
     _check_before_training(cfg)
     with tempfile.TemporaryDirectory() as folder, wrong_settings(cfg):
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
@@ -465,9 +487,11 @@ def _test(cfg: Config) -> dict[str, float]:
     runner = build_runner(cfg)
     check_weights(runner, cfg.load_from, whole=True)
     metrics = runner.test()
+    notes = [_what_was_tested(cfg)]
     for report in reports.values():
         if report.labels_read:
             name, metrics['constant_mIoU'] = report.constant_prediction()
+            notes.append(f'constant_mIoU: that of predicting {name} everywhere.')
             print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
     if is_first_process():
         batches = runner.message_hub.get_scalar('test/time').data[0]
@@ -475,6 +499,19 @@ def _test(cfg: Config) -> dict[str, float]:
             f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB'
         )
         table = Path(cfg.work_dir) / 'table.md'
-        table.write_text(markdown_table(metrics))
+        table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))
         print(f'scores: {table}')
     return metrics
+
+
+def _what_was_tested(cfg: Config) -> str:
+    config = Path(cfg.filename)
+    data = [
+        f'{leaf["type"]} of '
+        + str(Path(leaf.get('data_root') or '', leaf.get('data_prefix', {}).get('img_path') or ''))
+        for leaf in leaf_datasets(cfg.test_dataloader)
+    ]
+    return (
+        f'{cfg.load_from} with {config.with_stem(config.stem.removesuffix(TEST))} on '
+        f'{", ".join(data)}; the config as tested is {config.name}.'
+    )

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from ..engine import overrides
 from ..engine.checkpoint_hook import write_atomically
-from ..engine.launch import load_config
+from ..engine.launch import check_device, load_config
 from .host_model import host_model
 from .measuring import in_fresh_process, interleaved_medians, machine, peak_rise, ratio
 
@@ -104,9 +104,10 @@ def benchmark(
         repeats: steps of either model that are timed, in turn.
 
     Raises:
-        ValueError: an unknown mode, or no size.
+        ValueError: an unknown mode, a device that is not there, or no size.
     """
     check_modes(modes)
+    check_device(device)
     pairs = [_pair(path, against, size) for path in paths]  # mistakes before the first measurement
     for path, (cfgs, own_size) in zip(paths, pairs, strict=True):
         for phase, batch, mode in product(PHASES, batches, modes):

@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..datasets.checks import leaf_datasets
+from ..engine.launch import check_device
 from ..engine.overrides import read_checkpoint
 from ..engine.weights import load_and_compare, other_model
 from .explain import can_explain, can_explain_pixels, explain_batch, padding
@@ -71,7 +72,7 @@ class Predictor:
         explain: bool = False,
         pixel: Pixel | None = None,
     ) -> None:
-        _check_device(device)
+        check_device(device)
         self.model, meta = load_model(config, checkpoint)
         self.model.to(device)
         self.classes, self.palette = _classes_and_palette(config, meta)
@@ -161,15 +162,6 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     if str(fit):
         raise ValueError(other_model(checkpoint, model, fit))
     return model.eval(), loaded.get('meta', {})
-
-
-def _check_device(device: str) -> None:
-    try:
-        asked = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
-    if asked.type == 'cuda' and (asked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
 
 
 def _test_dataset(config: Config) -> dict[str, Any]:

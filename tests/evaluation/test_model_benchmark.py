@@ -105,6 +105,8 @@ def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_pa
 def test_mistakes_are_told_before_the_first_measurement(config, tmp_path):
     with pytest.raises(ValueError, match="'fp8' is none of fp32, bf16, channels_last, compile"):
         next(benchmark([str(config)], modes=['fp8+compile']))
+    with pytest.raises(ValueError, match='PyTorch sees no device cuda:99 here: --device cpu'):
+        next(benchmark([str(config)], device='cuda:99'))
     text = config.read_text().replace('crop_size = ', 'size = ').replace('=crop_size', '=size')
     nameless = tmp_path / 'nameless.py'
     nameless.write_text(text)
