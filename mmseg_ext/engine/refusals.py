@@ -3,6 +3,7 @@
 import linecache
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ def errors_in_a_line(*, stopped: str = 'stopped') -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(stopped, file=sys.stderr)
+        # Frees the loaders that its frames hold: at exit each of their workers takes 5 s to end.
+        traceback.clear_frames(error.__traceback__)
         sys.exit(INTERRUPTED)
     except Exception as error:
         sentence = refusal(error)
