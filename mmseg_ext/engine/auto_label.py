@@ -358,7 +358,7 @@ def _draw_some(
     panels: list[Panel] = []
     for i in np.linspace(0, len(files) - 1, min(DRAWN, len(files))).round().astype(int):
         path, name = files[i]
-        image = cv2.imread(str(path))[..., ::-1].copy()
+        image = cv2.imread(str(path))[..., ::-1].copy()  # type: ignore[index]  # it was labelled
         label = of_id[np.asarray(Image.open(out / LABELS / name))]
         row = [Panel(str(name.with_suffix(path.suffix)), image)]
         row.append(label_panel('label', image, label, palette))
