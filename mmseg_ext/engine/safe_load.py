@@ -19,6 +19,7 @@ RECONSTRUCT, SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[
 # As PyTorch calls them; the first one allows what the second one forbids.
 TRUST, DISTRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 MAGIC = (b'PK', b'\x80\x02')  # a zip file, and a pickle as PyTorch wrote it before 1.6
+STATISTICS = ('current', 'max', 'mean', 'min')
 # What reading a checkpoint raises where there is none, or where the file is of another kind.
 UNREADABLE = (
     EOFError,
@@ -37,9 +38,22 @@ ALLOWED: list[Any] = [
     SCALAR,
     *(type(np.dtype(name)) for name in ('float32', 'float64', 'int64')),
 ]
-if digit_version(torch.__version__) >= digit_version('2.6'):  # as numpy 1 called them
-    ALLOWED.append((RECONSTRUCT, 'numpy.core.multiarray._reconstruct'))
-    ALLOWED.append((SCALAR, 'numpy.core.multiarray.scalar'))
+
+
+def _statistic(cls: Any, name: str) -> Any:
+    """What ``getattr`` may do in a file: name a statistic of the host's ``HistoryBuffer``."""
+    if cls is not HistoryBuffer or name not in STATISTICS:
+        raise UnpicklingError(f'{cls}.{name} is no statistic of a HistoryBuffer')
+    return getattr(cls, name)
+
+
+if digit_version(torch.__version__) >= digit_version('2.6'):
+    ALLOWED += [
+        (RECONSTRUCT, 'numpy.core.multiarray._reconstruct'),  # as numpy 1 called them
+        (SCALAR, 'numpy.core.multiarray.scalar'),
+        (_statistic, 'builtins.getattr'),  # in checkpoints that the host alone has written
+        (_statistic, '__builtin__.getattr'),
+    ]
 torch.serialization.add_safe_globals(ALLOWED)
 
 

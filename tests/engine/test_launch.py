@@ -1,13 +1,17 @@
+import copyreg
 import inspect
 import os
+import pathlib
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_local
+from mmengine.utils import digit_version
 from mmseg.registry import MODELS, TRANSFORMS
 from torch.utils.data import DataLoader
 
@@ -273,6 +277,22 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path, capsys, monkeypatch, address):
     monkeypatch.setenv(TRUST, '1')
     overrides.state_dict_of(source)
     assert (tmp_path / 'touched').exists()
+
+
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'), reason='needs 2.6')
+def test_a_checkpoint_that_the_host_alone_has_written_is_read_without_its_code(
+    tmp_path, monkeypatch
+):
+    buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+    with monkeypatch.context() as host:
+        host.delitem(copyreg.dispatch_table, HistoryBuffer)
+        torch.save({'state_dict': {}, 'message_hub': {'loss': buffer}}, tmp_path / 'host.pth')
+        buffer._statistics_methods['min'] = pathlib.Path.unlink  # pickled as getattr(Path, ...)
+        torch.save({'state_dict': {}, 'message_hub': {'loss': buffer}}, tmp_path / 'other.pth')
+    loaded = overrides.read_checkpoint(str(tmp_path / 'host.pth'))
+    assert loaded['message_hub']['loss'].mean(2) == 2
+    with pytest.raises(ValueError, match=r'other\.pth holds objects that only code'):
+        overrides.read_checkpoint(str(tmp_path / 'other.pth'))
 
 
 def test_a_missing_starting_file_is_named(cfg):
