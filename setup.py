@@ -40,7 +40,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmseg_ext', 'mmseg_ext.*']),
-    package_data={'mmseg_ext': ['py.typed', 'evaluation/report.html.j2']},
+    package_data={'mmseg_ext': ['py.typed', 'benchmark/report.html.j2']},
     # Neither the host nor torch: both host families own the same folders, and pip would overwrite
     # a user's compiled mmcv or their build of torch.
     install_requires=['numpy', 'opencv-python', 'rich'],

@@ -16,6 +16,7 @@ FORKS = ('onedl-mmcv', 'onedl-mmengine', 'onedl-mmsegmentation')
 # `import mmseg_ext` stays fast and needs no order of imports.
 LOCATIONS = (
     'mmseg_ext.losses',
+    'mmseg_ext.segmentors',
     'mmseg_ext.baselines',
     'mmseg_ext.datasets',
     'mmseg_ext.papers',

@@ -36,7 +36,7 @@ def test_wheel_carries_configs_and_tools(tmp_path: Path) -> None:
         files = {p for p in (ROOT / folder).rglob('*.py') if '__pycache__' not in p.parts}
         packed = {f'mmseg_ext/.mim/{p.relative_to(ROOT)}' for p in files}
         assert packed and packed <= names
-    template = 'mmseg_ext/evaluation/report.html.j2'
+    template = 'mmseg_ext/benchmark/report.html.j2'
     assert {'mmseg_ext/papers/hmsa.py', 'mmseg_ext/py.typed', template} <= names
 
 

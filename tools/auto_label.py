@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmseg_ext.engine import launch
-from mmseg_ext.engine.auto_label import auto_label, summary_table
-from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.config import prepare
+from mmseg_ext.errors import errors_in_a_line
+from mmseg_ext.inference.auto_label import auto_label, summary_table
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         int(os.environ.get(name, n)) for name, n in (('RANK', 0), ('WORLD_SIZE', 1))
     )
     with errors_in_a_line(stopped='stopped: the same command goes on where it was'):
-        config = launch.load_config(args.pop('config'))
+        config = prepare.load_config(args.pop('config'))
         written = auto_label(config, **args, rank=rank, world_size=world_size)
     if written is None:
         print(f'process {rank + 1} of {world_size} is done')

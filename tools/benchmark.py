@@ -2,7 +2,7 @@
 
 Both see the same random images, in turn. What a paper's training has takes part: its losses, its
 optimiser. The host's nearest model has the host's classes in the place of ours
-(mmseg_ext/evaluation/host_model.py says which); --against names another.
+(mmseg_ext/benchmark/host_model.py says which); --against names another.
 
 Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
 """
@@ -13,14 +13,14 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
-from mmseg_ext.engine.refusals import errors_in_a_line
-from mmseg_ext.evaluation.model_benchmark import (
+from mmseg_ext.benchmark.model_benchmark import (
     MODES,
     PHASES,
     benchmark,
     results_table,
     write_results,
 )
+from mmseg_ext.errors import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from mmseg_ext.engine.launch import check_device
-from mmseg_ext.engine.refusals import errors_in_a_line
-from mmseg_ext.evaluation.op_benchmark import find_benchmarks, results_table, run_benchmark
+from mmseg_ext.benchmark.op_benchmark import find_benchmarks, results_table, run_benchmark
+from mmseg_ext.config.checks import check_device
+from mmseg_ext.errors import errors_in_a_line
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'tests.oracles'

@@ -8,16 +8,16 @@ import sys
 
 from rich.console import Console
 
+from mmseg_ext.config import prepare
 from mmseg_ext.datasets.checks import check_splits
-from mmseg_ext.engine import launch
-from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.errors import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_common_arguments(parser)
+    prepare.add_common_arguments(parser)
     return parser.parse_args()
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     args = vars(parse_args())
     console = Console(highlight=False, markup=False, soft_wrap=True)
     problems = 0
-    cfg = launch.load_config(args.pop('config'), **args)
+    cfg = prepare.load_config(args.pop('config'), **args)
     for split, report in check_splits(cfg, decode_images=True, progress='reading'):
         report.show(split, console)
         problems += len(report.problems)

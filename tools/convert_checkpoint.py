@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmseg_ext.convert import convert, converters, read_weights
-from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.errors import errors_in_a_line
 
 
 @errors_in_a_line()

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from mmseg_ext.datasets.streets import make_streets
-from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.errors import errors_in_a_line
 
 
 @errors_in_a_line()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from mmseg_ext.engine import launch
-from mmseg_ext.engine.refusals import errors_in_a_line
-from mmseg_ext.visualization.predict import find_inputs, predict
-from mmseg_ext.visualization.predictor import Predictor
+from mmseg_ext.config import prepare
+from mmseg_ext.errors import errors_in_a_line
+from mmseg_ext.inference.predict import find_inputs, predict
+from mmseg_ext.inference.predictor import Predictor
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     with errors_in_a_line():
         find_inputs(args.input)  # before the model is loaded
         predictor = Predictor(
-            launch.load_config(args.config),
+            prepare.load_config(args.config),
             args.checkpoint,
             args.device,
             explain=args.explain,

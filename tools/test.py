@@ -13,9 +13,10 @@ import sys
 
 from rich.console import Console
 
+from mmseg_ext.benchmark.table import make_table, rich_table
+from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch
-from mmseg_ext.engine.refusals import errors_in_a_line
-from mmseg_ext.evaluation.benchmark_table import make_table, rich_table
+from mmseg_ext.errors import errors_in_a_line
 
 GOES_ON = 'stopped: the same command goes on where it was'
 ONE_MODEL = ('show', 'show_dir', 'work_dir')
@@ -25,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_common_arguments(parser)
+    prepare.add_common_arguments(parser)
     parser.add_argument('checkpoint', nargs='*', help='path or address; with --table more models')
     parser.add_argument('--table', action='store_true', help='many models: CONFIG[=CHECKPOINT] ...')
     parser.add_argument('--out', metavar='DIR', help='write the predicted classes, or the table')
@@ -46,7 +47,7 @@ def main() -> None:
     args = vars(parse_args())
     table, config, checkpoint = (args.pop(name) for name in ('table', 'config', 'checkpoint'))
     if not table:
-        launch.test(launch.prepare_test(config, checkpoint[0], **args))
+        launch.test(prepare.prepare_test(config, checkpoint[0], **args))
         return
     for name in (*ONE_MODEL, 'wait_time'):
         del args[name]

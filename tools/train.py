@@ -5,15 +5,16 @@ Example: python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py --max-epochs
 
 import argparse
 
+from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch
-from mmseg_ext.engine.refusals import errors_in_a_line
+from mmseg_ext.errors import errors_in_a_line
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    launch.add_common_arguments(parser)
+    prepare.add_common_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='PATH', help='the latest checkpoint, or PATH'
     )
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     run = launch.dry_run if args.pop('dry_run') else launch.train
-    run(launch.prepare_training(args.pop('config'), **args))
+    run(prepare.prepare_training(args.pop('config'), **args))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ from .magnet import MagNetFPNHead, MagNetOCRHead
 from .ocr_net_head import OCRNetHead
 from .openseg import OpensegASPPHead, OpensegOCRHead, OpensegResNet
 from .wider_resnet import StemResNet, WiderResNetA2
-from .windows import WindowedEncoderDecoder
 
 __all__ = [
     'ASPPNeck',
@@ -23,5 +22,4 @@ __all__ = [
     'OpensegResNet',
     'StemResNet',
     'WiderResNetA2',
-    'WindowedEncoderDecoder',
 ]

@@ -23,6 +23,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.levels import require_levels, resize
 
 WIDTHS = {  # channels of the four levels by width factor
@@ -87,7 +88,7 @@ class EESP(nn.Module):
     ) -> None:
         super().__init__()
         if in_channels % branches or channels % branches**2:
-            raise ValueError(
+            raise UserError(
                 f'branches={branches} must divide in_channels={in_channels}, and its square '
                 f'channels={channels}'
             )
@@ -179,7 +180,7 @@ class ESPNetV2(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg or KAIMING)
         if widen_factor not in WIDTHS:
-            raise ValueError(f'widen_factor={widen_factor} must be one of {list(WIDTHS)}')
+            raise UserError(f'widen_factor={widen_factor} must be one of {list(WIDTHS)}')
         c0, c1, c2, c3 = WIDTHS[widen_factor]
         norm_cfg = norm_cfg or dict(type='BN')
         self.level1 = conv_norm(3, c0, 3, stride=2, norm_cfg=norm_cfg)
@@ -307,7 +308,7 @@ class ESPNetV2Head(BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         if len(in_channels) != 4 or num_classes < 2:
-            raise ValueError(
+            raise UserError(
                 f'ESPNetV2Head got in_channels={list(in_channels)}, num_classes={num_classes}: '
                 'give the channels of four levels and at least 2 classes'
             )

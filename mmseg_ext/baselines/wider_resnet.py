@@ -16,6 +16,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
+
 BLOCKS = (3, 3, 6, 3, 1, 1)  # of the modules 2 to 7
 WIDTHS = ((2, 2), (4, 4), (8, 8), (8, 16), (8, 16, 32), (16, 32, 64))  # of the base's channels
 STRIDES = (1, 1, 2, 1, 1, 1)
@@ -113,7 +115,7 @@ class WiderResNetA2(BaseModule):
         init_cfg: Any = None,
     ) -> None:
         if not set(out_indices) <= set(range(1, 8)):
-            raise ValueError(f'out_indices={out_indices} must be numbers of modules, 1 to 7')
+            raise UserError(f'out_indices={out_indices} must be numbers of modules, 1 to 7')
         super().__init__(init_cfg or dict(type='Kaiming', layer='Conv2d'))
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.safe_load import UNREADABLE, load_file
+from mmseg_ext.checkpoints.safe_load import UNREADABLE, load_file
+
+from ..errors import UserError
 from ..layers.feature_tap import plain_state_dict
 from ..papers.dsrl.segmentor import TRAINING_ONLY
 from .renaming import OtherModelError
@@ -47,15 +49,15 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     known = converters()
     if paper not in known:
-        raise ValueError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
+        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
     if len(files) > 1 and paper != 'magnet':
-        raise ValueError(f'{paper} was released in one file, got {len(files)}: give one')
+        raise UserError(f'{paper} was released in one file, got {len(files)}: give one')
     named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
     try:
         return known[paper](*named)
     except OtherModelError as error:
         others = ', '.join(name for name in known if name != paper)
-        raise ValueError(f'{error}; if it is not of {paper}, give one of {others}') from error
+        raise UserError(f'{error}; if it is not of {paper}, give one of {others}') from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -66,11 +68,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: the file is no checkpoint.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'{path} is not a file: give the downloaded checkpoint')
+        raise UserError(f'{path} is not a file: give the downloaded checkpoint')
     try:
         checkpoint: Any = load_file(path)
     except UNREADABLE as error:
-        raise ValueError(
+        raise UserError(
             f'{path} cannot be read as a checkpoint of tensors: download it again, or save its '
             f'state_dict alone ({type(error).__name__}: {str(error).partition(".")[0]})'
         ) from error
@@ -83,5 +85,5 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         else {}
     )
     if not weights:
-        raise ValueError(f'{path} holds no tensors by name: give a checkpoint or a state_dict')
+        raise UserError(f'{path} holds no tensors by name: give a checkpoint or a state_dict')
     return weights

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from .renaming import rename
 
 HEAD = 'conv_seg|aggregation|prior_conv|intra_conv|inter_conv|bottleneck'
@@ -39,7 +40,7 @@ def resize_prior(
     prior = {n: t for n, t in state_dict.items() if '.prior_conv.' in n and t.ndim}
     cells = {len(t) for t in prior.values()}
     if cells != {old[0] * old[1]}:
-        raise ValueError(
+        raise UserError(
             f'a prior of {old} has {old[0] * old[1]} cells, these weights have '
             f'{", ".join(map(str, cells)) or "none"}: give the size that they were trained with'
         )

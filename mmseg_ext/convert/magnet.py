@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..errors import UserError
 from .hmsa import OBJECT_ATTENTION
 from .renaming import rename
 
@@ -62,7 +63,7 @@ def convert(*files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     first = 0 if _is_refiner(files[0]) else 1
     prefixes = ['seg.'] * first + [f'refine{i}.' for i in range(len(files) - first)]
     if segmentors := [i for i in range(first, len(files)) if not _is_refiner(files[i])]:
-        raise ValueError(
+        raise UserError(
             f'file {segmentors[0] + 1} of {len(files)} is no refiner, which has a seg_conv: give '
             'the segmentor first, then the refiners from the coarsest scale to the finest'
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .hmsa import OBJECT_ATTENTION
 from .renaming import rename
 
@@ -113,5 +114,5 @@ def _fold_biases(weights: dict[str, Tensor]) -> None:
             if re.fullmatch(bias, name):
                 mean = re.sub(bias, norm, name) + '.running_mean'
                 if mean not in weights:
-                    raise ValueError(f'{name} is there but not {mean}: give the whole checkpoint')
+                    raise UserError(f'{name} is there but not {mean}: give the whole checkpoint')
                 weights[mean] = weights[mean] - weights.pop(name)

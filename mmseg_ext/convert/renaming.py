@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from mmseg_ext.errors import UserError
 
-class OtherModelError(ValueError):
+
+class OtherModelError(UserError):
     """Weights that are not of the model whose names they are to get."""
 
 

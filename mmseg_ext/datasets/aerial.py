@@ -12,6 +12,7 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from ..errors import UserError
 from .folder import FolderDataset
 from .transforms import class_table, naming
 
@@ -53,7 +54,7 @@ class LoadColorSegMap(LoadAnnotations):
             assert mask is not None  # how cv2 says that it cannot decode
         size, given = mask.shape[:2], tuple(results.get('ori_shape', mask.shape)[:2])
         if size != given:
-            raise ValueError(
+            raise UserError(
                 f'{path} is {size[1]}x{size[0]} and its image {results["img_path"]} is '
                 f'{given[1]}x{given[0]}: both must have the same size.'
             )
@@ -74,7 +75,7 @@ def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) 
     wrong = codes != known[places]
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
-        raise ValueError(
+        raise UserError(
             f'{path} has the colour {tuple(mask[y, x].tolist())} (red, green, blue) at column {x}, '
             f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
             f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}.'
@@ -134,7 +135,7 @@ class DeepGlobeDataset(ColorMaskDataset):
 
     def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
         if not fileio.exists(self.ann_file, backend_args=self.backend_args):
-            raise FileNotFoundError(
+            raise UserError(
                 f'{self.ann_file} does not exist: write the numbers of the images of this split '
                 f"into it, one a line, or take all {len(images)} by ann_file=''."
             )
@@ -181,7 +182,7 @@ class InriaDataset(ColorMaskDataset):
             return images
         kept = [pair for pair in images if _number_of(pair[0]) in self.tiles]
         if not kept:
-            raise ValueError(
+            raise UserError(
                 f'none of the {len(images)} images of {self.data_prefix["img_path"]} ends in one '
                 f'of the numbers {sorted(self.tiles)[:5]}...: name them CITYn.tif or set tiles=None'
             )

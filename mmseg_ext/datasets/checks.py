@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from ..config.walk import leaf_datasets, nested_dicts
+from ..errors import UserError
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
@@ -105,30 +107,6 @@ class SplitReport:
         return table
 
 
-def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict inside ``node`` (of dicts, lists, tuples), itself first, with its dotted path."""
-    if isinstance(node, dict):
-        yield path, node
-        children = list(node.items())
-    elif isinstance(node, list | tuple):
-        children = list(enumerate(node))
-    else:
-        return
-    for key, child in children:
-        yield from nested_dicts(child, f'{path}.{key}' if path else str(key))
-
-
-def leaf_datasets(cfg: Any) -> list[dict]:
-    """The data sets in a config that read files: all but those that wrap others."""
-    return [
-        node
-        for _, node in nested_dicts(cfg)
-        if isinstance(node.get('type'), str)
-        and not node.keys() & {'dataset', 'datasets'}
-        and DATASETS.get(node['type']) is not None
-    ]
-
-
 def check_splits(
     cfg: dict[str, Any], splits: Sequence[str] = ('train', 'val', 'test'), **how: Any
 ) -> Iterator[tuple[str, SplitReport]]:
@@ -176,7 +154,7 @@ def check_split(
     ]
     for leaf, data in zip(known, built, strict=True):
         if tuple(data.metainfo['classes']) != report.classes:
-            raise ValueError(
+            raise UserError(
                 f'the data sets of one split must have the same classes: {known[0]["type"]} has '
                 f'{len(report.classes)}, {leaf["type"]} other {len(data.metainfo["classes"])}'
             )
@@ -213,12 +191,12 @@ def _build(leaf: dict) -> BaseSegDataset:
     data = DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False})
     if len(data) == 0:
         folder = data.data_prefix.get('img_path')
-        raise FileNotFoundError(
+        raise UserError(
             f'{leaf["type"]} finds no image ending in {data.img_suffix} under {folder}, which '
             f'holds {_suffixes(folder)}: correct --data-root, data_prefix or img_suffix'
         )
     if not data.metainfo.get('classes'):
-        raise ValueError(
+        raise UserError(
             f"{leaf['type']} has no class names: add metainfo=dict(classes=('...', '...')) to it"
         )
     return data
@@ -229,7 +207,7 @@ def _check_folders(leaf: dict) -> None:
     parts = [*(leaf.get('data_prefix') or {}).values(), leaf.get('ann_file')]
     for path in (Path(root), *(Path(root, part) for part in parts if part)):
         if '://' not in str(root) and not path.exists():
-            raise FileNotFoundError(
+            raise UserError(
                 f'{path}, which {leaf["type"]} reads, does not exist: put the data there or name '
                 'its folder with --data-root'
             )

@@ -26,6 +26,8 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..errors import UserError
+
 CACHE_VERSION = 1  # raise it when the same labels give other rows
 
 
@@ -167,7 +169,7 @@ class ClassCentroidDataset(Dataset):
         )
         classes = [tuple(data.metainfo['classes']) for data in self._parts]
         if classes[0] != classes[-1]:
-            raise ValueError(
+            raise UserError(
                 f'extra has {len(classes[-1])} classes ({", ".join(classes[-1][:3])}, ...) and the '
                 f'data set {len(classes[0])} ({", ".join(classes[0][:3])}, ...): both must be the '
                 'same.'
@@ -257,7 +259,7 @@ class ClassCentroidDataset(Dataset):
         pipeline = self._owner(image).pipeline.transforms
         loader = next((t for t in pipeline if isinstance(t, LoadAnnotations)), None)
         if loader is None:
-            raise TypeError(
+            raise UserError(
                 'ClassCentroidDataset reads labels by the LoadSegMap or LoadAnnotations of the '
                 f'pipeline, which has only {[type(t).__name__ for t in pipeline]}.'
             )
@@ -359,14 +361,14 @@ class ClassUniformSampler(Sampler):
         extra_epochs: int | None = None,
     ) -> None:
         if not 0 <= pct <= 1:
-            raise ValueError(f'pct={pct} must be a share from 0 to 1.')
+            raise UserError(f'pct={pct} must be a share from 0 to 1.')
         data = _centroid_dataset(dataset)
         num_classes = len(data.metainfo['classes'])
         self.num_images = data.num_images
         every_class = range(num_classes)
         extra_classes = every_class if extra_classes is None else extra_classes
         if not set(extra_classes) <= set(every_class):
-            raise ValueError(
+            raise UserError(
                 f'extra_classes={list(extra_classes)}: the data set has the classes 0 to '
                 f'{num_classes - 1}.'
             )
@@ -432,7 +434,7 @@ def _centroid_dataset(dataset: Any) -> ClassCentroidDataset:
     inner = dataset
     while not isinstance(inner, ClassCentroidDataset):
         if not hasattr(inner, 'dataset'):
-            raise TypeError(
+            raise UserError(
                 f'ClassUniformSampler got a {type(dataset).__name__}: wrap the data set in '
                 "dict(type='ClassCentroidDataset', dataset=...)."
             )

@@ -8,6 +8,8 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..errors import UserError
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
 
@@ -56,13 +58,13 @@ class FolderDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         if not self._metainfo.get('classes'):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} got no classes: give metainfo=dict(classes=(...)).'
             )
         has_labels = self.data_prefix.get('seg_map_path') is not None
         for key in ('img_path', 'seg_map_path') if has_labels else ('img_path',):
             if not fileio.exists(self.data_prefix[key], backend_args=self.backend_args):
-                raise FileNotFoundError(f'{self.data_prefix[key]} does not exist: {self.advice()}')
+                raise UserError(f'{self.data_prefix[key]} does not exist: {self.advice()}')
         return [self._item(stem, name, has_labels) for stem, name in self._images()]
 
     def _images(self) -> list[tuple[str, str]]:
@@ -78,7 +80,7 @@ class FolderDataset(BaseSegDataset):
             if suffix is not None:
                 images.append((name[: -len(suffix)], name))
         if not images:
-            raise FileNotFoundError(
+            raise UserError(
                 f'{folder} holds no image that ends in {" or ".join(suffixes)}: {self.advice()}'
             )
         return sorted(self._named_in_ann_file(images) if self.ann_file else images)
@@ -89,7 +91,7 @@ class FolderDataset(BaseSegDataset):
         stems = [line.strip() for line in lines if line.strip()]
         missing = [stem for stem in stems if stem not in by_stem]
         if missing:
-            raise FileNotFoundError(
+            raise UserError(
                 f'{self.ann_file} names {missing[0]} and {len(missing) - 1} more that are no image '
                 f'in {self.data_prefix["img_path"]}: name them as there, without the ending.'
             )
@@ -106,7 +108,7 @@ class FolderDataset(BaseSegDataset):
         if has_labels:
             item['seg_map_path'], file_map = self.find_label(stem)
             if item['seg_map_path'] == item['img_path']:
-                raise ValueError(
+                raise UserError(
                     f'{item["img_path"]} would be its own mask: name different folders in '
                     'data_prefix, or endings in img_suffix and seg_map_suffix.'
                 )

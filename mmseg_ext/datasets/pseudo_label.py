@@ -19,6 +19,7 @@ import numpy as np
 from mmengine import fileio
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from ..errors import UserError
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
@@ -33,7 +34,7 @@ def first_kept(threshold: float) -> int:
         ValueError: The threshold is no probability.
     """
     if not 0 <= threshold <= 1:
-        raise ValueError(f'threshold={threshold} must be a probability from 0 to 1.')
+        raise UserError(f'threshold={threshold} must be a probability from 0 to 1.')
     return int(np.count_nonzero(np.arange(256) / 255 < threshold))
 
 
@@ -103,7 +104,7 @@ class PseudoLabelDataset(FolderDataset):
         written = _read_summary(osp.join(data_root or '', folder, SUMMARY), kwargs)
         metainfo = {'classes': written['classes'], 'palette': written['palette']} | (metainfo or {})
         if tuple(metainfo['classes']) != written['classes']:
-            raise ValueError(
+            raise UserError(
                 f'{folder} holds labels of {_some(written["classes"])}, but metainfo has '
                 f'{_some(metainfo["classes"])}: label the images with a model of these classes.'
             )
@@ -120,7 +121,7 @@ class PseudoLabelDataset(FolderDataset):
     def _check_pipeline(self) -> None:
         transforms = self.pipeline.transforms
         if transforms and not any(isinstance(t, LoadPseudoLabels) for t in transforms):
-            raise ValueError(
+            raise UserError(
                 'PseudoLabelDataset needs LoadPseudoLabels in its pipeline, which has '
                 f'{[type(t).__name__ for t in transforms]}: put it in the place of LoadSegMap.'
             )
@@ -132,7 +133,7 @@ class PseudoLabelDataset(FolderDataset):
         for key in ('prob_path', 'human_path'):
             path = self.data_prefix.get(key)
             if path is not None and not fileio.exists(path, backend_args=self.backend_args):
-                raise FileNotFoundError(f'{path} does not exist: {self.advice()}')
+                raise UserError(f'{path} does not exist: {self.advice()}')
         return super().load_data_list()
 
     def _item(self, stem: str, name: str, has_labels: bool) -> dict:
@@ -157,7 +158,7 @@ class PseudoLabelDataset(FolderDataset):
 
 def _read_summary(path: str, kwargs: dict) -> dict:
     if not fileio.exists(path, backend_args=kwargs.get('backend_args')):
-        raise FileNotFoundError(
+        raise UserError(
             f'{path} does not exist, which says what the labels beside it mean: name the folder '
             'that tools/auto_label.py wrote.'
         )
@@ -202,7 +203,7 @@ class LoadPseudoLabels(LoadSegMap):
         if valid_box is not None and not (
             0 <= valid_box[0] < valid_box[2] <= 1 and 0 <= valid_box[1] < valid_box[3] <= 1
         ):
-            raise ValueError(
+            raise UserError(
                 f'valid_box={valid_box} must be (top, left, bottom, right) in shares from 0 to 1.'
             )
         self.threshold = threshold
@@ -217,7 +218,7 @@ class LoadPseudoLabels(LoadSegMap):
         if self.threshold is not None:
             prob = self._read(paths['prob'])
             if prob.shape != label.shape:
-                raise ValueError(
+                raise UserError(
                     f'{paths["prob"]} is {prob.shape[1]}x{prob.shape[0]} and the label '
                     f'{results["seg_map_path"]} is {label.shape[1]}x{label.shape[0]}: both must '
                     'have the same size.'
@@ -233,17 +234,17 @@ class LoadPseudoLabels(LoadSegMap):
     def _paths(self, results: dict) -> dict:
         path, paths = results['seg_map_path'], results.get('pseudo_label')
         if paths is None:
-            raise ValueError(
+            raise UserError(
                 f'{path} is no label of a PseudoLabelDataset, which LoadPseudoLabels reads: '
                 'LoadSegMap reads others.'
             )
         if self.threshold is not None and paths['prob'] is None:
-            raise ValueError(
+            raise UserError(
                 f'{path} was thresholded when it was written: give LoadPseudoLabels threshold=None '
                 'or label the images without --threshold.'
             )
         if self.merge and paths['human'] is None:
-            raise ValueError(
+            raise UserError(
                 f'{path} has no human label to merge with: give data_prefix a human_path or leave '
                 'merge.'
             )

@@ -14,6 +14,8 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
+from ..errors import UserError
+
 IGNORE_INDEX = 255
 
 
@@ -48,7 +50,7 @@ class LoadSegMap(LoadAnnotations):
         path = results['seg_map_path']
         label = self._read(path)
         if label.shape != results.get('ori_shape', label.shape):
-            raise ValueError(
+            raise UserError(
                 f'{path} is {_size(label.shape)} and its image {results["img_path"]} is '
                 f'{_size(results["ori_shape"])}: both must have the same size.'
             )
@@ -65,12 +67,12 @@ class LoadSegMap(LoadAnnotations):
             assert label is not None  # how cv2 says that it cannot decode
         label = label.squeeze()
         if label.ndim != 2:
-            raise ValueError(
+            raise UserError(
                 f'{path} has shape {label.shape}: a label needs one channel of class indices, '
                 'colours must be turned into indices first.'
             )
         if label.dtype.itemsize > 1 and not 0 <= label.min() <= label.max() <= IGNORE_INDEX:
-            raise ValueError(
+            raise UserError(
                 f'{path} holds values from {label.min()} to {label.max()}: a label needs class '
                 f'indices from 0 to {IGNORE_INDEX}.'
             )
@@ -85,7 +87,7 @@ def naming(path: str, what: str) -> Iterator[None]:
     except (AssertionError, cv2.error, OSError, SyntaxError) as error:
         if getattr(error, 'filename', None) is not None:
             raise
-        raise ValueError(
+        raise UserError(
             f'{path} cannot be decoded as {what}: restore the file or remove it.'
         ) from error
 
@@ -110,7 +112,7 @@ def _check_values(path: str, label: np.ndarray, table: np.ndarray, num_classes: 
     present = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel() > 0
     wrong = np.flatnonzero(present & (table >= num_classes) & (table != IGNORE_INDEX))
     if wrong.size:
-        raise ValueError(
+        raise UserError(
             f'{path} holds the value {wrong[0]}, but the data set has the classes 0 to '
             f'{num_classes - 1} ({IGNORE_INDEX} is ignored): map it with label_map or add a class.'
         )

@@ -1,7 +1,9 @@
-"""Hooks, wrappers and windows: what a Runner needs."""
+"""Training, testing and the dry run: the Runner, its loops, hooks and data order."""
 
-from . import embeddings_hook, picture_hooks, safe_load, validation_loss  # noqa: F401
-from .amp import Bf16OptimWrapper, set_amp
+from mmseg_ext.config.amp import Bf16OptimWrapper, set_amp
+
+from ..checkpoints import safe_load  # noqa: F401
+from . import picture_hooks, validation_loss  # noqa: F401
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu
 from .runner import ResumableRunner

@@ -1,6 +1,5 @@
 """Checkpoints that a kill at any moment leaves whole."""
 
-import os
 from collections import deque
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,25 +13,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch import nn
 
-UNFINISHED = '.unfinished'
+from ..checkpoints.write import UNFINISHED, write_atomically
+from ..errors import UserError
+
 INTERRUPTED = 'interrupted.pth'
-
-
-def write_atomically(content: bytes, path: str | Path) -> None:
-    """Writes beside ``path`` and renames: the file is the old or the new one, always."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + UNFINISHED)
-    with open(beside, 'wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @register_backend('atomic')
@@ -104,7 +88,7 @@ class AtomicCheckpointHook(CheckpointHook):
         validates = loop.val_interval * (len(loop.dataloader) if counts_epochs else 1)
         for name, iterations in (('checkpoint', saves), ('validation', validates)):
             if iterations % step:
-                raise ValueError(
+                raise UserError(
                     f'a {name} every {iterations} iterations falls between two updates of '
                     f'accumulative_counts={step}: make it a multiple'
                 )
@@ -176,7 +160,7 @@ class AtomicCheckpointHook(CheckpointHook):
         for key in self.key_indicators:
             if key not in metrics and key != 'auto':
                 near = get_close_matches(key, metrics) or metrics
-                raise ValueError(
+                raise UserError(
                     f'save_best={key!r} is no score of this validation: '
                     f'did you mean {" or ".join(near)}?'
                 )

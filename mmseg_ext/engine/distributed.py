@@ -8,6 +8,8 @@ import torch
 from mmengine.config import Config
 from torch import distributed as dist
 
+from ..errors import UserError
+
 
 def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
     """Prepares a config for several processes; to be called before the Runner is built.
@@ -25,12 +27,10 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
     if torch.cuda.is_available():
         rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if rank >= gpus:
-            raise ValueError(
-                f'process {rank + 1} of this machine has no GPU: it has {gpus} of them'
-            )
+            raise UserError(f'process {rank + 1} of this machine has no GPU: it has {gpus} of them')
         return
     if launcher != 'pytorch':
-        raise ValueError(
+        raise UserError(
             f'launcher={launcher} needs GPUs: on CPUs use tools/dist_train.sh (torchrun)'
         )
     if not dist.is_initialized():
@@ -47,7 +47,7 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
 def check_torchrun(launcher: str) -> None:
     """Raises ValueError where torchrun has to have started this process, and has not."""
     if launcher == 'pytorch' and not dist.is_initialized() and 'LOCAL_RANK' not in os.environ:
-        raise ValueError(
+        raise UserError(
             '--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh or '
             'tools/dist_test.sh'
         )

@@ -16,7 +16,9 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..visualization.explain import can_explain, explain_batch
+from mmseg_ext.checkpoints.write import write_atomically
+from mmseg_ext.inference.explain import can_explain, explain_batch
+
 from ..visualization.pictures import (
     Panel,
     class_legend,
@@ -25,7 +27,6 @@ from ..visualization.pictures import (
     label_panel,
     write_picture,
 )
-from .checkpoint_hook import write_atomically
 from .validation_loss import ValidationLossHook, validated_terms
 
 

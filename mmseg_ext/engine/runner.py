@@ -21,6 +21,7 @@ from mmseg.registry import RUNNERS
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
+from ..errors import UserError
 from .distributed import init_dist_for_cpu_or_gpu
 from .train_data import (
     BadSampleError,
@@ -73,7 +74,7 @@ class ResumableRunner(Runner):
         )
         if loop_type is ResumableEpochLoop and len(self._train_dataloader) == 0:
             images = len(self._train_dataloader.sampler)  # type: ignore[arg-type]
-            raise ValueError(
+            raise UserError(
                 f'an epoch has {images} images for each process, less '
                 f'than a batch of {self._train_dataloader.batch_size}: lower '
                 'train_dataloader.batch_size or add images'
@@ -167,11 +168,11 @@ class _Resumable(BaseLoop):
         except Exception as error:
             self._agree(FAILED)
             if isinstance(error, BadSampleError):  # leave out the worker's traceback
-                raise BadSampleError(str(error).split('BadSampleError: ')[-1].strip()) from error
+                raise BadSampleError(error.sentence) from error
             raise
         verdict = self._agree(self.signal)
         if verdict == FAILED:
-            raise RuntimeError('another process cannot go on: its own message says why')
+            raise UserError('another process cannot go on: its own message says why')
         if verdict:
             self._stop(verdict)
         return batch

@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
+from mmseg_ext.errors import UserError
+
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
@@ -53,7 +55,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         found = [bad for bad in all_gather_object(first_bad) if bad is not None]
         if found:
             step, value, paths = min(found, key=lambda bad: bad[0])
-            raise FloatingPointError(
+            raise UserError(
                 f'the loss is {value} at iteration {step}, batch {", ".join(paths)}: look at these '
                 'files, take larger crops or batches, or lower the learning rate, and resume from '
                 'the last checkpoint'

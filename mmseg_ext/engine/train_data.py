@@ -15,8 +15,10 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..errors import UserError
 
-class BadSampleError(ValueError):
+
+class BadSampleError(UserError):
     """A sample that cannot be loaded; the message names its files."""
 
 
@@ -59,7 +61,8 @@ class SeededDataset(_NotCopied, Dataset):
         try:
             return self.dataset[index]
         except Exception as error:
-            reason = f'{type(error).__name__}: {error}'
+            is_mistake = isinstance(error, UserError)
+            reason = str(error) if is_mistake else f'{type(error).__name__}: {error}'
             raise BadSampleError(f'{self._files(index)} cannot be used ({reason})') from error
 
     def _files(self, index: int) -> str:
@@ -87,7 +90,7 @@ class ResumableSampler(_NotCopied, Sampler):
     def __init__(self, sampler: Any, *, endless: bool) -> None:
         if not endless and isinstance(sampler, InfiniteSampler):
             name = type(sampler).__name__
-            raise ValueError(f'{name} has no epochs: EpochBasedTrainLoop needs another sampler')
+            raise UserError(f'{name} has no epochs: EpochBasedTrainLoop needs another sampler')
         self.sampler = sampler
         self.endless = endless
         self.epoch = 0

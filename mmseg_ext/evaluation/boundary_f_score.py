@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger, print_log
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
+from ..errors import UserError
 from .image_sums import ImageSums
 
 BITS = 64  # classes worked on at a time
@@ -154,7 +155,7 @@ class BoundaryFScore(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not thresholds or min(thresholds) <= 0:
-            raise ValueError(f'thresholds={tuple(thresholds)} must be radii, each above 0')
+            raise UserError(f'thresholds={tuple(thresholds)} must be radii, each above 0')
         self.thresholds = tuple(thresholds)
         self.ignore_index = ignore_index
         self._sums = ImageSums()  # each image's scores and how many there are, (2, T, K)

@@ -9,6 +9,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from ..errors import UserError
 from .image_sums import ImageSums
 
 
@@ -106,7 +107,7 @@ class ClassIoUMetric(IoUMetric):
     def _scored(self) -> Tensor:
         classes = self.dataset_meta['classes']
         if unknown := sorted(self.unscored - set(classes)):
-            raise ValueError(
+            raise UserError(
                 f'unscored names {unknown}, but the classes of the data set are '
                 f'{", ".join(classes)}: name some of them'
             )

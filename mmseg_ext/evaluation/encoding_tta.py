@@ -18,7 +18,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..baselines.windows import Size, window_meta
+from mmseg_ext.segmentors.windows import Size, window_meta
+
+from ..errors import UserError
 
 MAX_LOGIT = 80.0  # float32 ends at exp(88.7)
 
@@ -63,16 +65,16 @@ class EncodingTTAModel(BaseTTAModel):
         crop = _pair(crop_size)
         steps = (crop[0] * 2 // 3, crop[1] * 2 // 3) if stride is None else _pair(stride)
         if base_size < 1 or not all(1 <= n <= side for n, side in zip(steps, crop, strict=True)):
-            raise ValueError(
+            raise UserError(
                 f'base_size={base_size}, crop_size={crop}, stride={steps}: sizes must be 1 or '
                 'more, and a stride at most crop_size, or gaps remain between windows'
             )
         if not scales or min(scales) <= 0:
-            raise ValueError(f'scales={scales} must name at least one, all above 0')
+            raise UserError(f'scales={scales} must name at least one, all above 0')
         if windows_per_batch is not None and windows_per_batch < 1:
-            raise ValueError(f'windows_per_batch={windows_per_batch} must be 1 or more')
+            raise UserError(f'windows_per_batch={windows_per_batch} must be 1 or more')
         if self.module.out_channels == 1:
-            raise ValueError(
+            raise UserError(
                 'EncodingTTAModel compares the scores of classes, and this model has one output '
                 "channel: take tta_model=dict(type='LogitTTAModel')"
             )
@@ -90,7 +92,7 @@ class EncodingTTAModel(BaseTTAModel):
             ValueError: the pipeline augments by itself.
         """
         if isinstance(data['inputs'][0], (list, tuple)):
-            raise ValueError(
+            raise UserError(
                 'EncodingTTAModel makes scales and flips itself, and the pipeline packed '
                 f'{len(data["inputs"])} augmentations: set tta_pipeline = _base_.test_pipeline'
             )

@@ -13,6 +13,8 @@ from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 T = TypeVar('T')
 
 
@@ -33,7 +35,7 @@ class FeatureTap:
     def __init__(self, head: nn.Module) -> None:
         conv_seg = getattr(head, 'conv_seg', None)
         if conv_seg is None:
-            raise ValueError(
+            raise UserError(
                 f'{type(head).__name__} has no conv_seg, the last layer that gives the logits: '
                 'choose a head that ends in one, such as FCNHead.'
             )
@@ -63,14 +65,14 @@ class FeatureTap:
         finally:
             self._hits = None
         if len(hits) != 1:
-            raise RuntimeError(
+            raise UserError(
                 f'the head ran conv_seg {len(hits)} times in one call instead of once: choose a '
                 'head whose logits are the output of conv_seg, and build the model anew instead '
                 'of replacing that layer.'
             )
         features, logits, with_grad = hits[0]
         if with_grad != torch.is_grad_enabled():
-            raise RuntimeError(
+            raise UserError(
                 'the head ran conv_seg without gradients, as reentrant checkpointing does, so that '
                 'what uses its features cannot train it: checkpoint with use_reentrant=False.'
             )
@@ -90,7 +92,7 @@ def substitute(result: Any, logits: Tensor, new: Any) -> Any:
     """
     swapped, count = _swap(result, logits, new)
     if count != 1:
-        raise ValueError(
+        raise UserError(
             f'the output of conv_seg is {count} times in what the head returned instead of once: '
             'choose a head that returns its logits as they leave conv_seg.'
         )
@@ -132,24 +134,24 @@ class WrapperHead(BaseModule):
         super().__init__()
         name = type(self).__name__
         if isinstance(head, (list, tuple)):
-            raise ValueError(f'{name} wraps one head, got a cascade of {len(head)}: give one dict.')
+            raise UserError(f'{name} wraps one head, got a cascade of {len(head)}: give one dict.')
         if not isinstance(head, dict) or 'type' not in head:
-            raise TypeError(
+            raise UserError(
                 f'{name} needs the config of a head, dict(type=...), got head={head!r}.'
             )
         if isinstance(head['type'], str) and MODELS.get(head['type']) is None:
             heads = [key for key in MODELS.module_dict if key.endswith('Head')]
             near = ', '.join(get_close_matches(head['type'], heads, n=3, cutoff=0))
-            raise KeyError(f'{name} got head type {head["type"]!r}, not registered: try {near}.')
+            raise UserError(f'{name} got head type {head["type"]!r}, not registered: try {near}.')
         self.head = MODELS.build({**kwargs, **head})
         kind = type(self.head).__name__
         if isinstance(self.head, BaseCascadeDecodeHead):
-            raise ValueError(
+            raise UserError(
                 f'{name} cannot wrap {kind}, which needs the output of a head before it: '
                 'choose a head that works alone.'
             )
         if isinstance(self.head, WrapperHead):
-            raise ValueError(f'{name} cannot wrap {kind}, itself a wrapper: give the head in it.')
+            raise UserError(f'{name} cannot wrap {kind}, itself a wrapper: give the head in it.')
         self.tap = FeatureTap(self.head)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,7 +188,7 @@ def plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     matches = [re.match(r'((?:.*\.)?)head\.conv_seg\.', name) for name in state_dict]
     wrappers = tuple({match[1] for match in matches if match})
     if not wrappers:
-        raise ValueError(
+        raise UserError(
             f'none of the {len(state_dict)} names is like decode_head.head.conv_seg.weight: '
             'no head is wrapped, use these weights as they are.'
         )

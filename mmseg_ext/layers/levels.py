@@ -6,6 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 
 def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
     """Refuses the channels of a single level.
@@ -15,7 +17,7 @@ def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
     """
     if isinstance(in_channels, int):
         name = type(head).__name__
-        raise ValueError(
+        raise UserError(
             f'{name} reads several levels, got in_channels={in_channels}: '
             f"write decode_head=dict(type='{name}', **_base_.levels)"
         )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..errors import UserError
 from .pixel_loss import PixelLoss
 
 TRIANGLE = (1, 2, 3, 4, 5, 4, 3, 2, 1)
@@ -143,7 +144,7 @@ class DualTaskLoss(PixelLoss):
     ) -> Tensor:
         """Of noise from ``uniform`` numbers in [0, 1), as many as logits; None draws them."""
         if weight is not None:
-            raise ValueError(
+            raise UserError(
                 'DualTaskLoss got weights of pixels, but compares borders: remove the sampler'
             )
         target = torch.where(valid, label, 0).long()

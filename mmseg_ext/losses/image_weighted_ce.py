@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..errors import UserError
 from .pixel_loss import PixelLoss
 
 REDUCTIONS = ('mean', 'sum')
@@ -61,7 +62,7 @@ class ImageWeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if reduction not in REDUCTIONS:
-            raise ValueError(f'reduction={reduction!r} of images is one of {REDUCTIONS}')
+            raise UserError(f'reduction={reduction!r} of images is one of {REDUCTIONS}')
         self.upper_bound = upper_bound
         self.over_images = torch.mean if reduction == 'mean' else torch.sum
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 
 def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     """Pixels that have a class, (N, H, W) bool: the label is in [0, K) and not ``ignore_index``.
@@ -20,7 +22,7 @@ def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     """
     expected = (logits.shape[0], *logits.shape[2:])
     if logits.ndim != 4 or label.shape != expected:
-        raise ValueError(
+        raise UserError(
             f'Logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together: '
             'resize the logits to the label, (N, K, H, W) for (N, H, W).'
         )
@@ -69,7 +71,7 @@ class PixelLoss(nn.Module, ABC):
                 weighted where the loss has no terms of single pixels.
         """
         if avg_factor is not None or reduction_override not in (None, 'mean'):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} got avg_factor={avg_factor}, '
                 f'reduction_override={reduction_override!r}, but has a fixed divisor: leave both '
                 'out.'

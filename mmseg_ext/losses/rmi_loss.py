@@ -19,6 +19,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from .pixel_loss import PixelLoss, valid_pixels
 from .pixel_sum_bce_loss import pixel_terms
 
@@ -186,7 +187,7 @@ def region_terms(
     """
     size = _pooled_size(label.shape[1:], pool, pool_stride)
     if min(size) < radius:
-        raise ValueError(
+        raise UserError(
             f'Labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
             f'patch of radius={radius}: take larger crops or a smaller pool_stride.'
         )
@@ -242,12 +243,12 @@ class RMILoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if pool not in POOLS or combine not in ('mix', 'add'):
-            raise ValueError(
+            raise UserError(
                 f"RMILoss got pool='{pool}', combine='{combine}': pool is one of {POOLS}, "
                 "combine is 'mix' or 'add'."
             )
         if radius < 1 or pool_stride < 1:
-            raise ValueError(
+            raise UserError(
                 f'RMILoss got radius={radius}, pool_stride={pool_stride}: both start at 1.'
             )
         self.radius = radius
@@ -261,7 +262,7 @@ class RMILoss(PixelLoss):
         self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
         if weight is not None:
-            raise ValueError(
+            raise UserError(
                 'RMILoss got weights of pixels, but compares whole regions: remove the '
                 "sampler from the head, or use type='PixelSumBCELoss'."
             )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..errors import UserError
 from .pixel_loss import PixelLoss
 
 IGNORED = -1
@@ -69,7 +70,7 @@ class WeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if min_kept < 1:
-            raise ValueError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel.')
+            raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel.')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
         self.hard_below = hard_below
@@ -93,7 +94,7 @@ class WeightedCELoss(PixelLoss):
         if self.class_weight is None:
             return 1.0
         if len(self.class_weight) != num_classes:
-            raise ValueError(
+            raise UserError(
                 f'WeightedCELoss has {len(self.class_weight)} class weights, but the logits have '
                 f'{num_classes} classes: give one weight for each.'
             )

@@ -26,6 +26,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
+
 Size = tuple[int, int]  # (h, w)
 PAIRS = 2**20  # of pixels and cells that the loss works on at a time: they fit a CPU's cache
 IGNORED, HIDDEN = -1, -2  # classes of ignored pixels, and of cells that no sum counts
@@ -184,7 +186,7 @@ class AffinityLoss(nn.Module):
     ) -> None:
         super().__init__()
         if ignore not in ('class', 'mask') or degenerate not in ('legacy', 'skip'):
-            raise ValueError(
+            raise UserError(
                 f"AffinityLoss got ignore='{ignore}', degenerate='{degenerate}': ignore is 'class' "
                 "or 'mask', degenerate is 'legacy' or 'skip'"
             )
@@ -221,7 +223,7 @@ class Aggregation(BaseModule):
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f'am_kernel_size={kernel_size} has no centre: take {kernel_size - 1} or '
                 f'{kernel_size + 1}'
             )
@@ -304,12 +306,12 @@ class CPNetHead(BaseDecodeHead):
         rows, columns = (prior_size,) * 2 if isinstance(prior_size, int) else prior_size
         cells = rows * columns
         if prior_channels % groups or cells % groups:
-            raise ValueError(
+            raise UserError(
                 f'groups={groups} must divide prior_channels={prior_channels} and the '
                 f'{rows} x {columns} = {cells} cells of prior_size'
             )
         if key_mode not in ('resample', 'strict'):
-            raise ValueError(f"key_mode='{key_mode}' is unknown: take 'resample' or 'strict'")
+            raise UserError(f"key_mode='{key_mode}' is unknown: take 'resample' or 'strict'")
         self.prior_size = (rows, columns)
         self.strict = key_mode == 'strict'
         self.pixels_at_once = pixels_at_once
@@ -347,7 +349,7 @@ class CPNetHead(BaseDecodeHead):
         """
         n, c, h, w = values.shape
         if self.strict and (h, w) != self.prior_size:
-            raise ValueError(
+            raise UserError(
                 f'features of {h} x {w} do not fit prior_size={self.prior_size}: use crops of '
                 "that many strides, or key_mode='resample'"
             )

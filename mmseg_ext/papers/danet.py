@@ -20,6 +20,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.pytorch_init import PyTorchInit
 
 BLOCK = 3 * 2**23  # attention weights that exist at a time: 96 MiB in float32
@@ -227,12 +228,12 @@ class DANetHead(PyTorchInit, DAHead):
         channels = width // 4 if channels is None else channels
         pam_channels = channels // 8 if pam_channels is None else pam_channels
         if pam_channels < 1:
-            raise ValueError(
+            raise UserError(
                 f'in_channels={in_channels}, channels={channels} leave pam_channels={pam_channels} '
                 'for query and key: give channels and pam_channels of 1 or more'
             )
         if cam_sign not in (-1, 1):
-            raise ValueError(f'cam_sign={cam_sign} must be -1 (as released) or 1 (as printed)')
+            raise UserError(f'cam_sign={cam_sign} must be -1 (as released) or 1 (as printed)')
         cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
         kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(

@@ -28,6 +28,7 @@ from mmseg.models.utils import Encoding
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.levels import resize
 from ..layers.pytorch_init import PyTorchInit
 
@@ -51,7 +52,7 @@ class JointUpsampler(PyTorchInit):
         levels = tuple(inputs[-len(self.in_channels) :])
         channels = tuple(x.shape[1] for x in levels)
         if channels != tuple(self.in_channels):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} got levels of {channels} channels, expected '
                 f'{tuple(self.in_channels)}: set its in_channels to those of the three last levels '
                 'of the backbone, and out_indices=(0, 1, 2, 3) there'
@@ -175,12 +176,12 @@ class JPUX(JointUpsampler):
     ) -> None:
         super().__init__(init_cfg)
         if len(in_channels) != 3:
-            raise ValueError(
+            raise UserError(
                 f'JPUX reads three levels, got in_channels={tuple(in_channels)}: give the channels '
                 'at strides 8, 16 and 32'
             )
         if mid_channels % 64:
-            raise ValueError(
+            raise UserError(
                 f'JPUX got mid_channels={mid_channels}, half of which its group norms split into '
                 '32 groups: take a multiple of 64'
             )

@@ -36,6 +36,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.levels import pointwise_of_levels, require_levels, resize
 from ..layers.norms import trains_on_one_value
 
@@ -97,13 +98,13 @@ class PackRowPositions(PackSegInputs):
 
     def transform(self, results: dict) -> dict:
         if ROW_MAP not in results:
-            raise ValueError(
+            raise UserError(
                 "PackRowPositions found no positions of rows: put dict(type='AddRowPositions') "
                 'before the first crop of the pipeline'
             )
         positions, size = results[ROW_MAP], results['img'].shape[:2]
         if positions.shape != size:
-            raise ValueError(
+            raise UserError(
                 f'the image is {size} and the positions of its rows {positions.shape}: a transform '
                 'left them behind; RandomScaleCrop pads both, Pad does not'
             )
@@ -199,7 +200,7 @@ class HeightAttention(nn.Module):
         _check('injection', injection, (0, 1, 2))
         _check('pooling', pooling, POOLS)
         if reduction < 1:
-            raise ValueError(f'reduction={reduction} would leave no channel: take 1 or more')
+            raise UserError(f'reduction={reduction} would leave no channel: take 1 or more')
         norm_cfg = norm_cfg or dict(type='BN')
         width = -(-in_channels // reduction)
         self.rows = rows
@@ -254,7 +255,7 @@ class HeightAttention(nn.Module):
 
 def _check(name: str, value: Any, allowed: Any) -> None:
     if value not in allowed:
-        raise ValueError(f'{name}={value!r} is not one of {", ".join(map(str, allowed))}')
+        raise UserError(f'{name}={value!r} is not one of {", ".join(map(str, allowed))}')
 
 
 def at_height(gate: Tensor, like: Tensor) -> Tensor:
@@ -329,7 +330,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         if len(in_channels) < (1 if expand_channels else 2):
-            raise ValueError(
+            raise UserError(
                 f'HANetHead reads a fine level and the last two, got in_channels={in_channels}: '
                 'give two or more levels'
             )
@@ -468,7 +469,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
     def _pyramid(self, x: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
         if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise ValueError(
+            raise UserError(
                 'HANetHead pools one image to one value a channel, on which batch norm cannot '
                 'train: put two or more images into a batch'
             )

@@ -23,7 +23,9 @@ from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from ..baselines.windows import WindowedEncoderDecoder
+from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
+
+from ..errors import UserError
 from ..layers.feature_tap import WrapperHead, substitute
 from ..layers.pytorch_init import PyTorchInit
 
@@ -87,7 +89,7 @@ class HMSAHead(WrapperHead):
         **kwargs: Any,
     ) -> None:
         if segmentor != 'HMSA':
-            raise ValueError(
+            raise UserError(
                 "HMSAHead predicts a weight for each scale, which only type='HMSA' uses: "
                 "set model=dict(type='HMSA') or take the head without HMSAHead"
             )
@@ -186,7 +188,7 @@ class HMSA(WindowedEncoderDecoder):
         self.train_scales = _sorted_scales('train_scales', train_scales)
         self.test_scales = _sorted_scales('test_scales', test_scales)
         if len(self.train_scales) < 2:
-            raise ValueError(
+            raise UserError(
                 f'train_scales={tuple(train_scales)} leaves the attention nothing to learn: '
                 'name a second scale, e.g. (0.5, 1.0)'
             )
@@ -195,7 +197,7 @@ class HMSA(WindowedEncoderDecoder):
 
     def _init_decode_head(self, decode_head: Any) -> None:
         if not isinstance(decode_head, Mapping) or decode_head.get('type') != 'HMSAHead':
-            raise ValueError(
+            raise UserError(
                 'HMSA needs one head that predicts scale weights: write '
                 "decode_head=dict(type='HMSAHead', head=dict(type=...)), got "
                 f'{decode_head.get("type") if isinstance(decode_head, Mapping) else "a list"}'
@@ -208,7 +210,7 @@ class HMSA(WindowedEncoderDecoder):
         """Everything that the network says of the images (N, 3, H, W) resized by ``scale``."""
         size = scaled_size(_size(inputs), scale)
         if min(size) < 1:
-            raise ValueError(
+            raise UserError(
                 f'an image of {_size(inputs)} has no pixel left at scale {float(scale):g}: '
                 'use larger scales'
             )
@@ -360,10 +362,10 @@ def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:
         ValueError: 1.0 is missing, one is not positive, or one is named twice.
     """
     if isinstance(scales, int | float):
-        raise TypeError(f'{name}={scales} must be a list of scales, (0.5, 1.0) for example')
+        raise UserError(f'{name}={scales} must be a list of scales, (0.5, 1.0) for example')
     exact = sorted((Fraction(str(scale)) for scale in scales), reverse=True)
     if 1 not in exact:
-        raise ValueError(f'{name}={tuple(scales)} must contain 1.0: the others are mixed into it')
+        raise UserError(f'{name}={tuple(scales)} must contain 1.0: the others are mixed into it')
     if exact[-1] <= 0 or len(set(exact)) < len(exact):
-        raise ValueError(f'{name}={tuple(scales)} must be positive and name each scale once')
+        raise UserError(f'{name}={tuple(scales)} must be positive and name each scale once')
     return exact

@@ -27,6 +27,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.norms import trains_on_one_value
 from ..layers.pytorch_init import PyTorchInit
 
@@ -55,7 +56,7 @@ class StripConvs(nn.Module):
         """
         n, _, h, w = x.shape
         if trains_on_one_value(self.vertical.norm, n * min(h, w)):
-            raise ValueError(
+            raise UserError(
                 f'one map of {h}x{w} has a strip of one value, on which batch norm cannot train: '
                 'use larger crops or more images in a batch'
             )
@@ -149,7 +150,7 @@ class SPNetResNet(ResNetV1c):
         if not strip_pooling:
             return
         if self.block is not Bottleneck:
-            raise ValueError(
+            raise UserError(
                 f'SPNetResNet(depth={depth}) has no bottlenecks to put strip pooling into: choose '
                 'a depth of 50, 101 or 152, or strip_pooling=False'
             )
@@ -313,7 +314,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
     ) -> None:
         single = isinstance(in_channels, int)
         if not single and kwargs.get('input_transform') != 'resize_concat':
-            raise ValueError(
+            raise UserError(
                 f'SPNetHead reads one map, got in_channels={in_channels}: leave the levels out, or '
                 "set input_transform='resize_concat'"
             )
@@ -321,7 +322,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         pool_channels = pool_channels or width // 2
         channels = channels or pool_channels // 2
         if pool_channels < 4:
-            raise ValueError(
+            raise UserError(
                 f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
                 f'{in_channels}: it needs 4, set pool_channels'
             )

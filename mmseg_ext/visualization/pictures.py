@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UserError
+
 Palette = Sequence[Sequence[int]]
 Legend = Sequence[tuple[str, Sequence[int]]]
 
@@ -83,12 +85,12 @@ def _draw_map(
     name: str, values: Tensor, image: np.ndarray, palette: Palette, names: Sequence[str]
 ) -> Panel:
     if values.ndim != 3:
-        raise ValueError(f'map {name!r} has the shape {tuple(values.shape)}, expected (C, H, W)')
+        raise UserError(f'map {name!r} has the shape {tuple(values.shape)}, expected (C, H, W)')
     values = values.detach().cpu()
     channels, size = len(values), image.shape[:2]
     if name.startswith('prediction'):
         if channels not in (1, len(palette)):
-            raise ValueError(
+            raise UserError(
                 f'map {name!r} has {channels} channels, expected one for each of the '
                 f'{len(palette)} classes: give it another name if it holds no logits'
             )
@@ -96,7 +98,7 @@ def _draw_map(
         return label_panel(name, image, _labels_of(logits[0]), palette)
     if name.startswith('image'):
         if channels != 3:
-            raise ValueError(f'map {name!r} has {channels} channels, expected red, green and blue')
+            raise UserError(f'map {name!r} has {channels} channels, expected red, green and blue')
         colors = (values.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         return Panel(name, _resize(colors.numpy(), size, cv2.INTER_LINEAR))
     if name.endswith('weight'):
@@ -120,7 +122,7 @@ def _labels_of(logits: Tensor) -> np.ndarray:
 def _draw_weights(name: str, values: Tensor, size: tuple[int, int], names: Sequence[str]) -> Panel:
     channels = len(values)
     if channels > len(WEIGHT_COLORS):
-        raise ValueError(
+        raise UserError(
             f'map {name!r} has {channels} channels, expected at most {len(WEIGHT_COLORS)} weights'
         )
     if len(names) < channels:
@@ -261,4 +263,4 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), picture):
-        raise OSError(f'{path} cannot be written: is the disk full or the folder read-only?')
+        raise UserError(f'{path} cannot be written: is the disk full or the folder read-only?')

@@ -120,19 +120,17 @@ def test_a_mask_of_another_size_or_no_mask_is_named(deepglobe: Path) -> None:
 
 @pytest.mark.parametrize('name', ['deepglobe', 'inria'])
 def test_a_wrong_folder_is_explained(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match='train.* does not exist: un(zip|pack) .*--data-root'
-    ):
+    with pytest.raises(ValueError, match='train.* does not exist: un(zip|pack) .*--data-root'):
         of_base(name, 'train', tmp_path)
     for folder in ('train/images', 'train/gt'):
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match='holds no image that ends in .*--data-root'):
+    with pytest.raises(ValueError, match='holds no image that ends in .*--data-root'):
         of_base(name, 'train', tmp_path)
 
 
 def test_a_missing_list_is_explained(deepglobe: Path) -> None:
     (deepglobe / 'val.txt').unlink()
-    with pytest.raises(FileNotFoundError, match=r"val.txt does not exist: .* all 4 by ann_file=''"):
+    with pytest.raises(ValueError, match=r"val.txt does not exist: .* all 4 by ann_file=''"):
         of_base('deepglobe', 'val', deepglobe)
     assert len(of_base('deepglobe', 'val', deepglobe, ann_file='')) == 4
 

@@ -50,7 +50,7 @@ def test_a_missing_folder_gives_the_layout(tmp_path):
     layout = (
         r'train does not exist: .* testannot, as mmseg_ext\.datasets\.camvid says; .*--data-root'
     )
-    with pytest.raises(FileNotFoundError, match=layout):
+    with pytest.raises(ValueError, match=layout):
         CamVidDataset(data_root=str(tmp_path), data_prefix=prefix)
     assert 'trainannot' in CamVidDataset.__doc__
 

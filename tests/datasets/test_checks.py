@@ -63,19 +63,19 @@ def test_class_weights_are_the_median_frequency_over_the_frequency(tmp_path):
 
 
 def test_a_missing_data_root_names_it_and_the_option(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'nowhere.*does not exist.*--data-root'):
+    with pytest.raises(ValueError, match=r'nowhere.*does not exist.*--data-root'):
         check_split(dataset(tmp_path / 'nowhere'))
 
 
 def test_a_missing_label_folder_is_named(root):
     cfg = dataset(root, split='test')
-    with pytest.raises(FileNotFoundError, match=r'images/test.*BaseSegDataset.*does not exist'):
+    with pytest.raises(ValueError, match=r'images/test.*BaseSegDataset.*does not exist'):
         check_split(cfg)
 
 
 def test_an_empty_folder_says_what_it_holds_instead(root):
     cfg = dataset(root) | dict(img_suffix='.jpg')
-    with pytest.raises(FileNotFoundError, match=r'no image ending in \.jpg under .*holds 4 \.png'):
+    with pytest.raises(ValueError, match=r'no image ending in \.jpg under .*holds 4 \.png'):
         check_split(cfg)
 
 

@@ -248,7 +248,7 @@ def test_a_wrong_label_is_named_while_statistics_are_made(root):
 
 
 def test_a_pipeline_that_loads_no_label_is_refused(root):
-    with pytest.raises(TypeError, match=r"has only \['LoadImage'\]"):
+    with pytest.raises(ValueError, match=r"has only \['LoadImage'\]"):
         build(root, config(root, pipeline=[dict(type='LoadImage')]))
 
 
@@ -350,7 +350,7 @@ def test_an_impossible_share_is_refused(root, pct):
 
 
 def test_a_data_set_without_centroids_is_refused(root):
-    with pytest.raises(TypeError, match='got a FolderDataset: wrap the data set'):
+    with pytest.raises(ValueError, match='got a FolderDataset: wrap the data set'):
         ClassUniformSampler(DATASETS.build(config(root)))
 
 

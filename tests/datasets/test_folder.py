@@ -7,7 +7,8 @@ import pytest
 from mmengine import Config
 from mmseg.registry import DATASETS
 
-from mmseg_ext.engine.launch import dry_run, prepare_training
+from mmseg_ext.config.prepare import prepare_training
+from mmseg_ext.engine.launch import dry_run
 
 CONFIG = Path(__file__).parents[2] / 'configs/_base_/datasets/folder.py'
 
@@ -95,20 +96,20 @@ def test_a_list_of_names_chooses_images(root):
     dataset = build(root, ann_file='some.txt')
     assert [dataset.get_data_info(i)['img_path'][-5:] for i in range(2)] == ['a.jpg', 'b.JPG']
     (root / 'some.txt').write_text('a\nz\n')
-    with pytest.raises(FileNotFoundError, match='some.txt names z'):
+    with pytest.raises(ValueError, match='some.txt names z'):
         build(root, ann_file='some.txt')
 
 
 @pytest.mark.parametrize(
     ('change', 'error', 'message'),
     [
-        (dict(data_root='/nowhere'), FileNotFoundError, '/nowhere/images/train does not exist'),
+        (dict(data_root='/nowhere'), ValueError, '/nowhere/images/train does not exist'),
         (
             dict(data_prefix=dict(img_path='images/train', seg_map_path='labels')),
-            FileNotFoundError,
+            ValueError,
             'labels does not exist',
         ),
-        (dict(img_suffix='.webp'), FileNotFoundError, 'no image that ends in .webp'),
+        (dict(img_suffix='.webp'), ValueError, 'no image that ends in .webp'),
         (dict(metainfo=None), ValueError, 'got no classes'),
         (
             dict(data_prefix=dict(img_path='masks/train', seg_map_path='masks/train')),

@@ -161,7 +161,7 @@ def test_a_complete_folder_is_kept_and_another_set_is_refused(streets):
     before = {p: p.stat().st_mtime_ns for p in streets.rglob('*')}
     same = dict(num_train=4, num_val=2, num_extra=3, size=SMALL, progress=False)
     assert not make_streets(streets, **same)
-    with pytest.raises(FileExistsError, match='remove it or name another folder'):
+    with pytest.raises(ValueError, match='remove it or name another folder'):
         make_streets(streets, **{**same, 'seed': 1})
     assert before == {p: p.stat().st_mtime_ns for p in streets.rglob('*')}
 

@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from tests.visualization.tiny_explainer import model_config
+from tests.inference.tiny_explainer import model_config
 
 CLASSES = ('left', 'middle', 'right')
 PALETTE = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]

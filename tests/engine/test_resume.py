@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmseg_ext.engine.safe_load import load_file
+from mmseg_ext.checkpoints.safe_load import load_file
 from tests.engine.tiny_run import (
     KILLED,
     LOOPS,

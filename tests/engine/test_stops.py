@@ -42,7 +42,7 @@ def test_a_corrupt_image_of_one_process_stops_both(folder, uninterrupted, tmp_pa
     assert [code for code, _ in outcome] == [1, 1]
     errors = sorted(error for _, error in outcome)
     assert errors[0].startswith(f'BadSampleError: {broken}')
-    assert errors[1] == 'RuntimeError: another process cannot go on: its own message says why'
+    assert errors[1] == 'UserError: another process cannot go on: its own message says why'
 
     broken.write_bytes(whole)
     assert train(resumed(cfg), processes=2) == [(0, '')] * 2
@@ -76,7 +76,7 @@ def test_checkpoints_between_two_updates_are_refused(folder, tmp_path):
     cfg = config(folder / 'data', tmp_path, **{'optim_wrapper.accumulative_counts': 4})
     [(code, error)] = train(cfg)
     assert code == 1
-    assert error.startswith('ValueError: a checkpoint every 2 iterations falls between two updates')
+    assert error.startswith('UserError: a checkpoint every 2 iterations falls between two updates')
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_within_an_interval(folder, tmp_path, pr
     cfg.default_hooks.checkpoint.interval = 2  # would save a broken model at iteration 4
     for code, error in train(cfg, processes=processes):
         assert code == 1
-        assert error.startswith('FloatingPointError: the loss is nan at iteration 3, batch ')
+        assert error.startswith('UserError: the loss is nan at iteration 3, batch ')
         assert '.png' in error
     assert last_checkpoint(tmp_path)['meta']['iter'] == 2
     assert {path.name for path in Path(tmp_path).glob('*.pth')} == {'iter_2.pth'}

@@ -18,7 +18,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 import mmseg_ext.engine  # noqa: F401
-from mmseg_ext.engine import ResumableRunner, checkpoint_hook
+from mmseg_ext.checkpoints import write
+from mmseg_ext.engine import ResumableRunner
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -162,7 +163,7 @@ class StopHook(Hook):
 
 def kill_in_write(number: int) -> None:
     """The process dies with half of its ``number``-th file written, from 1."""
-    whole, done = checkpoint_hook.os.fsync, []
+    whole, done = write.os.fsync, []
 
     def fsync(descriptor: int) -> None:
         done.append(descriptor)
@@ -171,7 +172,7 @@ def kill_in_write(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         whole(descriptor)
 
-    checkpoint_hook.os.fsync = fsync
+    write.os.fsync = fsync
 
 
 def _train(cfg: dict, env: dict[str, str], report: str, write_to_die_in: int) -> None:

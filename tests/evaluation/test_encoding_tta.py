@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg_ext.evaluation.encoding_tta import EncodingTTAModel
+from tests.inference.tiny_explainer import model_config
 from tests.tiny import CONFIG_DIR, build, shrink
-from tests.visualization.tiny_explainer import model_config
 
 BLACK = torch.full((1, 3, 1, 1), -127 / 64)  # of the tiny model's normalisation
 

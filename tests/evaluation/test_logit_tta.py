@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from tests.visualization.tiny_explainer import model_config
+from tests.inference.tiny_explainer import model_config
 
 SIZE = (7, 9)
 

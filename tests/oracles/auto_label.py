@@ -8,8 +8,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.engine.auto_label import label_and_probability
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
+from mmseg_ext.inference.auto_label import label_and_probability
 
 
 def label_and_probability_released(logits: Tensor) -> tuple[Tensor, Tensor]:

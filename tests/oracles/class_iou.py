@@ -6,8 +6,8 @@ import torch
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.evaluation.class_iou import count_pairs
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
 
 SIZE, CLASSES, VOID = (1024, 2048), 19, 255
 

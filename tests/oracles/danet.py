@@ -7,7 +7,7 @@ import torch
 from mmseg.models.decode_heads.da_head import PAM, DAHead
 from torch import Tensor, nn
 
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.danet import DANetHead, PositionAttention
 
 

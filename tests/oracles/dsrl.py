@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.dsrl import FeatureAffinityLoss
 
 SIZE = (512, 1024)  # of the image

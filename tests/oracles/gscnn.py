@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.evaluation.boundary_f_score import borders, boundary_f_scores
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
 from mmseg_ext.losses import DualTaskLoss, ImageWeightedCELoss
 from mmseg_ext.papers.gscnn import BalancedEdgeLoss, class_edges
 from mmseg_ext.papers.gscnn.head import GSCNNHead

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.baselines import OCRNetHead
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'hmsa' / 'hrnet18s_ocr_streets.py'
 WIDTHS = [48, 96, 192, 384]  # HRNet-W48

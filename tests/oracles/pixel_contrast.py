@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.pixel_contrast import MemoryBank, PixelContrastLoss
 from mmseg_ext.papers.pixel_contrast.head import Projection
 from mmseg_ext.papers.pixel_contrast.sampling import pixels_at

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.models.decode_heads import PSPHead
 from torch import Tensor, nn
 
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.losses import WeightedCELoss
 from mmseg_ext.papers.spnet import MixedPooling, SPNetHead, StripConvs, StripPooling
 

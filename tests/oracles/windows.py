@@ -10,7 +10,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_ext.evaluation.op_benchmark import OpBenchmark, Run
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 
 BASE = Path(__file__).parents[2] / 'configs' / '_base_' / 'models' / 'r18-d8.py'
 CROPS = {'cpu': 96, 'cuda': 512}  # a window that either runs in milliseconds

@@ -18,9 +18,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_ext.checkpoints.fit import check_weights
 from mmseg_ext.convert import convert
 from mmseg_ext.datasets import LoadImage
-from mmseg_ext.engine.weights import check_weights
 from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
 from mmseg_ext.papers.magnet import segmentor as magnet_segmentor
 from mmseg_ext.papers.magnet.patches import (

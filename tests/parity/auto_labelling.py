@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 
 from mmseg_ext.datasets.cityscapes import LABEL_IDS, CityscapesIdsDataset
-from mmseg_ext.engine.auto_label import label_and_probability
+from mmseg_ext.inference.auto_label import label_and_probability
 from tests.parity.case import Case, Kind, Results
 
 

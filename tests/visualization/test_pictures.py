@@ -155,7 +155,7 @@ def test_pictures_are_written_in_rgb_and_failures_are_said(tmp_path, monkeypatch
     write_picture(tmp_path / 'new/folder/red.png', red)
     assert cv2.imread(str(tmp_path / 'new/folder/red.png'))[0, 0].tolist() == [0, 0, 255]
     monkeypatch.setattr(cv2, 'imwrite', lambda *_: False)
-    with pytest.raises(OSError, match='red.png cannot be written'):
+    with pytest.raises(ValueError, match='red.png cannot be written'):
         write_picture(tmp_path / 'red.png', red)
 
 

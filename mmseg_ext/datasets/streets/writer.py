@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from ...errors import UserError
 from . import ground, roadside, traffic
 from .scene import Scene
 
@@ -109,7 +110,7 @@ def make_streets(
     if (root / RECIPE).is_file() and (root / RECIPE).read_text() == recipe:
         return False
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(
+        raise UserError(
             f'{root} exists and is not this set of streets: remove it or name another folder'
         )
     partial = root.with_name(root.name + '.partial')
@@ -128,12 +129,12 @@ def make_streets(
 
 def _check_size(size: tuple[int, int]) -> None:
     if size[0] < MIN_SIZE[0] or size[1] < MIN_SIZE[1]:
-        raise ValueError(f'size {size[0]}x{size[1]} (h x w) is too small: take at least 64x128')
+        raise UserError(f'size {size[0]}x{size[1]} (h x w) is too small: take at least 64x128')
 
 
 def _check_counts(counts: dict[str, int]) -> None:
     if min(counts.values()) < 0 or not any(counts.values()):
-        raise ValueError(f'{counts} scenes: take numbers of 0 or more, and one above 0')
+        raise UserError(f'{counts} scenes: take numbers of 0 or more, and one above 0')
 
 
 def _write(root: Path, split: str, index: int, image: np.ndarray, label: np.ndarray) -> None:
@@ -150,4 +151,4 @@ def _write(root: Path, split: str, index: int, image: np.ndarray, label: np.ndar
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), array):
-            raise OSError(f'{path} could not be written: is the disk full?')
+            raise UserError(f'{path} could not be written: is the disk full?')

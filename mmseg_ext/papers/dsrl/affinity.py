@@ -8,6 +8,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...errors import UserError
+
 Size = tuple[int, int]  # (h, w)
 
 
@@ -107,7 +109,7 @@ class FeatureAffinityLoss(nn.Module):
     ) -> None:
         super().__init__()
         if q not in (1, 2) or stride < 1:
-            raise ValueError(
+            raise UserError(
                 f'FeatureAffinityLoss got q={q}, stride={stride}: q is 1 or 2, stride 1 or more'
             )
         self.stride = stride

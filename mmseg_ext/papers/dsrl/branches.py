@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...baselines.dense_deeplab import DeepLabDecoder
+from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, resize
 
 Size = tuple[int, int]  # (h, w)
@@ -76,7 +77,7 @@ class DeconvUpsampler(BaseModule):
     ) -> None:
         super().__init__()
         if num_classes > max_classes:
-            raise ValueError(
+            raise UserError(
                 f'DeconvUpsampler costs too much for {num_classes} classes (up to {max_classes}): '
                 "take sssr=dict(type='BilinearUpsampler') or 'PixelShuffleUpsampler', or set "
                 'max_classes'

@@ -12,7 +12,9 @@ from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from ...baselines.windows import WindowedEncoderDecoder
+from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
+
+from ...errors import UserError
 from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
 from ...layers.levels import resize
 from .affinity import affinity_difference, affinity_of_pixel
@@ -97,9 +99,9 @@ class DSRL(WindowedEncoderDecoder):
         **kwargs: Any,
     ) -> None:
         if fa_in not in ('features', 'outputs'):
-            raise ValueError(f"fa_in={fa_in!r} must be 'features' or 'outputs'")
+            raise UserError(f"fa_in={fa_in!r} must be 'features' or 'outputs'")
         if sisr is not None and loss_sisr is None:
-            raise ValueError('sisr without loss_sisr does not learn the image: set sisr=None too')
+            raise UserError('sisr without loss_sisr does not learn the image: set sisr=None too')
         super().__init__(**kwargs)
         head = self.decode_head
         self.antialias = antialias
@@ -126,12 +128,12 @@ class DSRL(WindowedEncoderDecoder):
 
     def _init_decode_head(self, decode_head: Any) -> None:
         if not isinstance(decode_head, Mapping):
-            raise ValueError(
+            raise UserError(
                 f'DSRL takes one decode head, got a cascade of {len(decode_head)}: give one dict'
             )
         super()._init_decode_head(decode_head)
         if isinstance(self.decode_head, WrapperHead | BaseCascadeDecodeHead):
-            raise ValueError(
+            raise UserError(
                 f'DSRL cannot take {type(self.decode_head).__name__}, which wraps or follows '
                 'another head: choose a head that works alone'
             )

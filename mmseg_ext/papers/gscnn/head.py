@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import trains_on_one_value
 from ...layers.pytorch_init import PyTorchInit
@@ -139,7 +140,7 @@ class EdgePyramid(nn.Module):
             edge: (N, 1, H', W'); points of it are taken, without smoothing; None without edges.
         """
         if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise ValueError(
+            raise UserError(
                 'GSCNNHead pools one image to one value a channel, on which batch norm cannot '
                 'train: put two or more images into a batch'
             )
@@ -207,12 +208,12 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         if len(in_channels) not in (4, 5):
-            raise ValueError(
+            raise UserError(
                 'GSCNNHead reads a fine level and three coarser ones, and at most one before them, '
                 f'got in_channels={list(in_channels)}: give four or five levels'
             )
         if shape_stream and segmentor != 'GSCNN':
-            raise ValueError(
+            raise UserError(
                 "GSCNNHead's shape stream sees edges of the image, which only type='GSCNN' gives: "
                 "set model=dict(type='GSCNN') or shape_stream=False"
             )
@@ -228,7 +229,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             **(dict(init_cfg=None, norm_cfg=dict(type='BN')) | kwargs),
         )
         if self.out_channels == 1:
-            raise ValueError(
+            raise UserError(
                 'GSCNNHead compares classes by a softmax, and one output channel has nothing to '
                 'compare with: give the background a class, num_classes=2 and out_channels=2'
             )

@@ -7,7 +7,9 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...baselines.windows import Maps, WindowedEncoderDecoder
+from mmseg_ext.segmentors.windowed import Maps, WindowedEncoderDecoder
+
+from ...errors import UserError
 from .canny import canny
 
 
@@ -36,10 +38,10 @@ class GSCNN(WindowedEncoderDecoder):
         **kwargs: Any,
     ) -> None:
         if canny_input not in ('image', 'wrapped'):
-            raise ValueError(f"canny_input={canny_input!r} must be 'image' or 'wrapped'")
+            raise UserError(f"canny_input={canny_input!r} must be 'image' or 'wrapped'")
         low, high = canny_thresholds
         if not 0 <= low <= high:
-            raise ValueError(f'canny_thresholds={(low, high)} must be (low, high), both 0 or more')
+            raise UserError(f'canny_thresholds={(low, high)} must be (low, high), both 0 or more')
         super().__init__(**kwargs)
         self.to_bytes = wrapped if canny_input == 'wrapped' else self._as_loaded
         self.canny_thresholds = low, high
@@ -48,7 +50,7 @@ class GSCNN(WindowedEncoderDecoder):
     def _init_decode_head(self, decode_head: Any) -> None:
         if not isinstance(decode_head, Mapping) or decode_head.get('type') != 'GSCNNHead':
             kind = decode_head.get('type') if isinstance(decode_head, Mapping) else 'a list'
-            raise ValueError(
+            raise UserError(
                 "GSCNN finds edges for one head, decode_head=dict(type='GSCNNHead', ...), got "
                 f'{kind}'
             )

@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ...errors import UserError
 from . import patches as cuts
 from .patches import Place, Size, resize
 from .points import certainty, median_filter, nearest, nearest_index, select_points
@@ -57,13 +58,13 @@ class Inference:
         for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f'test_cfg.{name}={value} must be at least {least}')
+                raise UserError(f'test_cfg.{name}={value} must be at least {least}')
         if self.smooth_kernel % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f'test_cfg.smooth_kernel={self.smooth_kernel} has no middle: take an odd number'
             )
         if self.memory_limit <= 0:
-            raise ValueError(f'test_cfg.memory_limit={self.memory_limit} must be above 0 MiB')
+            raise UserError(f'test_cfg.memory_limit={self.memory_limit} must be above 0 MiB')
 
     @classmethod
     def of(cls, test_cfg: Mapping[str, Any] | None) -> 'Inference':
@@ -71,7 +72,7 @@ class Inference:
         given = dict(test_cfg or {})
         known = [field.name for field in fields(cls)]
         if unknown := sorted(given.keys() - set(known)):
-            raise ValueError(
+            raise UserError(
                 f'MagNet does not know test_cfg.{unknown[0]}: it reads {", ".join(known)}'
             )
         return cls(**given)
@@ -162,13 +163,13 @@ class MagNet(BaseSegmentor):
         self.scales = None if scales is None else [_size('scales', scale) for scale in scales]
         self._check_scales()
         if num_refiners < 1:
-            raise ValueError(f'num_refiners={num_refiners} leaves nothing to train: take 1 or more')
+            raise UserError(f'num_refiners={num_refiners} leaves nothing to train: take 1 or more')
         self.inference = Inference.of(test_cfg)
         self.ignore_index = ignore_index
         self.as_released = as_released
         self.segmentor: Any = MODELS.build(dict(segmentor)).requires_grad_(False).eval()
         if self.segmentor.out_channels < 2:
-            raise ValueError(
+            raise UserError(
                 'MagNet compares the two most probable classes, but the segmentor has one output '
                 'channel: give it num_classes=2 and out_channels=2'
             )
@@ -186,7 +187,7 @@ class MagNet(BaseSegmentor):
         if self.scales[:1] != [self.patch_size] or any(
             a[0] > b[0] or a[1] > b[1] or a == b for a, b in steps
         ):
-            raise ValueError(
+            raise UserError(
                 f'scales={self.scales} must start with patch_size={self.patch_size}, at which the '
                 'whole image is one patch, and grow'
             )
@@ -254,7 +255,7 @@ class MagNet(BaseSegmentor):
             ValueError: The segmentor has no weights, or an image has no finer scale.
         """
         if not self.is_trained:
-            raise ValueError(
+            raise UserError(
                 'MagNet trains its refiner on a trained segmentor, and has no weights of it: name '
                 'its checkpoint by --init PATH, or in the config by '
                 "segmentor=dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
@@ -299,7 +300,7 @@ class MagNet(BaseSegmentor):
         """
         sizes = self.sizes_of(image.shape[2:])
         if len(sizes) < 2:
-            raise ValueError(
+            raise UserError(
                 f'an image of {tuple(image.shape[2:])} pixels (h, w) is no larger than patch_size='
                 f'{self.patch_size}, so that there is nothing to refine: take a smaller patch_size'
             )
@@ -514,7 +515,7 @@ class MagNet(BaseSegmentor):
             state_dict.update(moved)
         has_segmentor = any(name.startswith(inner) for name in state_dict)
         if own and not has_segmentor and not self.is_trained:
-            raise ValueError(
+            raise UserError(
                 'the checkpoint holds a refiner without the segmentor that it was trained on: give '
                 'both files to tools/convert_checkpoint.py magnet SEGMENTOR REFINER... DST'
             )
@@ -528,7 +529,7 @@ def _size(name: str, value: Any) -> Size:
         or len(value) != 2
         or not all(isinstance(n, int) and n > 0 for n in value)
     ):
-        raise ValueError(f'{name}={value} must be (h, w) in pixels')
+        raise UserError(f'{name}={value} must be (h, w) in pixels')
     return value[0], value[1]
 
 

@@ -15,8 +15,9 @@ Differs from it:
   few anchors at a time and never kept.
 """
 
+from .embeddings_hook import EmbeddingsHook
 from .head import PixelContrastHead
 from .loss import PixelContrastLoss
 from .memory import MemoryBank
 
-__all__ = ['MemoryBank', 'PixelContrastHead', 'PixelContrastLoss']
+__all__ = ['EmbeddingsHook', 'MemoryBank', 'PixelContrastHead', 'PixelContrastLoss']

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ...layers.feature_tap import WrapperHead
 from ...layers.levels import pointwise_of_levels
 from .memory import MemoryBank, class_means
@@ -83,7 +84,7 @@ class PixelContrastHead(WrapperHead):
         widths = dict(zip(_as_list(self.head.in_index), _as_list(in_channels), strict=True))
         self.proj_index = list(widths) if proj_index is None else _as_list(proj_index)
         if not self.proj_index or not set(self.proj_index) <= set(widths):
-            raise ValueError(
+            raise UserError(
                 f'proj_index={proj_index} is not among the levels {list(widths)} that '
                 f'{type(self.head).__name__} reads: choose from these'
             )
@@ -95,7 +96,7 @@ class PixelContrastHead(WrapperHead):
             bank = dict(num_classes=self.head.num_classes, channels=proj_channels)
             self.bank = MODELS.build(dict(type='MemoryBank', **bank) | memory)
         if self.loss_contrast.semi_hard is not None and self.bank is None:
-            raise ValueError(
+            raise UserError(
                 'semi_hard draws from past images: set memory=dict(size=5000), or leave semi_hard'
             )
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import UserError
 from .memory import BELOW_ALL, MemoryBank
 from .sampling import Anchors, sample_anchors
 
@@ -75,9 +76,9 @@ class PixelContrastLoss(nn.Module):
         )
         for name, value in positive.items():
             if value <= 0:
-                raise ValueError(f'PixelContrastLoss got {name}={value}: it must be above 0')
+                raise UserError(f'PixelContrastLoss got {name}={value}: it must be above 0')
         if semi_hard is not None and not 0 < semi_hard <= 1:
-            raise ValueError(
+            raise UserError(
                 f'PixelContrastLoss got semi_hard={semi_hard}: give a fraction in (0, 1]'
             )
         self.temperature = temperature

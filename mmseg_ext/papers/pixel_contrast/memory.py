@@ -8,6 +8,7 @@ from mmengine.dist import all_gather
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...errors import UserError
 from .sampling import by_image, count_cells, draw, exclusive_cumsum, pixels_at
 
 BELOW_ALL = -1e30  # a similarity that counts for nothing, and finite: its gradient is 0, not NaN
@@ -47,14 +48,12 @@ class MemoryBank(nn.Module):
     ) -> None:
         super().__init__()
         if size < 1 or pixels_per_image < 1:
-            raise ValueError(
+            raise UserError(
                 f'memory has size={size} and pixels_per_image={pixels_per_image}: '
                 'both must be at least 1'
             )
         if not queues or not set(queues) <= {'region', 'pixel'}:
-            raise ValueError(
-                f"memory has queues={queues!r}: choose ('region',), ('pixel',) or both"
-            )
+            raise UserError(f"memory has queues={queues!r}: choose ('region',), ('pixel',) or both")
         self.num_classes, self.size, self.pixels_per_image = num_classes, size, pixels_per_image
         self.queues = [queue for queue in ('region', 'pixel') if queue in queues]
         number = num_classes * len(self.queues) * size

@@ -1,0 +1,1 @@
+"""Tables of models, the report, operations and whole models measured against others."""

@@ -1,0 +1,256 @@
+"""Speed and memory of whole models in training and inference, against others in the same run."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mmseg_ext.benchmark.host_model import host_model
+from mmseg_ext.benchmark.measuring import (
+    in_fresh_process,
+    interleaved_medians,
+    machine,
+    peak_rise,
+    ratio,
+)
+from mmseg_ext.checkpoints.write import write_atomically
+from mmseg_ext.config import overrides
+from mmseg_ext.config.checks import check_device
+from mmseg_ext.config.prepare import load_config
+from mmseg_ext.errors import UserError
+
+PHASES = ('training', 'inference')
+MODES = ('fp32', 'bf16', 'channels_last', 'compile')
+BLOCK = 32  # pixels, a side of what has one class in the random labels
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How both models are run.
+
+    Args:
+        phase: 'training', a step with the config's losses and optimiser, or 'inference', from
+            images to classes.
+        mode: of ``MODES``, several joined by '+'; without 'bf16' in float32.
+        batch: images at a time.
+        size: of an image in pixels, (h, w).
+        device: 'cpu' or 'cuda'.
+    """
+
+    phase: str
+    mode: str
+    batch: int
+    size: tuple[int, int]
+    device: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model took in a setting; pairs are (the model, what it is measured against).
+
+    Args:
+        config: of the model.
+        against: config of the other, or 'host'.
+        setting: of both.
+        seconds: median times of an image.
+        peak_bytes: largest memory until the end of the first step, weights and optimiser included;
+            None where it cannot be measured, as beside a compiler on a CPU.
+        error: why there are no numbers.
+    """
+
+    config: str
+    against: str
+    setting: Setting
+    seconds: tuple[float, ...] | None = None
+    peak_bytes: tuple[int | None, ...] = (None, None)
+    error: str = ''
+
+
+def check_modes(modes: Sequence[str]) -> None:
+    """Raises ValueError for a mode that is not made of ``MODES``."""
+    for mode in modes:
+        if unknown := [part for part in mode.split('+') if part not in MODES]:
+            raise UserError(
+                f'--modes {mode}: {unknown[0]!r} is none of {", ".join(MODES)}, which + joins'
+            )
+
+
+def benchmark(
+    paths: Sequence[str],
+    *,
+    against: str | None = None,
+    modes: Sequence[str] = MODES,
+    batches: Sequence[int] = (2,),
+    size: Sequence[int] | None = None,
+    device: str = 'cpu',
+    repeats: int = 5,
+) -> Iterator[Measurement]:
+    """Measures models on random images, one setting after the other, in fresh processes.
+
+    Args:
+        paths: config files.
+        against: config of the other model, by default the host's nearest (``host_model``).
+        modes: each one of ``MODES``, or several joined by '+'.
+        batches: images at a time.
+        size: (h, w) in pixels, by default a config's ``crop_size``.
+        device: 'cpu' or 'cuda'.
+        repeats: steps of either model that are timed, in turn.
+
+    Raises:
+        ValueError: an unknown mode, a device that is not there, or no size.
+    """
+    check_modes(modes)
+    check_device(device)
+    pairs = [_pair(path, against, size) for path in paths]  # mistakes before the first measurement
+    for path, (cfgs, own_size) in zip(paths, pairs, strict=True):
+        for phase, batch, mode in product(PHASES, batches, modes):
+            setting = Setting(phase, mode, batch, own_size, device)
+            yield _measure(path, against or 'host', cfgs, setting, repeats)
+
+
+def _pair(path: str, against: str | None, size: Sequence[int] | None) -> tuple[list[dict], Any]:
+    cfg = load_config(path)
+    size = size or cfg.get('crop_size')
+    if size is None:
+        raise UserError(f'{path} names no crop_size: give --size H W')
+    if against is None:
+        other = Config({**cfg.to_dict(), 'model': host_model(cfg.model.to_dict())})
+    else:
+        other = load_config(against)
+    return [_what_runs(cfg), _what_runs(other)], tuple(size)
+
+
+def _what_runs(cfg: Config) -> dict[str, Any]:
+    """Model and optimiser, with random weights and without padding."""
+    overrides.set_initial_weights(cfg, 'none')
+    for key in ('size', 'size_divisor'):
+        cfg.model.data_preprocessor.pop(key, None)
+    cfg.model.data_preprocessor.size_divisor = 1
+    return dict(model=cfg.model.to_dict(), optim_wrapper=cfg.optim_wrapper.to_dict())
+
+
+def _measure(
+    path: str, against: str, cfgs: list[dict], setting: Setting, repeats: int
+) -> Measurement:
+    peaks: list[int | None] = []
+    try:
+        for cfg in cfgs:
+            peaks.append(in_fresh_process(_measure_peak, cfg, setting))
+        seconds = in_fresh_process(_measure_time, cfgs, setting, repeats)
+    except Exception as error:  # any kind: it is told in the table, and the next setting runs
+        who = (f'{path}: ', f'{against}: ', '')[len(peaks)]
+        line = (str(error).strip().splitlines() or [''])[0]
+        return Measurement(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
+    return Measurement(path, against, setting, seconds, tuple(peaks))
+
+
+def _measure_peak(cfg: dict, setting: Setting) -> int | None:
+    if setting.device == 'cpu' and 'compile' in setting.mode:
+        return None
+    return peak_rise(lambda: make_step(cfg, setting)(), setting.device)
+
+
+def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[float, ...]:
+    torch.backends.cudnn.benchmark = True  # as in a training
+    steps = [make_step(cfg, setting) for cfg in cfgs]
+    for step in steps * 2:  # warms up
+        step()
+    seconds = interleaved_medians(steps, setting.device, repeats)
+    return tuple(one / setting.batch for one in seconds)
+
+
+def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
+    """What runs the model of a config once, on the same random images each time.
+
+    Args:
+        cfg: with ``model`` and ``optim_wrapper``.
+        setting: how.
+    """
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    mode = setting.mode.split('+')
+    model: Any = revert_sync_batchnorm(MODELS.build(ConfigDict(cfg['model']))).to(setting.device)
+    model.load_state_dict(model.state_dict())  # MagNet wants its segmentor's weights
+    if 'channels_last' in mode:
+        model.to(memory_format=torch.channels_last)
+    if 'compile' in mode:
+        model.forward = torch.compile(model.forward)  # as the host does
+    batch = _random_batch(model.num_classes, setting)
+    if setting.phase == 'inference':
+        model.eval()
+
+        @torch.no_grad()
+        def predict() -> Any:
+            with torch.autocast(setting.device, torch.bfloat16, enabled='bf16' in mode):
+                return model.test_step(batch)
+
+        return predict
+    kept = {k: v for k, v in cfg['optim_wrapper'].items() if k not in ('loss_scale', 'dtype')}
+    kept['type'] = 'Bf16OptimWrapper' if 'bf16' in mode else 'OptimWrapper'
+    optim_wrapper = build_optim_wrapper(model.train(), kept)
+    return lambda: model.train_step(batch, optim_wrapper)
+
+
+def _random_batch(num_classes: int, setting: Setting) -> dict[str, Any]:
+    """Images (3, h, w), uint8, and samples with labels (1, h, w) of blocks, on the device."""
+    h, w = setting.size
+    meta = dict(img_shape=(h, w), ori_shape=(h, w), pad_shape=(h, w))
+    images, samples = [], []
+    for _ in range(setting.batch):
+        image = torch.randint(256, (3, h, w), dtype=torch.uint8)
+        blocks = torch.randint(num_classes, (1, h // BLOCK + 1, w // BLOCK + 1))
+        label = blocks.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :h, :w]
+        images.append(image.to(setting.device))
+        sample = SegDataSample(gt_sem_seg=PixelData(data=label.contiguous()), metainfo=meta)
+        samples.append(sample.to(setting.device))
+    return dict(inputs=images, data_samples=samples)
+
+
+def results_table(results: Sequence[Measurement], device: str) -> Group:
+    """One row for each setting; below the table why some failed."""
+    table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
+    for head in ('model\nagainst', '\nphase', '\nimages', '\nmode'):
+        table.add_column(head)
+    for of in ('time of an image\nmodel', 'peak memory\nmodel'):
+        for head in (of, '\nother', '\nratio'):
+            table.add_column(head, justify='right')
+    names, notes = '', []
+    for r in results:
+        s = r.setting
+        before, names = names, f'{_short(r.config)}\n{_short(r.against)}'
+        images = f'{s.batch} of {s.size[0]}x{s.size[1]}'
+        row = ['' if names == before else names, s.phase, images, s.mode]
+        if r.seconds is None:
+            row.append('failed')
+            notes.append(Text(f'{s.phase}, {images}, {s.mode}: {r.error}'))
+        else:
+            row += [*(f'{t * 1e3:.1f} ms' for t in r.seconds), ratio(*r.seconds)]
+            row += ['n/a' if b is None else f'{b / 2**20:.0f} MiB' for b in r.peak_bytes]
+            row.append(ratio(*r.peak_bytes))
+        table.add_row(*row)
+    return Group(table, *notes)
+
+
+def _short(path: str) -> str:
+    return f'{Path(path).parent.name}/{Path(path).stem}' if path.endswith('.py') else path
+
+
+def write_results(path: str | Path, results: Sequence[Measurement], device: str) -> None:
+    """Writes all numbers, with the machine's name, as JSON."""
+    content = dict(machine=machine(device), results=[asdict(result) for result in results])
+    write_atomically(json.dumps(content, indent=1).encode(), path)

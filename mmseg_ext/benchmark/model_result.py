@@ -1,0 +1,194 @@
+"""The test of one model of a table, in a process of its own, and its result on disk."""
+
+import hashlib
+import json
+import os
+import sys
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from mmseg_ext.benchmark.measuring import in_fresh_process, machine
+from mmseg_ext.benchmark.model_costs import Costs, measure_costs
+from mmseg_ext.checkpoints.write import write_atomically
+from mmseg_ext.config import checks, prepare, walk
+from mmseg_ext.config.walk import leaf_datasets
+from mmseg_ext.engine import launch
+from mmseg_ext.errors import UserError
+from mmseg_ext.evaluation.class_iou import ClassIoUMetric
+
+RESULT, LOG = 'result.json', 'log.txt'
+BORDER = 3  # pixels, the radius of the boundary F-score
+OWN_METRICS = ('IoUMetric', 'ClassIoUMetric')
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What a table says of a tested model; K classes.
+
+    Args:
+        images: how many were tested.
+        classes: K names.
+        palette: K colours.
+        scores: ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f``, in per cent; None where no class
+            has one.
+        iou: K of them, in per cent; None for a class that neither labels nor predictions show.
+        confusion: pixels, K rows of labels, K columns of predictions.
+        costs: of the first image.
+        device: what they were measured on.
+    """
+
+    images: int
+    classes: list[str]
+    palette: list[list[int]]
+    scores: dict[str, float | None]
+    iou: list[float | None]
+    confusion: list[list[int]]
+    costs: Costs
+    device: str
+
+    @staticmethod
+    def load(folder: Path) -> 'ModelResult | None':
+        """What :func:`run_in_process` left in a folder."""
+        if not (folder / RESULT).is_file():
+            return None
+        values = json.loads((folder / RESULT).read_text())
+        return ModelResult(**{**values, 'costs': Costs(**values['costs'])})
+
+
+def content_key(cfg: Config, config: str, checkpoint: str) -> str:
+    """Names all that a result depends on: config, checkpoint and data.
+
+    The checkpoint counts by its bytes, an address by itself, and the data's files by path, size and
+    time.
+    """
+    digest = hashlib.sha256(str(Path(config).resolve()).encode())
+    read = walk.what_is_read(cfg)
+    asked = {key: read[key] for key in read if key not in ('work_dir', 'load_from', 'launcher')}
+    digest.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    if '://' in checkpoint:
+        digest.update(checkpoint.encode())
+    else:
+        with open(checkpoint, 'rb') as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        for path in (info.get('img_path'), info.get('seg_map_path')):
+            if path is not None and Path(path).is_file():
+                stat = os.stat(path)
+                digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}'.encode())
+    return digest.hexdigest()
+
+
+def data_set_name(cfg: Config) -> tuple[str, str]:
+    """The name of the tested data, or of its folder, and of its split: ``('CamVid', 'test')``."""
+    leaf = next(iter(leaf_datasets(cfg.test_dataloader)))
+    name = str(leaf['type']).removesuffix('Dataset')
+    root = Path(leaf.get('data_root') or '').name
+    prefix = (leaf.get('data_prefix') or {}).get('img_path') or ''
+    says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds')
+    return root if root and says_little else name, Path(prefix).name
+
+
+def run_in_process(
+    config: str, checkpoint: str, folder: Path, *, gpu: int | None = None, **options: Any
+) -> str:
+    """Tests a model in a fresh process, which leaves its result, predictions and log in a folder.
+
+    Args:
+        config: file.
+        checkpoint: path or address.
+        folder: to write to.
+        gpu: which of the visible ones; None for any there is, or the CPU.
+        **options: as for ``prepare.prepare_test``.
+
+    Returns:
+        why it failed, in a sentence; empty if it did not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    args = (os.getcwd(), gpu, config, checkpoint, folder.resolve(), options)
+    try:
+        return in_fresh_process(_run, *args)
+    except BrokenProcessPool:
+        return f'its process was killed, perhaps for lack of memory; its log is {folder / LOG}'
+
+
+def _run(cwd: str, gpu: int | None, config: str, *args: Any) -> str:
+    checkpoint, folder, options = args
+    os.chdir(cwd)
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        os.environ.pop(name, None)  # a single process, whatever started the table
+    if gpu is not None:
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        os.environ['CUDA_VISIBLE_DEVICES'] = visible.split(',')[gpu] if visible else str(gpu)
+    with open(folder / LOG, 'w', buffering=1) as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    try:
+        result = _test(config, checkpoint, folder, **options)
+    except Exception as error:
+        traceback.print_exc()
+        message = str(error).strip().split('\n')[0]
+        return (
+            error.sentence
+            if isinstance(error, UserError)
+            else f'{type(error).__name__}: {message}; see {folder / LOG}'
+        )
+    finally:
+        sys.stdout.flush()
+    write_atomically(json.dumps(asdict(result)).encode(), folder / RESULT)
+    return ''
+
+
+def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelResult:
+    cfg = prepare.prepare_test(config, checkpoint, work_dir=str(folder), **options)
+    _set_metrics(cfg, folder)
+    with checks.translate_config_errors(cfg):
+        launch.check_data(cfg, ('test',))
+        runner = launch.build_runner(cfg)
+        launch.check_weights(runner, checkpoint, whole=True)
+        loader = runner.test_loop.dataloader
+        runner.model.eval()
+        costs = measure_costs(runner.model, loader.collate_fn([loader.dataset[0]]))
+        metrics = runner.test()
+    scores = {name: metrics.get(name) for name in ('mIoU', 'mAcc', 'aAcc')}
+    scores['boundary_f'] = metrics[f'mBF.{BORDER}']
+    meta = loader.dataset.metainfo
+    counts = next(m for m in runner.test_evaluator.metrics if isinstance(m, ClassIoUMetric))
+    assert counts.confusion is not None
+    return ModelResult(
+        images=len(loader.dataset),
+        classes=list(meta['classes']),
+        palette=[list(map(int, color)) for color in meta['palette']],
+        scores={name: _number(value) for name, value in scores.items()},
+        iou=[_number(metrics[f'IoU.{name}']) for name in meta['classes']],
+        confusion=counts.confusion.tolist(),
+        costs=costs,
+        device=machine(str(next(runner.model.parameters()).device)),
+    )
+
+
+def _set_metrics(cfg: Config, folder: Path) -> None:
+    """The config's IoU, with its settings, and beside it what else a row holds."""
+    configured = walk.as_list(cfg.test_evaluator)
+    own = [dict(e, type='ClassIoUMetric') for e in configured if e['type'] in OWN_METRICS]
+    if not own:
+        raise UserError(
+            f'test_evaluator of {cfg.filename} has no {" or ".join(OWN_METRICS)}: a table needs one'
+        )
+    ignore = dict(ignore_index=own[0].get('ignore_index', 255))
+    border = dict(type='BoundaryFScore', thresholds=(BORDER,), **ignore)
+    saved = dict(type='SavedPredictions', folder=str(folder), **ignore)
+    cfg.test_evaluator = dict(type='BackgroundEvaluator', metrics=[own[0], border, saved])
+
+
+def _number(value: Any) -> float | None:
+    """A score as the host prints it; None for NaN."""
+    return None if value is None or value != value else round(float(value), 2)

@@ -1,0 +1,108 @@
+"""Rows of the benchmark table: what a model reached, and its cells and notes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .model_result import ModelResult
+
+NOT_TRAINED = 'not trained'
+
+
+@dataclass
+class Row:
+    """One model of a table.
+
+    Args:
+        config: file.
+        name: as the table shows it.
+        data_set: that it is tested on, and the split.
+        checkpoint: path or address; None where nothing was trained.
+        folder: of its result, predictions and log.
+        problem: why there is no result.
+        failed: whether that is an error.
+        paper: the paper's mIoU on the tested data, in per cent.
+        source: of that number.
+        result: of the test.
+    """
+
+    config: str
+    name: str
+    data_set: str = ''
+    checkpoint: str | None = None
+    folder: Path | None = None
+    problem: str = ''
+    failed: bool = False
+    paper: float | None = None
+    source: str = ''
+    result: ModelResult | None = None
+
+    @property
+    def difference(self) -> float | None:
+        miou = self.result.scores['mIoU'] if self.result else None
+        return None if miou is None or self.paper is None else round(miou - self.paper, 2)
+
+
+def _cost(name: str, unit: float = 1) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        found = getattr(row.result.costs, name) if row.result else None
+        return None if found is None else found / unit
+
+    return value
+
+
+def _score(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.result.scores[name] if row.result else None
+
+
+# Heading, value and format of every column of numbers.
+COLUMNS: list[tuple[str, Callable[[Row], float | None], str]] = [
+    ('mIoU', _score('mIoU'), '.2f'),
+    ('mAcc', _score('mAcc'), '.2f'),
+    ('aAcc', _score('aAcc'), '.2f'),
+    ('boundary F', _score('boundary_f'), '.2f'),
+    ('parameters (M)', _cost('parameters', 1e6), '.2f'),
+    ('GFLOPs', _cost('flops', 1e9), '.2f'),
+    ('time (ms)', _cost('seconds', 1e-3), '.1f'),
+    ('memory (MiB)', _cost('peak_bytes', 2**20), '.0f'),
+    ('paper', lambda row: row.paper, '.2f'),
+    ('difference', lambda row: row.difference, '+.2f'),
+]
+
+
+HEADINGS = ['model', 'data set', *(heading for heading, _, _ in COLUMNS)]
+
+
+def cells(row: Row) -> list[str]:
+    """The texts of a row, under ``HEADINGS``; what went wrong stands in place of its mIoU."""
+    numbers = [
+        '' if (number := value(row)) is None else format(number, style)
+        for _, value, style in COLUMNS
+    ]
+    if row.result is None:
+        numbers[0] = 'failed' if row.failed else row.problem
+    return [row.name, row.data_set, *numbers]
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know beside the numbers, and why rows failed."""
+    results = [row.result for row in rows if row.result]
+    lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
+    lines += [f'{row.name}: {row.source}' for row in rows if row.source]
+    if results:
+        sizes = {
+            f'{row.data_set} {row.result.costs.size[1]}x{row.result.costs.size[0]}'
+            for row in rows
+            if row.result
+        }
+        missing = sorted({name for r in results for name in r.costs.not_counted})
+        lines += [
+            'Scores in per cent. Boundary F is the F-score of borders within 3 pixels '
+            '(BoundaryFScore, mBF.3).',
+            f'Costs are of one image as the network gets it: {", ".join(sorted(sizes))}; time is '
+            'the median of several predictions, memory the peak, weights included.',
+            'GFLOPs count 2 for a multiplication and addition, in convolutions, matrix products '
+            f'and attention. Not counted: {", ".join(missing)}.',
+            f'Measured on: {"; ".join(sorted({r.device for r in results}))}.',
+        ]
+    return lines

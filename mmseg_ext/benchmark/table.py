@@ -1,0 +1,202 @@
+"""Tables of several models' scores and costs."""
+
+import ast
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import distributed as dist
+
+from mmseg_ext.benchmark.model_result import ModelResult, content_key, data_set_name, run_in_process
+from mmseg_ext.benchmark.rows import COLUMNS, HEADINGS, NOT_TRAINED, Row, cells, notes
+from mmseg_ext.checkpoints.write import write_atomically
+from mmseg_ext.config import checks, prepare
+from mmseg_ext.engine import launch
+from mmseg_ext.engine.distributed import check_torchrun
+from mmseg_ext.errors import UserError
+
+ROWS = 'rows'
+
+
+PAPER = re.compile(
+    r'^Paper[^:]*: (?P<a>[\d.]+) mIoU on (?P<in_a>\w+)(?:[^.;]*?, (?P<b>[\d.]+) on (?P<in_b>\w+))?',
+    re.MULTILINE,
+)
+
+
+def paper_miou(config: str, split: str) -> tuple[float | None, str]:
+    """The paper's mIoU on a split, as the docstring of a config says it, and that sentence.
+
+    It reads ``Paper: 82.0 mIoU on test, 81.9 on val (source).``, or ``Paper, Table 1: ...``.
+    """
+    text = ast.get_docstring(ast.parse(Path(config).read_text())) or ''
+    found = PAPER.search(text)
+    for key in ('a', 'b') if found and split else ():
+        measured_on = found[f'in_{key}']  # type: ignore[index]
+        if measured_on and (split.startswith(measured_on) or measured_on.startswith(split)):
+            sentence = re.split(r'\.\s', text[found.start() :])[0]  # type: ignore[union-attr]
+            return float(found[key]), ' '.join(sentence.split())  # type: ignore[index]
+    return None, ''
+
+
+def make_table(
+    models: Iterable[str], out: str | Path, *, tta: bool = False, **common: Any
+) -> list[Row]:
+    """Tests models one by one, or on several processes as many at a time, and writes the table.
+
+    A result that is there already, of the same config, checkpoint and data, is not made again, and
+    one that fails does not stop the others.
+
+    Args:
+        models: each ``CONFIG``, whose checkpoint is the best of its work directory, or
+            ``CONFIG=CHECKPOINT``.
+        out: folder for ``table.md``, ``table.csv``, ``table.json``, ``report.html``, and under
+            ``rows`` the results.
+        tta: test-time augmentation.
+        **common: as for ``prepare.load_config``; ``launcher`` is ``none`` or ``pytorch``.
+
+    Returns:
+        the rows, on every process.
+
+    Raises:
+        ValueError: another launcher, ``pytorch`` without torchrun, more processes than GPUs, or a
+            folder that cannot be written to.
+    """
+    launcher = common.pop('launcher', 'none')
+    if launcher not in ('none', 'pytorch'):
+        raise UserError(f'--launcher {launcher}: a table is made by none or pytorch (torchrun)')
+    check_torchrun(launcher)
+    checks.make_writable(out)
+    gpu, rank, processes = None, 0, 1
+    if launcher == 'pytorch':
+        dist.init_process_group('gloo', timeout=timedelta(days=30))  # as long as the longest row
+        rank, processes, gpu = dist.get_rank(), dist.get_world_size(), _own_gpu()
+    console = Console(stderr=True, quiet=rank > 0)
+    arguments = list(dict.fromkeys(models))
+    rows = {}
+    for i in range(rank, len(arguments), processes):
+        with console.status(f'{i + 1} of {len(arguments)}: {arguments[i]}'):
+            rows[i] = make_row(arguments[i], Path(out), gpu=gpu, tta=tta, **common)
+        said = f'{i + 1} of {len(arguments)}: {rows[i].name}: {_said(rows[i])}'
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    if launcher == 'pytorch':
+        parts: list[Any] = [None] * processes
+        dist.all_gather_object(parts, rows)
+        rows = {i: row for part in parts for i, row in part.items()}
+        dist.destroy_process_group()
+    table = [rows[i] for i in sorted(rows)]
+    if rank == 0:
+        _name_apart(table)
+        write_table(table, Path(out))
+    return table
+
+
+def _own_gpu() -> int | None:
+    """The number of this process's GPU; None on CPUs."""
+    if not torch.cuda.is_available():
+        return None
+    gpu, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if gpu >= gpus:
+        raise UserError(f'process {gpu + 1} of this machine has no GPU: it has {gpus} of them')
+    return gpu
+
+
+def make_row(model: str, out: Path, *, gpu: int | None = None, **options: Any) -> Row:
+    """Tests one model, or takes the result of an earlier test of the same."""
+    config, _, checkpoint = model.partition('=')
+    name = f'{Path(config).resolve().parent.name}/{Path(config).stem}'
+    row = Row(config, name, checkpoint=checkpoint or None)
+    try:
+        _fill(row, out, gpu, options)
+    except Exception as error:  # whatever it is, the other rows are made
+        row.problem, row.failed = (
+            error.sentence if isinstance(error, UserError) else f'{type(error).__name__}: {error}',
+            True,
+        )
+    return row
+
+
+def _fill(row: Row, out: Path, gpu: int | None, options: dict[str, Any]) -> None:
+    tta = options.pop('tta', False)
+    cfg = prepare.load_config(row.config, **options)
+    name, split = data_set_name(cfg)
+    row.data_set = f'{name} {split}'.strip()
+    row.paper, row.source = paper_miou(row.config, split)
+    row.checkpoint = row.checkpoint or launch.best_checkpoint(cfg.work_dir)
+    if row.checkpoint is None:
+        row.problem = NOT_TRAINED
+        return
+    options['tta'] = tta
+    cfg = prepare.prepare_test(row.config, row.checkpoint, **options)
+    key = content_key(cfg, row.config, row.checkpoint)[:12]
+    row.folder = out / ROWS / f'{row.name.replace("/", "_")}-{key}'
+    row.result = ModelResult.load(row.folder)
+    if row.result is None:
+        row.problem = run_in_process(row.config, row.checkpoint, row.folder, gpu=gpu, **options)
+        row.failed = bool(row.problem)
+        row.result = ModelResult.load(row.folder)
+
+
+def _said(row: Row) -> str:
+    return row.problem if row.result is None else f'mIoU {row.result.scores["mIoU"]}'
+
+
+def _name_apart(rows: Sequence[Row]) -> None:
+    """Adds the checkpoint to names that would be the same."""
+    names = [row.name for row in rows]
+    for row in rows:
+        if names.count(row.name) > 1:
+            row.name += f' ({row.checkpoint})'
+
+
+def rich_table(rows: Sequence[Row]) -> Table:
+    """For the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, heading in enumerate(HEADINGS):
+        words = heading.replace(' ', '\n') if i > 1 else heading  # leaves room for names
+        table.add_column(words, justify='left' if i < 2 else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(
+            *map(escape, cells(row)), style='red' if row.failed else 'dim' if row.problem else None
+        )
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    lines = [HEADINGS, ['---', '---', *['---:'] * len(COLUMNS)], *map(cells, rows)]
+    table = [f'| {" | ".join(line)} |' for line in lines]
+    return '\n'.join([*table, '', *(f'- {note}' for note in notes(rows)), ''])
+
+
+def write_table(rows: Sequence[Row], out: Path) -> None:
+    """Writes the table in all its forms."""
+    sheet = io.StringIO()
+    csv.writer(sheet).writerows([HEADINGS, *map(cells, rows)])
+    records = [{**asdict(row), 'difference': row.difference} for row in rows]
+    files = {
+        'table.md': markdown(rows),
+        'table.csv': sheet.getvalue(),
+        'table.json': json.dumps(records, default=str, indent=1),
+    }
+    for name, text in files.items():
+        write_atomically(text.encode(), out / name)
+    missing = [name for name in ('jinja2', 'plotly') if find_spec(name) is None]
+    if missing:
+        print(f'report.html is not written without {missing[0]}: pip install jinja2 plotly')
+        return
+    from mmseg_ext.benchmark.report import write_report
+
+    write_report(rows, out / 'report.html')

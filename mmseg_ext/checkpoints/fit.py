@@ -1,0 +1,131 @@
+"""Whether a checkpoint is the model's."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from .read import is_pretrained, state_dict_of
+
+from mmseg_ext.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Fit:
+    """How the tensors of a checkpoint and of a module match.
+
+    ``other_shape`` holds, by name, the shapes in the checkpoint and in the module.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    other_shape: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = (
+            (self.missing, 'not in it'),
+            (self.unexpected, 'not in the model'),
+            (list(self.other_shape), 'of another shape'),
+        )
+        return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
+
+    def class_counts(self) -> tuple[int, int] | None:
+        """Classes of the checkpoint and of the module, where these alone are different."""
+        classifies = all('_seg.' in name for name in self.other_shape)
+        pairs = self.other_shape.values()
+        alike = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
+        if self.missing or self.unexpected or not alike:
+            return None
+        counts = {(theirs[0], ours[0]) for theirs, ours in pairs}
+        return counts.pop() if len(counts) == 1 else None
+
+
+def _short(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
+    """Loads what fits, through the modules' own rules for old names, and says what does not."""
+    fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
+    state = dict(state)
+
+    def load(part: nn.Module, prefix: str) -> None:
+        part._load_from_state_dict(  # type: ignore[operator]
+            state, prefix, {}, True, fit.missing, fit.unexpected, errors
+        )
+        for name, child in part.named_children():
+            load(child, f'{prefix}{name}.')
+
+    load(module, '')
+    fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
+    ours = module.state_dict()
+    names = [found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))]
+    fit.other_shape = {name: (tuple(state[name].shape), tuple(ours[name].shape)) for name in names}
+    return fit
+
+
+def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
+    """The sentence that refuses a checkpoint."""
+    if counts := fit.class_counts():
+        return (
+            f'{checkpoint} has {counts[0]} classes, {type(module).__name__} as configured '
+            f'{counts[1]}: give the config that it was trained with, or another checkpoint'
+        )
+    return (
+        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
+        f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+    )
+
+
+def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
+    """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
+
+    Args:
+        runner: with its model built.
+        checkpoint: path or address; None where only parts are pretrained.
+        whole: every tensor must match; else the backbone must, or the model's ``frozen_part``, and
+            the rest is said.
+
+    Raises:
+        ValueError: a checkpoint of another model, with the names of what does not match.
+    """
+    model = unwrap(runner.model)
+    if checkpoint is not None:
+        _check_fit(model, checkpoint, '' if whole else getattr(model, 'frozen_part', 'backbone.'))
+        return
+    for _, part in model.named_modules():
+        init_cfgs = getattr(part, 'init_cfg', None)
+        for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
+            if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
+                _check_fit(part, init_cfg['checkpoint'], None)
+
+
+def unwrap(model: Any) -> Any:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
+    """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
+    fit = load_and_compare(module, state_dict_of(checkpoint))
+    lacking = [name for name in (*fit.missing, *fit.other_shape) if (needed or '') in name]
+    frozen_part = getattr(module, 'frozen_part', None)
+    if lacking and needed and needed == frozen_part:
+        raise UserError(
+            f'{checkpoint} does not fit {type(module).__name__}.{frozen_part.rstrip(".")}, which '
+            f'training leaves as it is: {fit}; give a checkpoint of its own config, which the '
+            'first lines of this config name'
+        )
+    if lacking or (needed == '' and fit.unexpected):
+        raise UserError(other_model(checkpoint, module, fit))
+    if str(fit):
+        # A model starts from its frozen part alone; a backbone's file has a classifier too.
+        usual = needed is None or needed == frozen_part and not (fit.unexpected or fit.other_shape)
+        print(f'{"" if usual else "warning: "}{checkpoint}: {fit}')

@@ -1,0 +1,1 @@
+"""Reading a config, changing it from the command line, walking and checking it."""

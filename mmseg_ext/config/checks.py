@@ -1,0 +1,153 @@
+"""Checks of a config and of what a command line names, before a run."""
+
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+import mmengine.registry
+import mmseg.registry
+import torch
+from mmengine.config import Config
+from mmengine.registry import Registry
+from torch.utils.data import DataLoader
+
+from ..errors import UserError
+from .walk import nested_dicts, what_is_read
+
+REGISTRIES = {
+    'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'TASK_UTILS'),
+    'train_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'val_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'test_dataloader': ('DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'FUNCTIONS'),
+    'optim_wrapper': ('OPTIM_WRAPPERS', 'OPTIMIZERS'),
+    'param_scheduler': ('PARAM_SCHEDULERS',),
+    'train_cfg': ('LOOPS',),
+    'default_hooks': ('HOOKS',),
+    'val_evaluator': ('METRICS', 'EVALUATOR'),
+    'test_evaluator': ('METRICS', 'EVALUATOR'),
+}
+
+
+def check_types(cfg: Config) -> None:
+    """Refuses a ``type`` that no registry knows, with the nearest names.
+
+    Raises:
+        ValueError: such a type.
+    """
+    for section, value in what_is_read(cfg).items():
+        registries = _registries(section)
+        for path, node in nested_dicts(value, section):
+            name = node.get('type')
+            if not isinstance(name, str) or any(r.get(name) is not None for r in registries):
+                continue
+            known = sorted({known for r in registries for known in _names(r)})
+            near = get_close_matches(name, known, n=3)
+            advice = f'did you mean {" or ".join(near)}?' if near else 'see custom_imports'
+            raise UserError(f'{path}.type={name!r} is not registered: {advice}')
+
+
+def _registries(section: str) -> list[Registry]:
+    names = REGISTRIES.get(section)
+    if section == 'default_hooks' or names is None:  # hooks may hold anything
+        names = tuple({k for k, v in vars(mmengine.registry).items() if isinstance(v, Registry)})
+    return [getattr(mmseg.registry, n, getattr(mmengine.registry, n)) for n in names]
+
+
+def _names(registry: Registry | None) -> Iterator[str]:
+    while registry is not None:
+        yield from registry.module_dict
+        registry = registry.parent
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError where PyTorch does not know or does not see a device."""
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
+    if asked.type == 'cuda' and (asked.index or 0) >= torch.cuda.device_count():
+        raise UserError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
+
+
+def make_writable(folder: str | Path) -> None:
+    """Makes a folder for results.
+
+    Raises:
+        ValueError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'results cannot be written to {folder} ({error.strerror or error}): '
+            'name another folder'
+        ) from error
+    check_writable(folder)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuses a folder for results without making it."""
+    place = Path(folder).resolve()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = 'Permission denied' if there.is_dir() else f'{there} is no folder'
+        raise UserError(f'results cannot be written to {folder} ({reason}): name another folder')
+
+
+@contextmanager
+def translate_config_errors(cfg: Config) -> Iterator[None]:
+    """Names what to change in a config where a class of the host or PyTorch refuses a setting.
+
+    Raises:
+        ValueError: a key that the class does not take, or maps too small for BatchNorm.
+    """
+    try:
+        yield
+    except TypeError as error:
+        found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword.*'(\w+)'", str(error))
+        places = _places_of(cfg, found[2]) if found else []
+        if found is None or not places:
+            raise
+        path, name, known, inside = places[0]
+        near = get_close_matches(found[2], known) or inside[:3]
+        advice = f'did you mean {" or ".join(near)}?' if near else 'remove it'
+        raise UserError(f'{path}: {name} does not take {found[2]}; {advice}') from error
+    except ValueError as error:
+        found = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
+        if found is None:
+            raise
+        raise UserError(
+            f'a map of {found[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
+            'one value of each channel: take larger crops or batches'
+        ) from error
+
+
+def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str], list[str]]]:
+    """Where a config says ``key``, and of what does not take it: name, arguments, like keys inside.
+
+    A head that wraps another one leaves most keys to that.
+    """
+    places = []
+    for section, value in what_is_read(cfg).items():
+        for path, node in nested_dicts(value, section):
+            if key in node:
+                classes = (r.get(str(node.get('type'))) for r in _registries(section))
+                cls = next((c for c in classes if c is not None), DataLoader)
+                parents = inspect.getmro(cls) if inspect.isclass(cls) else ()
+                inits = (
+                    inspect.signature(vars(p)['__init__']) for p in parents if '__init__' in vars(p)
+                )
+                known = {name for i in inits for name in i.parameters}
+                if key not in known:
+                    inside = [
+                        f'{deeper}.{like}'
+                        for deeper, inner in nested_dicts(node, path)
+                        if inner is not node
+                        for like in get_close_matches(key, inner)
+                    ]
+                    places.append((f'{path}.{key}', cls.__name__, known, inside))
+    return places

@@ -1,0 +1,178 @@
+"""Changes that a command line makes to a whole config, wherever the config repeats a value."""
+
+import inspect
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+
+from mmseg_ext.checkpoints.read import is_pretrained, state_dict_of
+from mmseg_ext.config.walk import READ_KEYS, as_list, leaf_datasets, nested_dicts, what_is_read
+from mmseg_ext.errors import UserError
+
+OPTIONS = {
+    'crop_size': '--crop-size H W',
+    'data_root': '--data-root DIR',
+    'max_epochs': '--max-epochs N',
+    'max_iters': '--max-iters N',
+    'seed': '--seed N',
+}
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merges ``--cfg-options`` into a config.
+
+    Raises:
+        ValueError: nothing reads an option; variables of the file were used while it was read.
+    """
+    for option in options:
+        key = option.partition('.')[0]
+        if key not in READ_KEYS:
+            raise UserError(f'--cfg-options {option}: nothing reads {key}; {_advice(cfg, key)}')
+    cfg.merge_from_dict(options)
+
+
+def _advice(cfg: Config, key: str) -> str:
+    if key in OPTIONS:
+        return f'give {OPTIONS[key]}'
+    paths = [f'{path}.{key}' for path, node in nested_dicts(what_is_read(cfg)) if key in node]
+    near = paths[:3] or get_close_matches(key, READ_KEYS, cutoff=0.4)
+    return f'did you mean {" or ".join(near)}?' if near else 'see the keys of the config'
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Makes every data set that reads files read those under ``root``."""
+    for leaf in leaf_datasets(what_is_read(cfg)):
+        leaf['data_root'] = root
+
+
+def set_cache_dir(cfg: Config, folder: str) -> None:
+    """Lets data sets that cache statistics do so in ``folder``, unless the config says where."""
+    for _, node in nested_dicts(what_is_read(cfg)):
+        cls = DATASETS.get(node['type']) if isinstance(node.get('type'), str) else None
+        if cls is not None and 'cache_dir' in inspect.signature(cls).parameters:
+            node.setdefault('cache_dir', folder)
+
+
+def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Sets every ``crop_size`` (h, w) and what hangs on it.
+
+    That is the stride of a sliding window, in proportion, and the size to which the data
+    preprocessor pads.
+    """
+    if min(size) < 1:
+        raise UserError(f'--crop-size {size[0]} {size[1]}: both sides start at 1 pixel')
+    found = False
+    for path, node in nested_dicts(what_is_read(cfg)):
+        if 'stride' in node and _is_pair(node.get('crop_size')):
+            node['stride'] = tuple(
+                max(round(stride * new / old), 1)
+                for stride, new, old in zip(node['stride'], size, node['crop_size'], strict=True)
+            )
+        if _is_pair(node.get('crop_size')) or isinstance(node.get('crop_size'), int):
+            node['crop_size'] = size
+            found = True
+        if path.endswith('data_preprocessor') and node.get('size') is not None:
+            node['size'] = size
+    if not found:
+        raise UserError(f'--crop-size: no crop_size in {cfg.filename}')
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def set_training_length(
+    cfg: Config, *, max_iters: int | None = None, max_epochs: int | None = None
+) -> None:
+    """Trains for so many iterations or epochs, with the schedule stretched or squeezed to it.
+
+    Raises:
+        ValueError: the config counts in the other unit.
+    """
+    key, new = ('max_epochs', max_epochs) if max_iters is None else ('max_iters', max_iters)
+    if new is None:
+        raise UserError('give max_iters or max_epochs')
+    if new < 1:
+        raise UserError(f'--{key.replace("_", "-")} {new}: a training has at least 1')
+    other = 'max_epochs' if key == 'max_iters' else 'max_iters'
+    if not cfg.train_cfg.get(key):
+        raise UserError(
+            f'{cfg.filename} counts {other.removeprefix("max_")}: '
+            f'give --{other.replace("_", "-")} instead of --{key.replace("_", "-")}'
+        )
+    old, by_epoch = cfg.train_cfg[key], key == 'max_epochs'
+    cfg.train_cfg[key] = new
+    if 'param_scheduler' in cfg:
+        cfg.param_scheduler = _stretch(cfg.param_scheduler, by_epoch, new, old)
+    sampler = (cfg.get('train_dataloader') or {}).get('sampler') or {}
+    if by_epoch and sampler.get('extra_epochs'):
+        sampler['extra_epochs'] = round(sampler['extra_epochs'] * new / old)
+    cfg.train_cfg['val_interval'] = min(cfg.train_cfg.get('val_interval', 1), new)
+    for name, counts_epochs in (('checkpoint', by_epoch), ('logger', False)):
+        hook = cfg.get('default_hooks', {}).get(name) or {}
+        if 'interval' in hook and hook.get('by_epoch', counts_epochs) == by_epoch:
+            hook['interval'] = min(hook['interval'], new)
+
+
+def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
+    """Schedulers that count in the unit of the training, scaled by new / old.
+
+    Their borders stay whole numbers that meet; a warm-up for which none is left falls away.
+    """
+    if isinstance(schedulers, list | tuple):
+        scaled = [_stretch(scheduler, by_epoch, new, old) for scheduler in schedulers]
+        return [s for s in scaled if s.get('begin', 0) < s.get('end', float('inf'))]
+    if 'type' not in schedulers:  # several optimisers
+        return {key: _stretch(value, by_epoch, new, old) for key, value in schedulers.items()}
+    scheduler = dict(schedulers)
+    if scheduler.get('by_epoch', True) != by_epoch:
+        return scheduler
+    for key in ('begin', 'end'):
+        if key in scheduler:
+            scheduler[key] = round(scheduler[key] * new / old)
+    for key in ('T_max', 'total_iters', 'step_size'):
+        if scheduler.get(key):
+            scheduler[key] = max(round(scheduler[key] * new / old), 1)
+    if 'milestones' in scheduler:
+        scheduler['milestones'] = [round(m * new / old) for m in scheduler['milestones']]
+    return scheduler
+
+
+def set_initial_weights(cfg: Config, init: str) -> None:
+    """Starts from random weights (``none``) or from a checkpoint file, and fetches nothing else.
+
+    A file with a ``backbone.`` is a whole model's, which ``load_from`` reads; another is the
+    backbone's. What fits is checked against the built model.
+    """
+    for _, node in nested_dicts(cfg.model):
+        if node.get('pretrained'):
+            node['pretrained'] = None
+        inits = as_list(node.get('init_cfg'))
+        kept = [init_cfg for init_cfg in inits if not is_pretrained(init_cfg)]
+        if len(kept) < len(inits):
+            if kept:
+                node['init_cfg'] = kept
+            else:
+                del node['init_cfg']
+    cfg.load_from = None
+    if init == 'none':
+        return
+    if not Path(init).is_file():
+        raise UserError(f'--init {init}: no such file; "--init none" starts from nothing')
+    if any('backbone.' in name for name in state_dict_of(init)):
+        cfg.load_from = init
+    else:
+        owner = next(node for _, node in nested_dicts(cfg.model) if 'backbone' in node)
+        owner['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=init)
+
+
+def starting_weights(cfg: Config) -> list[str]:
+    """Every file or address that the model's weights are read from before training."""
+    found = [cfg.load_from] if cfg.get('load_from') and not cfg.get('resume') else []
+    for _, node in nested_dicts(cfg.model):
+        found += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
+        found += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,191 @@
+"""From the arguments of a command to the config of its run."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import find_latest_checkpoint
+
+from mmseg_ext.config import walk
+
+from ..errors import UserError
+from . import overrides
+from .amp import set_amp
+from .checks import check_types
+from .walk import leaf_datasets
+
+TEST = '_test'  # in the name of the config that a test leaves in its work directory
+
+
+class KeyValueAction(DictAction):
+    """``DictAction`` that says which value it cannot read."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for value in values:
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, ValueError) as error:
+                raise UserError(
+                    f'{option_string} {value}: give KEY=VALUE with brackets that close, for '
+                    'example train_dataloader.batch_size=4'
+                ) from error
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """The arguments that training and testing share."""
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('--work-dir', help='where results go; work_dirs/<paper>/<config>')
+    parser.add_argument('--data-root', metavar='DIR', help='the folder of the data set')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValueAction,
+        metavar='KEY=VALUE',
+        help='change any key: model.backbone.depth=50 model.test_scales="(0.5,1.0)"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='what has started this process, one of several; dist_*.sh give it',
+    )
+
+
+def load_config(
+    path: str,
+    *,
+    cfg_options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Reads a config and applies what every command can change.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, nothing reads one of ``cfg_options``, or a ``type`` is not
+            registered.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'the config {path} does not exist: see the folder configs')
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'the config {path} cannot be read: {error}') from error
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    overrides.merge_options(cfg, cfg_options or {})
+    if data_root is not None:
+        overrides.set_data_root(cfg, data_root)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(path)
+    cfg.launcher = launcher
+    check_types(cfg)
+    return cfg
+
+
+def default_work_dir(path: str | Path) -> str:
+    """``work_dirs/<paper>/<name>`` of ``configs/<paper>/<name>.py``, else ``work_dirs/<name>``.
+
+    Papers share names.
+    """
+    path = Path(path).resolve()
+    paper = [path.parent.name] if path.parent.parent.name == 'configs' else []
+    return str(Path('work_dirs', *paper, path.stem))
+
+
+def prepare_training(
+    path: str,
+    *,
+    resume: str | None = None,
+    amp: str | None = None,
+    seed: int | None = None,
+    crop_size: Iterable[int] | None = None,
+    max_iters: int | None = None,
+    max_epochs: int | None = None,
+    init: str = 'config',
+    **common: Any,
+) -> Config:
+    """The config that a training command asks for.
+
+    Args:
+        path: of the config file.
+        resume: ``auto`` for the latest checkpoint in the work directory, or a checkpoint; None
+            keeps the config's ``resume``.
+        amp: ``auto``, ``bf16`` or ``fp16``; None keeps the config's precision.
+        seed: of all random numbers.
+        crop_size: (h, w) in pixels.
+        max_iters: length of training, for configs that count iterations.
+        max_epochs: length of training, for configs that count epochs.
+        init: starting weights: ``config``, ``none`` or a checkpoint file.
+        **common: as in :func:`load_config`.
+    """
+    cfg = load_config(path, **common)
+    if crop_size is not None:
+        overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]
+    if max_iters is not None or max_epochs is not None:
+        overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
+    if init != 'config':
+        overrides.set_initial_weights(cfg, init)
+    if amp is not None:
+        set_amp(cfg, None if amp == 'auto' else amp)
+    if seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    _set_resume(cfg, resume)
+    return cfg
+
+
+def _set_resume(cfg: Config, resume: str | None) -> None:
+    if resume is not None and resume != 'auto':
+        if not Path(resume).is_file():
+            raise UserError(
+                f'--resume {resume}: no such file; --resume alone takes the latest in '
+                f'{cfg.work_dir}'
+            )
+        cfg.resume, cfg.load_from = True, resume
+    elif resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        # The Runner would continue from `load_from`, the starting weights, if the config names any.
+        latest = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume = latest is not None
+        cfg.load_from = latest or cfg.get('load_from')
+        if latest is None:
+            print(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+
+
+def prepare_test(
+    path: str,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    **common: Any,
+) -> Config:
+    """The config that a test command asks for; the arguments are those of ``tools/test.py``."""
+    cfg = load_config(path, **common)
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f'the checkpoint {checkpoint} does not exist')
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show or show_dir:
+        hook = cfg.setdefault('default_hooks', {}).setdefault('visualization', {})
+        hook.update(type='SegVisualizationHook', draw=True, interval=1, show=show)
+        hook['wait_time'] = wait_time
+        cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
+        if show_dir:
+            cfg.visualizer['save_dir'] = show_dir
+            cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+    if out:
+        for evaluator in walk.as_list(cfg.test_evaluator):
+            evaluator['output_dir'] = out
+    if tta:
+        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+            raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
+        for leaf in leaf_datasets(cfg.test_dataloader):
+            leaf['pipeline'] = cfg.tta_pipeline
+        cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    # The Runner dumps the config by this name, which must not replace that of the training.
+    object.__setattr__(cfg, '_filename', str(Path(path).with_stem(Path(path).stem + TEST)))
+    return cfg

@@ -1,0 +1,58 @@
+"""Walking a config: its nested dicts, its data sets, the parts that a run reads."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS
+
+# What the Runner and the tools read of a config, beside the Runner's arguments.
+READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
+    'activation_checkpointing',
+    'compile',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+
+def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict inside ``node`` (of dicts, lists, tuples), itself first, with its dotted path."""
+    if isinstance(node, dict):
+        yield path, node
+        children = list(node.items())
+    elif isinstance(node, list | tuple):
+        children = list(enumerate(node))
+    else:
+        return
+    for key, child in children:
+        yield from nested_dicts(child, f'{path}.{key}' if path else str(key))
+
+
+def leaf_datasets(cfg: Any) -> list[dict]:
+    """The data sets in a config that read files: all but those that wrap others."""
+    return [
+        node
+        for _, node in nested_dicts(cfg)
+        if isinstance(node.get('type'), str)
+        and not node.keys() & {'dataset', 'datasets'}
+        and DATASETS.get(node['type']) is not None
+    ]
+
+
+def what_is_read(cfg: Config) -> dict[str, Any]:
+    """The parts of a config without the variables that served while it was read."""
+    return {key: value for key, value in cfg.items() if key in READ_KEYS}
+
+
+def as_list(value: Any) -> list:
+    """A list of what a config holds, which may be one thing, several or None."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

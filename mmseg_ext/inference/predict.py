@@ -1,0 +1,103 @@
+"""Prediction on an image, a folder or a video: what ``tools/predict.py`` runs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from mmseg_ext.config.checks import make_writable
+from mmseg_ext.errors import UserError
+from mmseg_ext.inference.predictor import Predictor
+from mmseg_ext.visualization.pictures import write_picture
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
+
+
+def find_inputs(source: Path) -> list[Path]:
+    """The images of a folder and its sub-folders in order, or the one file that is given.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or no image in it.
+        ValueError: two images differ in their suffix only, and would be written to one file.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f'{source} does not exist: give an image, a folder or a video')
+    paths = sorted(p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UserError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
+    name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]
+    if count > 1:
+        raise UserError(f'{count} images are called {name} but for their suffix: rename one')
+    return paths
+
+
+def predict(predictor: Predictor, source: Path, out: Path) -> None:
+    """Writes the pictures of an image, of all images of a folder, or of a video.
+
+    A file ``a/b.jpg`` of a folder becomes ``overlay/a/b.png``, ``color/a/b.png``, ``mask/a/b.png``
+    (class indices) and, with maps, ``explain/a/b.png``. A video ``b.mp4`` becomes
+    ``overlay/b.mp4`` and so on, or folders ``overlay/b`` of frames where OpenCV has no codec; its
+    masks always are frames.
+
+    Raises:
+        FileNotFoundError: no such source, or an empty folder.
+        ValueError: an image or video cannot be read, or nothing written to ``out``.
+    """
+    paths = find_inputs(source)
+    make_writable(out)
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        _predict_video(predictor, source, out)
+        return
+    root = source if source.is_dir() else source.parent
+    for path in track(paths, 'predict'):
+        for kind, picture in predictor.draw(predictor.file(path)).items():
+            write_picture((out / kind / path.relative_to(root)).with_suffix('.png'), picture)
+
+
+def _predict_video(predictor: Predictor, source: Path, out: Path) -> None:
+    capture = cv2.VideoCapture(str(source))
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25
+    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    writers: dict[str, cv2.VideoWriter | None] = {}
+    for i, frame in enumerate(
+        track(_frames(capture), 'predict', total=total if total > 0 else None)
+    ):
+        pictures = predictor.draw(predictor.frame(frame), all_classes=True)
+        for kind, picture in pictures.items():
+            path = out / kind / source.stem
+            if i == 0:
+                writers[kind] = _open_video(path.with_suffix('.mp4'), picture, rate)
+            writer = writers[kind]
+            if writer is None:
+                write_picture(path / f'{i:06d}.png', picture)
+            else:
+                writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    for writer in writers.values():
+        if writer is not None:
+            writer.release()
+    if not writers:
+        raise UserError(f'{source} cannot be read as a video: it is damaged or no codec is at hand')
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        more, frame = capture.read()
+        if not more:
+            return
+        yield frame
+
+
+def _open_video(path: Path, first: np.ndarray, rate: float) -> cv2.VideoWriter | None:
+    """A writer for pictures like ``first``; None for indices, which no codec keeps, or no codec."""
+    if first.ndim == 2:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fourcc = cv2.VideoWriter.fourcc(*'mp4v')
+    writer = cv2.VideoWriter(str(path), fourcc, rate, (first.shape[1], first.shape[0]))
+    return writer if writer.isOpened() else None

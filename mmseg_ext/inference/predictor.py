@@ -1,0 +1,201 @@
+"""A trained model that predicts, explains and draws single images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.datasets.transforms import LoadImageFromNDArray
+from mmseg.models import BaseSegmentor
+from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_ext.checkpoints.fit import load_and_compare, other_model
+from mmseg_ext.checkpoints.read import read_checkpoint
+from mmseg_ext.config.checks import check_device
+from mmseg_ext.config.walk import leaf_datasets
+from mmseg_ext.errors import UserError
+from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch, padding
+from mmseg_ext.visualization.pictures import (
+    Palette,
+    Panel,
+    class_legend,
+    color_labels,
+    draw_maps,
+    draw_strip,
+    label_panel,
+)
+
+Pixel = tuple[int, int]  # (x, y)
+
+
+@dataclass
+class Prediction:
+    """An image, (H, W, 3) in RGB, its class indices (H, W), and what ``explain`` said of it."""
+
+    image: np.ndarray
+    label: np.ndarray
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    pixel: Pixel | None = None
+
+
+class Predictor:
+    """A trained model that predicts single images by the test pipeline of its config.
+
+    Args:
+        config: whole experiment; its ``test_dataloader`` gives the pipeline.
+        checkpoint: its classes and palette are used, else those of the test data set's class.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        explain: also asks for the model's maps.
+        pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the checkpoint is another model's, the device is not there, or the model cannot
+            explain what is asked.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | Path,
+        device: str,
+        *,
+        explain: bool = False,
+        pixel: Pixel | None = None,
+    ) -> None:
+        check_device(device)
+        self.model, meta = load_model(config, checkpoint)
+        self.model.to(device)
+        self.classes, self.palette = _classes_and_palette(config, meta)
+        self.explain, self.pixel = explain or pixel is not None, pixel
+        self._check_explain()
+        transforms = Compose(_test_dataset(config)['pipeline']).transforms
+        transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
+        self._from_file = Compose(transforms)
+        self._from_array = Compose([LoadImageFromNDArray(), *transforms[1:]])
+
+    def _check_explain(self) -> None:
+        name = type(self.model).__name__
+        head = getattr(self.model, 'decode_head', None)
+        if head is not None:
+            name += f' with {type(head).__name__}'
+        if self.explain and not can_explain(self.model):
+            raise UserError(f'{name} has no maps to explain its predictions with: leave --explain')
+        if self.pixel and not can_explain_pixels(self.model):
+            raise UserError(f'{name} does not explain single pixels: leave --pixel')
+
+    def file(self, path: Path) -> Prediction:
+        """Predicts an image file.
+
+        Raises:
+            ValueError: it cannot be read, or ``pixel`` lies outside of it.
+        """
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise UserError(f'{path} cannot be read as an image: it is damaged or of another kind')
+        return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
+
+    def frame(self, picture: np.ndarray) -> Prediction:
+        """Predicts an (H, W, 3) uint8 array in BGR, as OpenCV reads it."""
+        return self._predict(picture, self._from_array(dict(img=picture, seg_fields=[])))
+
+    @torch.no_grad()
+    def _predict(self, picture: np.ndarray, packed: dict[str, Any]) -> Prediction:
+        data = {key: [value] for key, value in packed.items()}
+        data = self.model.data_preprocessor(data, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        prediction = Prediction(
+            image=cv2.cvtColor(picture, cv2.COLOR_BGR2RGB),
+            label=self.model.predict(inputs, samples)[0].pred_sem_seg.data[0].long().cpu().numpy(),
+            pixel=self.pixel,
+        )
+        if self.explain:
+            options = {}
+            if self.pixel:
+                options['pixel'] = _pixel_of_input(self.pixel, picture.shape, samples[0])
+            prediction.maps = explain_batch(self.model, inputs, samples, **options)[0]
+        return prediction
+
+    def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
+        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices), with maps ``explain``."""
+        image, label = prediction.image, prediction.label
+        panel = label_panel('prediction', image, label, self.palette)
+        pictures = {
+            'overlay': panel.picture,
+            'color': color_labels(label, self.palette),
+            'mask': label.astype(np.uint8 if len(self.palette) <= 256 else np.uint16),
+        }
+        if self.explain:
+            panels = [Panel('input', image), panel]
+            panels += draw_maps(prediction.maps, image, self.palette)
+            if prediction.pixel:
+                panels = [_mark(panel, prediction.pixel) for panel in panels]
+            legend = class_legend(panels, self.classes, self.palette)
+            if all_classes:
+                legend = list(zip(self.classes, self.palette, strict=True))
+            pictures['explain'] = draw_strip(panels, legend)
+        return pictures
+
+
+def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, dict[str, Any]]:
+    """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: it cannot be read, or its names or shapes are another model's.
+    """
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    if not Path(checkpoint).is_file():
+        raise UserError(f'the checkpoint {checkpoint} does not exist')
+    loaded = read_checkpoint(str(checkpoint))
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    if str(fit):
+        raise UserError(other_model(checkpoint, model, fit))
+    return model.eval(), loaded.get('meta', {})
+
+
+def _test_dataset(config: Config) -> dict[str, Any]:
+    return next(iter(leaf_datasets(config.test_dataloader)))
+
+
+def _classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
+    meta = meta.get('dataset_meta') or {}
+    if not meta.get('classes'):
+        dataset = _test_dataset(config)
+        meta = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
+    classes = meta['classes']
+    # Where there is no palette: the colours that the host gives such a data set.
+    random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
+    return classes, meta.get('palette') or random
+
+
+def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -> Pixel:
+    """The pixel of the model's input, resized and padded, that shows a pixel of the image."""
+    (x, y), (height, width) = pixel, shape[:2]
+    if not (0 <= x < width and 0 <= y < height):
+        raise UserError(f'pixel {x} {y} lies outside of the image, {width} wide and {height} high')
+    left, _, top, _ = padding(sample)
+    input_height, input_width = sample.img_shape[:2]
+    return left + x * input_width // width, top + y * input_height // height
+
+
+def _mark(panel: Panel, pixel: Pixel) -> Panel:
+    """A white cross with a black border at a pixel of the image; tables stay as they are."""
+    if not panel.over_image:
+        return panel
+    marked = panel.picture.copy()
+    size = max(10, marked.shape[1] // 40)
+    for color, thickness in ((0, 0, 0), 3), ((255, 255, 255), 1):
+        cv2.drawMarker(marked, pixel, color, cv2.MARKER_CROSS, size, thickness)
+    return replace(panel, picture=marked)

@@ -1,0 +1,120 @@
+"""Whole models against the host's nearest."""
+
+import io
+import json
+import re
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmseg.registry import MODELS
+from rich.console import Console
+
+from mmseg_ext.benchmark.host_model import host_model
+from mmseg_ext.benchmark.model_benchmark import (
+    Setting,
+    benchmark,
+    make_step,
+    results_table,
+    write_results,
+)
+from mmseg_ext.config import overrides
+from tests.tiny import CONFIG_DIR, CONFIGS, build, dicts_in, make_batch, shrink, total_loss
+from tests.tiny_run import write_config, write_folder
+
+OWN = {'DenseDeepLabHead', 'ASPPNeck', 'HANetAuxHead'}  # the host has nothing like them
+
+
+def counterpart(path):
+    cfg = Config.fromfile(path)
+    cfg.model = host_model(cfg.model.to_dict())
+    overrides.set_initial_weights(cfg, 'none')
+    return cfg.model.to_dict()
+
+
+def test_every_config_has_a_counterpart_of_the_hosts_classes_or_is_told_to_name_one():
+    told, seen = [], set()
+    for path in CONFIGS:
+        try:
+            model = counterpart(path)
+        except ValueError as error:
+            assert 'name a config by --against' in str(error)
+            told.append(path.parent.name)
+            continue
+        kind = tuple(node['type'] for node in dicts_in(model) if 'type' in node)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        with torch.device('meta'):
+            built = MODELS.build(ConfigDict(model))
+        ours = {type(m).__name__ for m in built.children() if 'mmseg_ext' in type(m).__module__}
+        assert ours <= OWN, path
+    assert set(told) <= {'dsrl', 'gscnn', 'oneformer', 'pssl'}
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['hmsa/hrnet18s_ocr_streets', 'hanet/r50_deeplabv3plus_cityscapes', 'gscnn/r50_camvid'],
+)
+def test_the_counterpart_trains_and_predicts(name):
+    model = build(shrink(counterpart(CONFIG_DIR / f'{name}.py')))
+    batch = make_batch(model, size=(64, 96))
+    assert total_loss(model.train(), batch).isfinite()
+    assert model.eval().predict(*batch)[0].pred_sem_seg.shape == (64, 96)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'))
+
+
+@pytest.mark.parametrize('mode', ['fp32', 'bf16+channels_last'])
+def test_a_step_trains_or_predicts(config, mode):
+    cfg = Config.fromfile(config).to_dict()
+    cfg['model']['data_preprocessor'].update(size=None, size_divisor=1)
+    cfg['model']['decode_head']['dropout_ratio'] = 0
+    train = make_step(cfg, Setting('training', mode, 2, (32, 48), 'cpu'))
+    first, second = (train()['loss'].item() for _ in range(2))
+    assert 0 < first != second > 0  # of the same images, by other weights
+    predict = make_step(cfg, Setting('inference', mode, 3, (32, 48), 'cpu'))
+    assert [sample.pred_sem_seg.shape for sample in predict()] == [(32, 48)] * 3
+
+
+def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_path):
+    broken = tmp_path / 'broken.py'
+    broken.write_text("_base_ = './tiny.py'\nmodel = dict(decode_head=dict(in_channels=7))")
+    results = list(benchmark([str(config)], against=str(broken), modes=['fp32'], repeats=1))
+    assert all(r.error.startswith(f'{broken}: RuntimeError') for r in results)
+    (result, other) = benchmark([str(config)], modes=['fp32'], repeats=1)
+    assert (result.setting.phase, other.setting.phase) == ('training', 'inference')
+    assert result.setting.size == (32, 32) and result.against == 'host'
+    assert all(seconds > 0 for seconds in result.seconds)
+    if sys.platform == 'linux':
+        assert all(peak > 2**20 for peak in result.peak_bytes)
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(results_table([result, results[1]], 'cpu'))
+    text = stream.getvalue()
+    for part in (torch.__version__, 'training', '2 of 32x32', 'failed', 'broken.py: RuntimeError'):
+        assert part in text
+    write_results(tmp_path / 'out.json', [result, results[1]], 'cpu')
+    written = json.loads((tmp_path / 'out.json').read_text())
+    assert written['results'][0]['setting']['mode'] == 'fp32' and 'CPU' in written['machine']
+
+
+def test_mistakes_are_told_before_the_first_measurement(config, tmp_path):
+    with pytest.raises(ValueError, match="'fp8' is none of fp32, bf16, channels_last, compile"):
+        next(benchmark([str(config)], modes=['fp8+compile']))
+    with pytest.raises(ValueError, match='PyTorch sees no device cuda:99 here: --device cpu'):
+        next(benchmark([str(config)], device='cuda:99'))
+    text = config.read_text().replace('crop_size = ', 'size = ').replace('=crop_size', '=size')
+    nameless = tmp_path / 'nameless.py'
+    nameless.write_text(text)
+    with pytest.raises(ValueError, match='names no crop_size: give --size H W'):
+        next(benchmark([str(nameless)]))
+
+
+def test_the_results_name_configs_that_exist():
+    text = (CONFIG_DIR.parent / 'benchmarks' / 'RESULTS.md').read_text()
+    named = re.findall(r'(?:tools|configs)/[\w/.-]+\.py', text)
+    assert named and all((CONFIG_DIR.parent / name).exists() for name in named)
