@@ -100,7 +100,7 @@ def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> Non
         _check_fit(model, checkpoint, '' if whole else getattr(model, 'frozen_part', 'backbone.'))
         return
     for _, part in model.named_modules():
-        init_cfgs = getattr(part, 'init_cfg', None)
+        init_cfgs: Any = getattr(part, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
                 _check_fit(part, init_cfg['checkpoint'], None)
