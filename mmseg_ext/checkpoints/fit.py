@@ -9,9 +9,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from .read import is_pretrained, state_dict_of
-
 from mmseg_ext.errors import UserError
+
+from .read import is_pretrained, state_dict_of
 
 Shape = tuple[int, ...]
 

@@ -1,0 +1,1 @@
+"""Reading checkpoints without running code, fitting weights to a model, writing safely."""

@@ -1,0 +1,23 @@
+"""Writing a file so that a kill at any moment leaves the old or the new one whole."""
+
+import os
+from pathlib import Path
+
+UNFINISHED = '.unfinished'
+
+
+def write_atomically(content: bytes, path: str | Path) -> None:
+    """Writes beside ``path`` and renames: the file is the old or the new one, always."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + UNFINISHED)
+    with open(beside, 'wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
