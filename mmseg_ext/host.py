@@ -44,7 +44,7 @@ def check_host() -> None:
     """
     missing = [name for name in ('torch', 'mmengine', 'mmcv', 'mmseg') if find_spec(name) is None]
     if missing:
-        raise ImportError(f'mmseg_ext needs {", ".join(missing)}: run {RECIPE}.')
+        raise ImportError(f'mmseg_ext needs {", ".join(missing)}: run {RECIPE}')
     installed = {(d.metadata['Name'] or '').lower().replace('_', '-') for d in distributions()}
     originals = sorted(installed.intersection(ORIGINALS))
     forks = sorted(installed.intersection(FORKS))

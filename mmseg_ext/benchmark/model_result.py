@@ -153,7 +153,7 @@ def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelRe
     with checks.translate_config_errors(cfg):
         launch.check_data(cfg, ('test',))
         runner = launch.build_runner(cfg)
-        launch.check_weights(runner, checkpoint, whole=True)
+        launch.check_weights(runner, checkpoint, strict=True)
         loader = runner.test_loop.dataloader
         runner.model.eval()
         costs = measure_costs(runner.model, loader.collate_fn([loader.dataset[0]]))

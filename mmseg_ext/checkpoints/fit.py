@@ -1,4 +1,4 @@
-"""Whether a checkpoint is the model's."""
+"""Comparison of a checkpoint with a model."""
 
 import re
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Fit:
-    """How the tensors of a checkpoint and of a module match.
+    """Differences between the tensors of a checkpoint and of a module.
 
     ``other_shape`` holds, by name, the shapes in the checkpoint and in the module.
     """
@@ -28,12 +28,14 @@ class Fit:
     other_shape: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = (
+        differences = (
             (self.missing, 'not in it'),
             (self.unexpected, 'not in the model'),
             (list(self.other_shape), 'of another shape'),
         )
-        return '; '.join(f'{len(names)} {what}: {_short(names)}' for names, what in parts if names)
+        return '; '.join(
+            f'{len(names)} {relation}: {_short(names)}' for names, relation in differences if names
+        )
 
     def class_counts(self) -> tuple[int, int] | None:
         """Classes of the checkpoint and of the module, where these alone are different."""
@@ -55,17 +57,17 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
     state = dict(state)
 
-    def load(part: nn.Module, prefix: str) -> None:
-        part._load_from_state_dict(  # type: ignore[operator]
+    def load(submodule: nn.Module, prefix: str) -> None:
+        submodule._load_from_state_dict(  # type: ignore[operator]
             state, prefix, {}, True, fit.missing, fit.unexpected, errors
         )
-        for name, child in part.named_children():
+        for name, child in submodule.named_children():
             load(child, f'{prefix}{name}.')
 
     load(module, '')
     fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
     ours = module.state_dict()
-    names = [found[1] for e in errors if (found := re.match(r'size mismatch for (\S+):', e))]
+    names = [match[1] for e in errors if (match := re.match(r'size mismatch for (\S+):', e))]
     fit.other_shape = {name: (tuple(state[name].shape), tuple(ours[name].shape)) for name in names}
     return fit
 
@@ -83,27 +85,27 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     )
 
 
-def check_weights(runner: Runner, checkpoint: str | None, *, whole: bool) -> None:
+def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
     """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
 
     Args:
-        runner: with its model built.
-        checkpoint: path or address; None where only parts are pretrained.
-        whole: every tensor must match; else the backbone must, or the model's ``frozen_part``, and
-            the rest is said.
+        runner: Runner with its model built.
+        checkpoint: Path or address; None where only submodules are pretrained.
+        strict: Whether every tensor must match. Otherwise the backbone must, or the model's
+            ``frozen_part``, and the other differences are printed.
 
     Raises:
         ValueError: a checkpoint of another model, with the names of what does not match.
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
-        _check_fit(model, checkpoint, '' if whole else getattr(model, 'frozen_part', 'backbone.'))
+        _check_fit(model, checkpoint, '' if strict else getattr(model, 'frozen_part', 'backbone.'))
         return
-    for _, part in model.named_modules():
-        init_cfgs: Any = getattr(part, 'init_cfg', None)
+    for _, submodule in model.named_modules():
+        init_cfgs: Any = getattr(submodule, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
-                _check_fit(part, init_cfg['checkpoint'], None)
+                _check_fit(submodule, init_cfg['checkpoint'], None)
 
 
 def unwrap(model: Any) -> Any:

@@ -22,8 +22,8 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """All that a checkpoint (a path or an address) holds, on the CPU.
 
     Raises:
-        FileNotFoundError: it cannot be fetched.
-        ValueError: the file is no checkpoint, or reading it would run code from it.
+        UserError: it cannot be fetched.
+        UserError: the file is no checkpoint, or reading it would run code from it.
     """
     try:
         if Path(checkpoint).is_file() and not is_trusting():
@@ -47,7 +47,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
 
 
 def state_dict_of(checkpoint: str) -> dict[str, Any]:
-    """The tensors of :func:`read_checkpoint`, named as in the plain model."""
+    """State dict of a checkpoint, without the prefix of a parallel model."""
     loaded = read_checkpoint(checkpoint)
     state = loaded.get('state_dict', loaded)
     return {name.removeprefix('module.'): tensor for name, tensor in state.items()}

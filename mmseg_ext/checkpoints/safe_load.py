@@ -41,7 +41,7 @@ ALLOWED: list[Any] = [
 
 
 def _statistic(cls: Any, name: str) -> Any:
-    """What ``getattr`` may do in a file: name a statistic of the host's ``HistoryBuffer``."""
+    """Stand-in for ``getattr`` in a file: names a statistic of the host's ``HistoryBuffer``."""
     if cls is not HistoryBuffer or name not in STATISTICS:
         raise UnpicklingError(f'{cls}.{name} is no statistic of a HistoryBuffer')
     return getattr(cls, name)
@@ -58,7 +58,7 @@ torch.serialization.add_safe_globals(ALLOWED)
 
 
 def load_file(path: str | Path) -> Any:
-    """What a checkpoint holds beside tensors included, on the CPU."""
+    """Reads a checkpoint onto the CPU, with what it holds beside tensors."""
     torch.serialization.add_safe_globals(ALLOWED)  # mmengine's own loading takes some back
     return torch.load(path, map_location='cpu', weights_only=True)
 

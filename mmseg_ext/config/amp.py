@@ -31,7 +31,7 @@ def set_amp(cfg: Config, precision: str | None = None) -> None:
     """Makes a config train in mixed precision.
 
     Args:
-        cfg: changed in place.
+        cfg: Config, changed in place.
         precision: ``bf16``, ``fp16``, or None for fp16 on a GPU and bf16 on a CPU.
 
     Raises:

@@ -44,9 +44,11 @@ def check_types(cfg: Config) -> None:
             name = node.get('type')
             if not isinstance(name, str) or any(r.get(name) is not None for r in registries):
                 continue
-            known = sorted({known for r in registries for known in _names(r)})
-            near = get_close_matches(name, known, n=3)
-            advice = f'did you mean {" or ".join(near)}?' if near else 'see custom_imports'
+            registered = sorted({entry for r in registries for entry in _names(r)})
+            suggestions = get_close_matches(name, registered, n=3)
+            advice = (
+                f'did you mean {" or ".join(suggestions)}?' if suggestions else 'see custom_imports'
+            )
             raise UserError(f'{path}.type={name!r} is not registered: {advice}')
 
 
@@ -66,10 +68,10 @@ def _names(registry: Registry | None) -> Iterator[str]:
 def check_device(device: str) -> None:
     """Raises ValueError where PyTorch does not know or does not see a device."""
     try:
-        asked = torch.device(device)
+        parsed = torch.device(device)
     except RuntimeError as error:
         raise UserError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
-    if asked.type == 'cuda' and (asked.index or 0) >= torch.cuda.device_count():
+    if parsed.type == 'cuda' and (parsed.index or 0) >= torch.cuda.device_count():
         raise UserError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
 
 
@@ -91,10 +93,10 @@ def make_writable(folder: str | Path) -> None:
 
 def check_writable(folder: str | Path) -> None:
     """Refuses a folder for results without making it."""
-    place = Path(folder).resolve()
-    there = next(path for path in (place, *place.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = 'Permission denied' if there.is_dir() else f'{there} is no folder'
+    target = Path(folder).resolve()
+    nearest = next(path for path in (target, *target.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = 'Permission denied' if nearest.is_dir() else f'{nearest} is no folder'
         raise UserError(f'results cannot be written to {folder} ({reason}): name another folder')
 
 
@@ -108,30 +110,34 @@ def translate_config_errors(cfg: Config) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword.*'(\w+)'", str(error))
-        places = _places_of(cfg, found[2]) if found else []
-        if found is None or not places:
+        match = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword.*'(\w+)'", str(error))
+        locations = _locations_of(cfg, match[2]) if match else []
+        if match is None or not locations:
             raise
-        path, name, known, inside = places[0]
-        near = get_close_matches(found[2], known) or inside[:3]
-        advice = f'did you mean {" or ".join(near)}?' if near else 'remove it'
-        raise UserError(f'{path}: {name} does not take {found[2]}; {advice}') from error
+        path, name, accepted, inside = locations[0]
+        suggestions = get_close_matches(match[2], accepted) or inside[:3]
+        meant = ' or '.join(suggestions)
+        advice = f'did you mean {meant}?' if meant else 'remove it\'
+        raise UserError(f'{path}: {name} does not take {match[2]}; {advice}') from error
     except ValueError as error:
-        found = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
-        if found is None:
+        match = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
+        if match is None:
             raise
         raise UserError(
-            f'a map of {found[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
+            f'a map of {match[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
             'one value of each channel: take larger crops or batches'
         ) from error
 
 
-def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str], list[str]]]:
-    """Where a config says ``key``, and of what does not take it: name, arguments, like keys inside.
+def _locations_of(cfg: Config, key: str) -> list[tuple[str, str, set[str], list[str]]]:
+    """Places of ``key`` in a config where its class does not accept it.
 
-    A head that wraps another one leaves most keys to that.
+    A head that wraps another head passes most keys on to it.
+
+    Returns:
+        For each: dotted path, name of the class, arguments that it accepts, similar keys inside.
     """
-    places = []
+    locations = []
     for section, value in what_is_read(cfg).items():
         for path, node in nested_dicts(value, section):
             if key in node:
@@ -141,13 +147,13 @@ def _places_of(cfg: Config, key: str) -> list[tuple[str, str, set[str], list[str
                 inits = (
                     inspect.signature(vars(p)['__init__']) for p in parents if '__init__' in vars(p)
                 )
-                known = {name for i in inits for name in i.parameters}
-                if key not in known:
+                accepted = {name for i in inits for name in i.parameters}
+                if key not in accepted:
                     inside = [
                         f'{deeper}.{like}'
                         for deeper, inner in nested_dicts(node, path)
                         if inner is not node
                         for like in get_close_matches(key, inner)
                     ]
-                    places.append((f'{path}.{key}', cls.__name__, known, inside))
-    return places
+                    locations.append((f'{path}.{key}', cls.__name__, accepted, inside))
+    return locations

@@ -38,8 +38,10 @@ def _advice(cfg: Config, key: str) -> str:
     if key in OPTIONS:
         return f'give {OPTIONS[key]}'
     paths = [f'{path}.{key}' for path, node in nested_dicts(what_is_read(cfg)) if key in node]
-    near = paths[:3] or get_close_matches(key, READ_KEYS, cutoff=0.4)
-    return f'did you mean {" or ".join(near)}?' if near else 'see the keys of the config'
+    suggestions = paths[:3] or get_close_matches(key, READ_KEYS, cutoff=0.4)
+    return (
+        f'did you mean {" or ".join(suggestions)}?' if suggestions else 'see the keys of the config'
+    )
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -57,14 +59,14 @@ def set_cache_dir(cfg: Config, folder: str) -> None:
 
 
 def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
-    """Sets every ``crop_size`` (h, w) and what hangs on it.
+    """Sets every ``crop_size`` (h, w), and the values that follow from it.
 
-    That is the stride of a sliding window, in proportion, and the size to which the data
+    These are the stride of a sliding window, in proportion, and the size to which the data
     preprocessor pads.
     """
     if min(size) < 1:
         raise UserError(f'--crop-size {size[0]} {size[1]}: both sides start at 1 pixel')
-    found = False
+    has_crop = False
     for path, node in nested_dicts(what_is_read(cfg)):
         if 'stride' in node and _is_pair(node.get('crop_size')):
             node['stride'] = tuple(
@@ -73,10 +75,10 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
             )
         if _is_pair(node.get('crop_size')) or isinstance(node.get('crop_size'), int):
             node['crop_size'] = size
-            found = True
+            has_crop = True
         if path.endswith('data_preprocessor') and node.get('size') is not None:
             node['size'] = size
-    if not found:
+    if not has_crop:
         raise UserError(f'--crop-size: no crop_size in {cfg.filename}')
 
 
@@ -87,7 +89,7 @@ def _is_pair(value: Any) -> bool:
 def set_training_length(
     cfg: Config, *, max_iters: int | None = None, max_epochs: int | None = None
 ) -> None:
-    """Trains for so many iterations or epochs, with the schedule stretched or squeezed to it.
+    """Sets the length of training and scales the schedule to it.
 
     Raises:
         ValueError: the config counts in the other unit.
@@ -97,11 +99,11 @@ def set_training_length(
         raise UserError('give max_iters or max_epochs')
     if new < 1:
         raise UserError(f'--{key.replace("_", "-")} {new}: a training has at least 1')
-    other = 'max_epochs' if key == 'max_iters' else 'max_iters'
+    opposite = 'max_epochs' if key == 'max_iters' else 'max_iters'
     if not cfg.train_cfg.get(key):
         raise UserError(
-            f'{cfg.filename} counts {other.removeprefix("max_")}: '
-            f'give --{other.replace("_", "-")} instead of --{key.replace("_", "-")}'
+            f'{cfg.filename} counts {opposite.removeprefix("max_")}: '
+            f'give --{opposite.replace("_", "-")} instead of --{key.replace("_", "-")}'
         )
     old, by_epoch = cfg.train_cfg[key], key == 'max_epochs'
     cfg.train_cfg[key] = new
@@ -120,7 +122,7 @@ def set_training_length(
 def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
     """Schedulers that count in the unit of the training, scaled by new / old.
 
-    Their borders stay whole numbers that meet; a warm-up for which none is left falls away.
+    Their borders stay whole numbers that meet. A warm-up of length 0 is removed.
     """
     if isinstance(schedulers, list | tuple):
         scaled = [_stretch(scheduler, by_epoch, new, old) for scheduler in schedulers]
@@ -144,17 +146,17 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
 def set_initial_weights(cfg: Config, init: str) -> None:
     """Starts from random weights (``none``) or from a checkpoint file, and fetches nothing else.
 
-    A file with a ``backbone.`` is a whole model's, which ``load_from`` reads; another is the
-    backbone's. What fits is checked against the built model.
+    A file with names that start with ``backbone.`` holds a whole model, which ``load_from`` reads;
+    any other file holds a backbone. The built model is checked against it later.
     """
     for _, node in nested_dicts(cfg.model):
         if node.get('pretrained'):
             node['pretrained'] = None
         inits = as_list(node.get('init_cfg'))
-        kept = [init_cfg for init_cfg in inits if not is_pretrained(init_cfg)]
-        if len(kept) < len(inits):
-            if kept:
-                node['init_cfg'] = kept
+        remaining = [init_cfg for init_cfg in inits if not is_pretrained(init_cfg)]
+        if len(remaining) < len(inits):
+            if remaining:
+                node['init_cfg'] = remaining
             else:
                 del node['init_cfg']
     cfg.load_from = None
@@ -171,8 +173,8 @@ def set_initial_weights(cfg: Config, init: str) -> None:
 
 def starting_weights(cfg: Config) -> list[str]:
     """Every file or address that the model's weights are read from before training."""
-    found = [cfg.load_from] if cfg.get('load_from') and not cfg.get('resume') else []
+    sources = [cfg.load_from] if cfg.get('load_from') and not cfg.get('resume') else []
     for _, node in nested_dicts(cfg.model):
-        found += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
-        found += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
-    return list(dict.fromkeys(found))
+        sources += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
+        sources += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
+    return list(dict.fromkeys(sources))

@@ -110,16 +110,16 @@ def prepare_training(
     """The config that a training command asks for.
 
     Args:
-        path: of the config file.
+        path: Path of the config file.
         resume: ``auto`` for the latest checkpoint in the work directory, or a checkpoint; None
             keeps the config's ``resume``.
         amp: ``auto``, ``bf16`` or ``fp16``; None keeps the config's precision.
-        seed: of all random numbers.
+        seed: Seed of all random numbers.
         crop_size: (h, w) in pixels.
-        max_iters: length of training, for configs that count iterations.
-        max_epochs: length of training, for configs that count epochs.
-        init: starting weights: ``config``, ``none`` or a checkpoint file.
-        **common: as in :func:`load_config`.
+        max_iters: Length of training, for configs that count iterations.
+        max_epochs: Length of training, for configs that count epochs.
+        init: Starting weights: ``config``, ``none`` or a checkpoint file.
+        **common: Arguments of ``load_config``.
     """
     cfg = load_config(path, **common)
     if crop_size is not None:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
-# What the Runner and the tools read of a config, beside the Runner's arguments.
+# Keys of a config that the Runner and the tools read, beside the Runner's arguments.
 READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing',
     'compile',
@@ -47,12 +47,12 @@ def leaf_datasets(cfg: Any) -> list[dict]:
 
 
 def what_is_read(cfg: Config) -> dict[str, Any]:
-    """The parts of a config without the variables that served while it was read."""
+    """Sections of a config that a run reads, without the variables of its files."""
     return {key: value for key, value in cfg.items() if key in READ_KEYS}
 
 
 def as_list(value: Any) -> list:
-    """A list of what a config holds, which may be one thing, several or None."""
+    """List of a value of a config that may be a single item, a list or None."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -21,7 +21,7 @@ INTERRUPTED = 'interrupted.pth'
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """Local files, written by :func:`write_atomically`."""
+    """Local files, written by ``write_atomically``."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomically(obj, filepath)
@@ -37,9 +37,9 @@ class AtomicCheckpointHook(CheckpointHook):
     those in the checkpoint, before they are validated or saved.
 
     Args:
-        interval: in epochs or iterations, as the loop counts; None for one at every validation.
+        interval: Interval in epochs or iterations, as the loop counts; None for every validation.
         by_epoch: None for what the loop counts by.
-        **kwargs: as in ``CheckpointHook``; ``backend_args`` other than local ones write directly.
+        **kwargs: Arguments of ``CheckpointHook``. Remote ``backend_args`` write directly.
             ``save_best`` takes every score of the validation, ``IoU.car`` or ``val_loss`` too.
 
     Raises:
@@ -122,10 +122,11 @@ class AtomicCheckpointHook(CheckpointHook):
         self._share_buffers(runner)
         outdated: list[int] = []
         if self.max_keep_ckpts > 0:
-            kept = [*(i for i in self.keep_ckpt_ids if i != step), step]
-            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
-            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
-            runner.message_hub.update_info('keep_ckpt_ids', kept)
+            kept_ids = [*(i for i in self.keep_ckpt_ids if i != step), step]
+            outdated = kept_ids[: -self.max_keep_ckpts]
+            kept_ids = kept_ids[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept_ids, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept_ids)
         self._write(runner, self.filename_tmpl.format(step), meta)
         if is_main_process():
             for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
@@ -159,10 +160,10 @@ class AtomicCheckpointHook(CheckpointHook):
             return
         for key in self.key_indicators:
             if key not in metrics and key != 'auto':
-                near = get_close_matches(key, metrics) or metrics
+                suggestions = get_close_matches(key, metrics) or metrics
                 raise UserError(
                     f'save_best={key!r} is no score of this validation: '
-                    f'did you mean {" or ".join(near)}?'
+                    f'did you mean {" or ".join(suggestions)}?'
                 )
         single = len(self.key_indicators) == 1
         before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)

@@ -43,8 +43,8 @@ def check_data(
         for warning in report.warnings[:3]:
             print(f'warning: {split} data: {warning}')
         if report.problems:
-            more = len(report.problems) - 1
-            also = f' ({more} more: tools/check_dataset.py lists them)' if more else ''
+            num_hidden = len(report.problems) - 1
+            also = f' ({num_hidden} more: tools/check_dataset.py lists them)' if num_hidden else ''
             raise UserError(f'{split} data: {report.problems[0]}{also}')
         print(f'{split} data: {report.images} images, {report.labels_read} labels read')
     return reports
@@ -77,7 +77,7 @@ def _train(cfg: Config) -> None:
     _check_before_training(cfg)
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
-    check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
+    check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
     with live_progress(runner):
         runner.train()
     if is_main_process():
@@ -139,7 +139,7 @@ def dry_run(cfg: Config) -> None:
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
         unwrap(runner.model).init_weights()
-        check_weights(runner, cfg.get('load_from'), whole=bool(cfg.get('resume')))
+        check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)
         runner.model.train()
@@ -171,7 +171,7 @@ def test(cfg: Config) -> dict[str, float]:
 def _test(cfg: Config) -> dict[str, float]:
     reports = check_data(cfg, ('test',), max_labels=None) if is_first_process() else {}
     runner = build_runner(cfg)
-    check_weights(runner, cfg.load_from, whole=True)
+    check_weights(runner, cfg.load_from, strict=True)
     metrics = runner.test()
     notes = [_what_was_tested(cfg)]
     for report in reports.values():

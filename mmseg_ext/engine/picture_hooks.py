@@ -40,8 +40,8 @@ class CurvesHook(Hook):
     with, where there are others.
 
     Args:
-        interval: iterations between two points; the loss is the mean over them.
-        metric: which value of the validation is drawn.
+        interval: Iterations between two points; the loss is the mean over them.
+        metric: Name of the validation score to draw.
     """
 
     priority = 'LOW'  # before checkpoints are saved
@@ -73,14 +73,14 @@ class CurvesHook(Hook):
             # The means stay on the device until the points are written.
             (loss, main_loss), self.losses = torch.stack(self.losses).mean(0), []
             rate = runner.message_hub.get_scalar('train/lr').current()
-            more = dict(main_loss=main_loss) if self._compares(runner, main, logged) else {}
-            self._add(runner.iter + 1, loss=loss, lr=rate, **more)
+            comparison = dict(main_loss=main_loss) if self._compares(runner, main, logged) else {}
+            self._add(runner.iter + 1, loss=loss, lr=rate, **comparison)
 
     def _compares(self, runner: Runner, main: list[str], logged: dict[str, Tensor]) -> bool:
         """Whether a validation has a loss, and the training's has terms that it has not."""
-        others = [name for name in logged if 'loss' in name and name not in ('loss', *main)]
+        unshared = [name for name in logged if 'loss' in name and name not in ('loss', *main)]
         validates = any(isinstance(hook, ValidationLossHook) for hook in runner.hooks)
-        return validates and bool(main and others)
+        return validates and bool(main and unshared)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._save(runner)
@@ -127,8 +127,8 @@ class PicturesHook(Hook):
     lies in the work directory.
 
     Args:
-        num_images: how many, of those that the first process validates.
-        interval: validations from one such set to the next.
+        num_images: Number of images, of those that the first process validates.
+        interval: Validations from one such set to the next.
     """
 
     priority = 'LOW'

@@ -23,7 +23,7 @@ class ProgressHook(Hook):
     Each validation leaves a line with its scores, but for those of single classes.
 
     Args:
-        console: where to show it.
+        console: Console to draw on.
     """
 
     priority = 'LOWEST'
@@ -46,8 +46,8 @@ class ProgressHook(Hook):
         self.training = self.progress.add_task('preparing', total=None, loss='')
 
     def before_train(self, runner: Runner) -> None:
-        place = dict(total=runner.max_iters, completed=runner.iter)
-        self.progress.reset(self.training, **place, description=self._where(runner))
+        progress = dict(total=runner.max_iters, completed=runner.iter)
+        self.progress.reset(self.training, **progress, description=self._where(runner))
         self._show(at_once=True)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:

@@ -116,7 +116,7 @@ class _Buffers:
         by_type: dict[tuple, list[Tensor]] = defaultdict(list)
         for buffer in self.live:
             by_type[buffer.dtype, buffer.device].append(buffer)
-        self.pairs = [(same, [torch.empty_like(b) for b in same]) for same in by_type.values()]
+        self.pairs = [(group, [torch.empty_like(b) for b in group]) for group in by_type.values()]
 
     @torch.no_grad()
     def remember(self) -> None:
@@ -130,7 +130,7 @@ class _Buffers:
 
 
 class _Resumable(BaseLoop):
-    """What both loops add to the host's: seeds, and a common stop that leaves a checkpoint.
+    """Seeds for both loops of the host, and a common stop that leaves a checkpoint.
 
     Ctrl-C and SIGTERM (from a scheduler or torchrun) take effect between two iterations, or at once
     during validation or when Ctrl-C is pressed twice. A sample that cannot be loaded stops all
@@ -191,7 +191,7 @@ class _Resumable(BaseLoop):
         return verdict
 
     def _counts(self) -> list[int]:
-        """How often each optimiser saw a gradient; it counts after backward, before its step."""
+        """Number of gradients that each optimiser saw, counted after backward, before its step."""
         wrapper = self.runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         return [w.inner_count for w in wrappers]

@@ -52,9 +52,9 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
                 if key == 'loss' and not math.isfinite(value) and first_bad is None:
                     first_bad = step, value, paths
         self.steps = []
-        found = [bad for bad in all_gather_object(first_bad) if bad is not None]
-        if found:
-            step, value, paths = min(found, key=lambda bad: bad[0])
+        failures = [bad for bad in all_gather_object(first_bad) if bad is not None]
+        if failures:
+            step, value, paths = min(failures, key=lambda bad: bad[0])
             raise UserError(
                 f'the loss is {value} at iteration {step}, batch {", ".join(paths)}: look at these '
                 'files, take larger crops or batches, or lower the learning rate, and resume from '

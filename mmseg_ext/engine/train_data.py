@@ -38,7 +38,7 @@ class _NotCopied:
 
 
 class SeededDataset(_NotCopied, Dataset):
-    """Any data set, asked for (index, epoch, place in the epoch) by a :class:`ResumableSampler`.
+    """Any data set, read at (index, epoch, position) as ``ResumableSampler`` gives them.
 
     Attributes are those of the data set inside, which is ``dataset``.
 
@@ -56,8 +56,8 @@ class SeededDataset(_NotCopied, Dataset):
     def __getitem__(self, key: int | tuple[int, int, int]) -> Any:
         if isinstance(key, int):
             return self.dataset[key]
-        index, epoch, place = key
-        seed_everything(self.seed, get_rank(), epoch, place)
+        index, epoch, position = key
+        seed_everything(self.seed, get_rank(), epoch, position)
         try:
             return self.dataset[index]
         except Exception as error:
@@ -77,11 +77,11 @@ class SeededDataset(_NotCopied, Dataset):
 
 
 class ResumableSampler(_NotCopied, Sampler):
-    """Any sampler, read from any place; gives (index, epoch, place in the epoch).
+    """Any sampler, read from any place; gives (index, epoch, position in the epoch).
 
     Args:
-        sampler: the order in a list that depends on nothing but its seed and epoch.
-        endless: whether one epoch follows the other, for loops that count iterations.
+        sampler: Sampler whose order depends on its seed and epoch alone.
+        endless: Whether epochs follow each other without end, for loops that count iterations.
 
     Raises:
         ValueError: a sampler without end, and a loop that needs epochs.
@@ -104,17 +104,17 @@ class ResumableSampler(_NotCopied, Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epochs = count() if self.endless else [self.epoch]
-        return islice(chain.from_iterable(map(self._places, epochs)), self.skipped, None)
+        return islice(chain.from_iterable(map(self._positions, epochs)), self.skipped, None)
 
-    def _places(self, epoch: int) -> Iterator[tuple[int, int, int]]:
+    def _positions(self, epoch: int) -> Iterator[tuple[int, int, int]]:
         if isinstance(
             self.sampler, InfiniteSampler
         ):  # it would go on where another iterator stopped
             self.sampler.indices = self.sampler._indices_of_rank()
         elif hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
-        for place, index in enumerate(self.sampler):
-            yield index, epoch, place
+        for position, index in enumerate(self.sampler):
+            yield index, epoch, position
 
     def set_seed(self, seed: int) -> None:
         """Takes the seed of the run that is resumed, where the sampler has one."""

@@ -53,8 +53,8 @@ class ValidationLossHook(Hook):
             self.losses.append(float('nan') if owner is None else prediction_loss(owner, sample))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        parts = all_gather_object(self.losses)
-        images = chain.from_iterable(zip_longest(*parts, fillvalue=float('nan')))
+        gathered = all_gather_object(self.losses)
+        images = chain.from_iterable(zip_longest(*gathered, fillvalue=float('nan')))
         # The sampler fills up the last round of the processes with images that were there before.
         losses = np.array(list(images)[: len(runner.val_dataloader.dataset)])
         if metrics is not None and not np.isnan(losses).all():
@@ -95,6 +95,6 @@ def validated_terms(model: nn.Module, logged: dict[str, Tensor]) -> list[str]:
     owner, prefix = predicting_part(model)
     losses = getattr(owner, 'loss_decode', None)
     modules: Iterable[Any] = losses if isinstance(losses, nn.ModuleList) else [losses]
-    own = {module.loss_name for module in modules if module is not None}
+    loss_names = {module.loss_name for module in modules if module is not None}
     names = [name.removeprefix(prefix) for name in logged if name.startswith(prefix)]
-    return [prefix + name for name in names if name.removeprefix(FUSED) in own]
+    return [prefix + name for name in names if name.removeprefix(FUSED) in loss_names]

@@ -313,7 +313,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_its_keys(cfg, tmp_path):
     runner = HasModel(build_model(cfg))
     for whole in (True, False):
         with pytest.raises(ValueError, match='another model') as error:
-            fit.check_weights(runner, path, whole=whole)
+            fit.check_weights(runner, path, strict=whole)
         assert 'backbone.layer1.0.conv1.weight' in str(error.value)
         assert 'backbone.stage1.0' in str(error.value)
 
@@ -323,8 +323,8 @@ def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_pat
     cfg.model.decode_head.num_classes = 5
     runner = HasModel(build_model(cfg))
     with pytest.raises(ValueError, match=r'x\.pth has 3 classes, EncoderDecoder as configured 5:'):
-        fit.check_weights(runner, path, whole=True)
-    fit.check_weights(runner, path, whole=False)
+        fit.check_weights(runner, path, strict=True)
+    fit.check_weights(runner, path, strict=False)
     said = capsys.readouterr().out
     assert f'warning: {path}: 2 of another shape: decode_head.conv_seg.weight' in said
 
@@ -334,7 +334,7 @@ def test_a_backbones_file_must_be_that_backbones(cfg, tmp_path):
     overrides.set_initial_weights(cfg, path)
     cfg.model.backbone.depth = 34
     with pytest.raises(ValueError, match=r'another model than ResNetV1c.*layer1\.2\.conv1'):
-        fit.check_weights(HasModel(build_model(cfg)), None, whole=False)
+        fit.check_weights(HasModel(build_model(cfg)), None, strict=False)
 
 
 def test_loading_compares_as_the_host_loads(cfg, tmp_path):

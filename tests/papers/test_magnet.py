@@ -533,7 +533,7 @@ def test_a_training_starts_from_all_of_its_segmentor(
     weights = MODELS.build(ConfigDict(FCN)).state_dict()
     runner: Any = SimpleNamespace(model=magnet())
     torch.save(weights, path)
-    check_weights(runner, str(path), whole=False)
+    check_weights(runner, str(path), strict=False)
     said = capsys.readouterr().out
     assert 'not in it: refiners.0' in said and 'warning' not in said
     partly = {name: x for name, x in weights.items() if not name.startswith('decode_head.convs')}
@@ -542,7 +542,7 @@ def test_a_training_starts_from_all_of_its_segmentor(
         with pytest.raises(
             ValueError, match=r'does not fit MagNet\.segmentor, .*decode_head\.conv'
         ):
-            check_weights(runner, str(path), whole=False)
+            check_weights(runner, str(path), strict=False)
 
 
 def test_a_refiner_without_its_segmentor_is_refused() -> None:
