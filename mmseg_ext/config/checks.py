@@ -117,7 +117,7 @@ def translate_config_errors(cfg: Config) -> Iterator[None]:
         path, name, accepted, inside = locations[0]
         suggestions = get_close_matches(match[2], accepted) or inside[:3]
         meant = ' or '.join(suggestions)
-        advice = f'did you mean {meant}?' if meant else 'remove it\'
+        advice = f'did you mean {meant}?' if meant else 'remove it'
         raise UserError(f'{path}: {name} does not take {match[2]}; {advice}') from error
     except ValueError as error:
         match = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import find_latest_checkpoint
 
 from mmseg_ext.config import walk
+from mmseg_ext.host import set_config_filename
 
 from ..errors import UserError
 from . import overrides
@@ -187,5 +188,5 @@ def prepare_test(
             leaf['pipeline'] = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
     # The Runner dumps the config by this name, which must not replace that of the training.
-    object.__setattr__(cfg, '_filename', str(Path(path).with_stem(Path(path).stem + TEST)))
+    set_config_filename(cfg, str(Path(path).with_stem(Path(path).stem + TEST)))
     return cfg

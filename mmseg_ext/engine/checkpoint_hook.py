@@ -13,6 +13,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from torch import nn
 
+from mmseg_ext.host import count_accumulated_steps
+
 from ..checkpoints.write import UNFINISHED, write_atomically
 from ..errors import UserError
 
@@ -83,7 +85,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self.interval = loop.val_interval if interval is None else interval
         self.filename_tmpl = template or ('epoch_{}.pth' if self.by_epoch else 'iter_{}.pth')
 
-        step = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        step = count_accumulated_steps(runner.optim_wrapper)
         saves = self.interval * (len(loop.dataloader) if self.by_epoch else 1)
         validates = loop.val_interval * (len(loop.dataloader) if counts_epochs else 1)
         for name, iterations in (('checkpoint', saves), ('validation', validates)):

@@ -21,6 +21,8 @@ from mmseg.registry import RUNNERS
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
+from mmseg_ext.host import seeds_ranks_apart
+
 from ..errors import UserError
 from .distributed import init_dist_for_cpu_or_gpu
 from .train_data import (
@@ -93,7 +95,7 @@ class ResumableRunner(Runner):
                 num_batch_per_epoch=length,
             ),
             seed=self.seed,
-            diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False),
+            diff_rank_seed=seeds_ranks_apart(self),
         )
         cfg['dataset'] = SeededDataset(plain.dataset, self.seed)
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
@@ -104,7 +106,7 @@ class ResumableRunner(Runner):
         loader = self.train_dataloader
         if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
             loader.dataset.seed = self.seed
-            if not self._randomness_cfg.get('diff_rank_seed', False):
+            if not seeds_ranks_apart(self):
                 loader.sampler.set_seed(self.seed)
 
 

@@ -15,6 +15,8 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmseg_ext.host import restart_sampler
+
 from ..errors import UserError
 
 
@@ -110,7 +112,7 @@ class ResumableSampler(_NotCopied, Sampler):
         if isinstance(
             self.sampler, InfiniteSampler
         ):  # it would go on where another iterator stopped
-            self.sampler.indices = self.sampler._indices_of_rank()
+            restart_sampler(self.sampler)
         elif hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
         for position, index in enumerate(self.sampler):

@@ -1,0 +1,63 @@
+"""Private attributes of the host that ``mmseg_ext/host.py`` reaches into are there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.optim import OptimWrapper
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from mmseg.models import SegDataPreProcessor
+from torch import nn
+
+from mmseg_ext import host
+
+ADVICE = 'this version of the host lacks it: adapt mmseg_ext/host.py'
+
+
+def test_a_config_takes_another_file_name() -> None:
+    cfg = Config(dict(a=1))
+    host.set_config_filename(cfg, 'b.py')
+    assert cfg.filename == 'b.py', f'Config._filename: {ADVICE}'
+
+
+@pytest.mark.parametrize('steps', [1, 4])
+def test_updates_of_several_iterations_are_counted(steps: int) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=steps)
+    message = f'OptimWrapper._accumulative_counts: {ADVICE}'
+    assert host.count_accumulated_steps(wrapper) == steps, message
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_a_runner_tells_whether_seeds_differ(apart: bool, tmp_path: Path) -> None:
+    runner = Runner(
+        nn.Linear(1, 1),
+        str(tmp_path),
+        randomness=dict(seed=0, diff_rank_seed=apart),
+        experiment_name=f'apart_{apart}',
+        log_level='ERROR',
+    )
+    assert host.seeds_ranks_apart(runner) is apart, f'Runner._randomness_cfg: {ADVICE}'
+
+
+def test_a_sampler_begins_again() -> None:
+    sampler = InfiniteSampler(range(5), seed=1)
+    first = [index for index, _ in zip(sampler, range(3), strict=False)]
+    host.restart_sampler(sampler)
+    again = [index for index, _ in zip(sampler, range(3), strict=False)]
+    assert first == again, f'InfiniteSampler._indices_of_rank: {ADVICE}'
+
+
+def test_a_preprocessor_tells_whether_it_normalizes() -> None:
+    message = f'SegDataPreProcessor._enable_normalize: {ADVICE}'
+    assert not host.normalizes(SegDataPreProcessor()), message
+    assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
+
+
+def test_a_registry_imports_further_modules() -> None:
+    registry = Registry('things', locations=['json'])
+    host.add_locations(registry, ['json', 'csv'])
+    assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'
