@@ -46,9 +46,9 @@ class Setting:
     Args:
         phase: 'training', a step with the config's losses and optimiser, or 'inference', from
             images to classes.
-        mode: of ``MODES``, several joined by '+'; without 'bf16' in float32.
-        batch: images at a time.
-        size: of an image in pixels, (h, w).
+        mode: Of ``MODES``, several joined by '+'; without 'bf16' in float32.
+        batch: Images at a time.
+        size: Of an image in pixels, (h, w).
         device: 'cpu' or 'cuda'.
     """
 
@@ -64,13 +64,13 @@ class Measurement:
     """What a model took in a setting; pairs are (the model, what it is measured against).
 
     Args:
-        config: of the model.
-        against: config of the other, or 'host'.
-        setting: of both.
-        seconds: median times of an image.
-        peak_bytes: largest memory until the end of the first step, weights and optimiser included;
+        config: Of the model.
+        against: Config of the other, or 'host'.
+        setting: Of both.
+        seconds: Median times of an image.
+        peak_bytes: Largest memory until the end of the first step, weights and optimiser included;
             None where it cannot be measured, as beside a compiler on a CPU.
-        error: why there are no numbers.
+        error: Why there are no numbers.
     """
 
     config: str
@@ -103,13 +103,13 @@ def benchmark(
     """Measures models on random images, one setting after the other, in fresh processes.
 
     Args:
-        paths: config files.
-        against: config of the other model, by default the host's nearest (``host_model``).
-        modes: each one of ``MODES``, or several joined by '+'.
-        batches: images at a time.
+        paths: Config files.
+        against: Config of the other model, by default the host's nearest (``host_model``).
+        modes: Each one of ``MODES``, or several joined by '+'.
+        batches: Images at a time.
         size: (h, w) in pixels, by default a config's ``crop_size``.
         device: 'cpu' or 'cuda'.
-        repeats: steps of either model that are timed, in turn.
+        repeats: Steps of either model that are timed, in turn.
 
     Raises:
         ValueError: an unknown mode, a device that is not there, or no size.
@@ -178,8 +178,8 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
     """What runs the model of a config once, on the same random images each time.
 
     Args:
-        cfg: with ``model`` and ``optim_wrapper``.
-        setting: how.
+        cfg: With ``model`` and ``optim_wrapper``.
+        setting: How.
     """
     init_default_scope('mmseg')
     torch.manual_seed(0)

@@ -50,12 +50,12 @@ class Costs:
     """Of one image of ``size`` (h, w), as the network gets it.
 
     Args:
-        size: in pixels.
-        parameters: how many numbers the model has, frozen ones too.
-        flops: of convolutions, matrix products and attention; 2 for a multiplication and addition.
-        not_counted: the operations whose arithmetic is not in ``flops``.
-        seconds: median of several predictions after two, from the image in memory to the classes.
-        peak_bytes: of the weights and what a prediction adds to them at most; None where the system
+        size: In pixels.
+        parameters: How many numbers the model has, frozen ones too.
+        flops: Of convolutions, matrix products and attention; 2 for a multiplication and addition.
+        not_counted: The operations whose arithmetic is not in ``flops``.
+        seconds: Median of several predictions after two, from the image in memory to the classes.
+        peak_bytes: Of the weights and what a prediction adds to them at most; None where the system
             does not tell.
     """
 
@@ -72,8 +72,8 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
     """Measures the prediction of a batch of one image, in a process that has not predicted yet.
 
     Args:
-        model: with ``test_step``, in evaluation mode.
-        batch: what its ``test_step`` takes.
+        model: With ``test_step``, in evaluation mode.
+        batch: What its ``test_step`` takes.
     """
     device = str(next(model.parameters()).device)
 

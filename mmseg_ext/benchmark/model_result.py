@@ -32,15 +32,15 @@ class ModelResult:
     """What a table says of a tested model; K classes.
 
     Args:
-        images: how many were tested.
+        images: How many were tested.
         classes: K names.
         palette: K colours.
         scores: ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f``, in per cent; None where no class
             has one.
         iou: K of them, in per cent; None for a class that neither labels nor predictions show.
-        confusion: pixels, K rows of labels, K columns of predictions.
-        costs: of the first image.
-        device: what they were measured on.
+        confusion: Pixels, K rows of labels, K columns of predictions.
+        costs: Of the first image.
+        device: What they were measured on.
     """
 
     images: int
@@ -54,7 +54,7 @@ class ModelResult:
 
     @staticmethod
     def load(folder: Path) -> 'ModelResult | None':
-        """What :func:`run_in_process` left in a folder."""
+        """What ``run_in_process`` left in a folder."""
         if not (folder / RESULT).is_file():
             return None
         values = json.loads((folder / RESULT).read_text())
@@ -103,11 +103,11 @@ def run_in_process(
     """Tests a model in a fresh process, which leaves its result, predictions and log in a folder.
 
     Args:
-        config: file.
-        checkpoint: path or address.
-        folder: to write to.
-        gpu: which of the visible ones; None for any there is, or the CPU.
-        **options: as for ``prepare.prepare_test``.
+        config: File.
+        checkpoint: Path or address.
+        folder: To write to.
+        gpu: Which of the visible ones; None for any there is, or the CPU.
+        **options: As for ``prepare.prepare_test``.
 
     Returns:
         why it failed, in a sentence; empty if it did not.

@@ -1,6 +1,6 @@
 """Fast forms against the released ones: time, peak memory and difference, measured in one run.
 
-An operation is measured by an :class:`OpBenchmark` in the list ``BENCHMARKS`` of a module of
+An operation is measured by an ``OpBenchmark`` in the list ``BENCHMARKS`` of a module of
 ``tests/oracles``, beside the released form.
 """
 
@@ -31,9 +31,9 @@ class OpBenchmark:
     """An operation that has a fast and a released form.
 
     Args:
-        name: what the user types.
-        shape: of the input, for the table.
-        make: makes the inputs on a device and returns the two forms, ours first; each runs once and
+        name: What the user types.
+        shape: Of the input, for the table.
+        make: Makes the inputs on a device and returns the two forms, ours first; each runs once and
             returns the tensors to compare, gradients included.
     """
 
@@ -47,11 +47,11 @@ class OpResult:
     """What one operation took; pairs are (ours, released).
 
     Args:
-        name: of the operation.
-        shape: of its input.
-        seconds: median times of interleaved repeats.
-        peak_bytes: largest memory beyond the inputs; None where it cannot be measured.
-        difference: largest difference of a tensor, over the largest value of the released one.
+        name: Of the operation.
+        shape: Of its input.
+        seconds: Median times of interleaved repeats.
+        peak_bytes: Largest memory beyond the inputs; None where it cannot be measured.
+        difference: Largest difference of a tensor, over the largest value of the released one.
     """
 
     name: str
@@ -67,7 +67,7 @@ def find_benchmarks(package: str) -> dict[str, OpBenchmark]:
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__, f'{package}.'):
         for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
             if entry.name in found:
-                raise UserError(f"Two benchmarks are called '{entry.name}': rename one.")
+                raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
             found[entry.name] = entry
     return found
 
@@ -76,10 +76,10 @@ def run_benchmark(name: str, package: str, device: str = 'cpu', repeats: int = 7
     """Measures one operation in three fresh processes: time, and the peak memory of either form.
 
     Args:
-        name: of the operation, a key of :func:`find_benchmarks`.
-        package: that holds it.
+        name: Of the operation, a key of ``find_benchmarks``.
+        package: That holds it.
         device: 'cpu' or 'cuda'.
-        repeats: of either form, timed in turn.
+        repeats: Of either form, timed in turn.
     """
     ours, released, difference = in_fresh_process(_measure_time, name, package, device, repeats)
     peaks = [in_fresh_process(_measure_peak, name, package, device, form) for form in (0, 1)]
@@ -119,7 +119,7 @@ def largest_difference(ours: Sequence[Tensor], released: Sequence[Tensor]) -> fl
     """
     shapes = [[tuple(x.shape) for x in tensors] for tensors in (ours, released)]
     if shapes[0] != shapes[1]:
-        raise UserError(f'Ours returned shapes {shapes[0]}, the released form {shapes[1]}.')
+        raise UserError(f'Ours returned shapes {shapes[0]}, the released form {shapes[1]}')
     worst = 0.0
     for a, b in zip(ours, released, strict=True):
         a, b = a.double(), b.double()

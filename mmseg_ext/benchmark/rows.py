@@ -14,16 +14,16 @@ class Row:
     """One model of a table.
 
     Args:
-        config: file.
-        name: as the table shows it.
-        data_set: that it is tested on, and the split.
-        checkpoint: path or address; None where nothing was trained.
-        folder: of its result, predictions and log.
-        problem: why there is no result.
-        failed: whether that is an error.
-        paper: the paper's mIoU on the tested data, in per cent.
-        source: of that number.
-        result: of the test.
+        config: File.
+        name: As the table shows it.
+        data_set: That it is tested on, and the split.
+        checkpoint: Path or address; None where nothing was trained.
+        folder: Of its result, predictions and log.
+        problem: Why there is no result.
+        failed: Whether that is an error.
+        paper: The paper's mIoU on the tested data, in per cent.
+        source: Of that number.
+        result: Of the test.
     """
 
     config: str

@@ -56,7 +56,7 @@ class LoadColorSegMap(LoadAnnotations):
         if size != given:
             raise UserError(
                 f'{path} is {size[1]}x{size[0]} and its image {results["img_path"]} is '
-                f'{given[1]}x{given[0]}: both must have the same size.'
+                f'{given[1]}x{given[0]}: both must have the same size'
             )
         if self.threshold is not None:
             mask = np.where(mask >= self.threshold, np.uint8(255), np.uint8(0))
@@ -78,7 +78,7 @@ def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) 
         raise UserError(
             f'{path} has the colour {tuple(mask[y, x].tolist())} (red, green, blue) at column {x}, '
             f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
-            f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}.'
+            f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}'
         )
     return places.astype(np.uint8)
 
@@ -100,9 +100,9 @@ class ColorMaskDataset(FolderDataset):
 class DeepGlobeDataset(ColorMaskDataset):
     """DeepGlobe land cover (Demir et al., CVPRW 2018, arXiv 1805.06561), 7 classes, 2448x2448.
 
-    `train/NUMBER_sat.jpg` beside `train/NUMBER_mask.png`; the downloaded `valid` and `test` have no
-    masks, so that lists (`ann_file`) of numbers, one a line, divide `train`. "unknown" is a class:
-    papers train it and leave it out of the mean.
+    ``train/NUMBER_sat.jpg`` beside ``train/NUMBER_mask.png``; the downloaded ``valid`` and
+    ``test`` have no masks, so that lists (``ann_file``) of numbers, one a line, divide ``train``.
+    "unknown" is a class: papers train it and leave it out of the mean.
     """
 
     METAINFO = dict(
@@ -137,7 +137,7 @@ class DeepGlobeDataset(ColorMaskDataset):
         if not fileio.exists(self.ann_file, backend_args=self.backend_args):
             raise UserError(
                 f'{self.ann_file} does not exist: write the numbers of the images of this split '
-                f"into it, one a line, or take all {len(images)} by ann_file=''."
+                f"into it, one a line, or take all {len(images)} by ann_file=''"
             )
         return super()._named_in_ann_file(images)
 
@@ -146,12 +146,12 @@ class DeepGlobeDataset(ColorMaskDataset):
 class InriaDataset(ColorMaskDataset):
     """Inria aerial image labelling (Maggiori et al., IGARSS 2017), building or not, 5000x5000.
 
-    The download as it is: `train/images/CITYn.tif` and `train/gt/CITYn.tif` of 0 and 255, five
-    cities of 36 tiles. Its `test` has no masks.
+    The download as it is: ``train/images/CITYn.tif`` and ``train/gt/CITYn.tif`` of 0 and 255, five
+    cities of 36 tiles. Its ``test`` has no masks.
 
     Args:
         tiles: Numbers n to keep; None keeps all. The authors validate on 1 to 5.
-        **kwargs: As in `FolderDataset`.
+        **kwargs: As in ``FolderDataset``.
 
     Raises:
         ValueError: No image has one of these numbers.
@@ -190,6 +190,6 @@ class InriaDataset(ColorMaskDataset):
 
 
 def _number_of(stem: str) -> int | None:
-    """36 of `vienna36`."""
+    """36 of ``vienna36``."""
     found = re.search(r'(\d+)$', PurePath(stem).name)
     return int(found[1]) if found else None

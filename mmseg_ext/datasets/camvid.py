@@ -11,10 +11,11 @@ from .folder import FolderDataset
 class CamVidDataset(FolderDataset):
     """The 11 classes at 480x360 that SegNet (2015) made popular; file value 11 is ignored.
 
-    The folder holds `train`, `val` and `test` with images and `trainannot`, `valannot` and
-    `testannot` with labels: `train/0001TP_006690.png` has `trainannot/0001TP_006690.png`.
+    The folder holds ``train``, ``val`` and ``test`` with images and ``trainannot``, ``valannot``
+    and ``testannot`` with labels: ``train/0001TP_006690.png`` has ``trainannot/0001TP_006690.png``.
 
-    Images are `.png` in the public release and `.jpg` in copies of it: whichever the folder holds.
+    Images are ``.png`` in the public release and ``.jpg`` in copies of it: whichever the folder
+    holds.
     """
 
     METAINFO = dict(

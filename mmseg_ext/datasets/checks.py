@@ -113,9 +113,9 @@ def check_splits(
     """Checks the data sets of a whole config one by one, against the classes of its model too.
 
     Args:
-        cfg: with ``model`` and dataloaders.
-        splits: those to check; one that reads the same as an earlier one is left out.
-        **how: as in :func:`check_split`.
+        cfg: With ``model`` and dataloaders.
+        splits: Those to check; one that reads the same as an earlier one is left out.
+        **how: As in ``check_split``.
     """
     seen: list[dict] = []
     for split in splits:
@@ -134,10 +134,10 @@ def check_split(
     """Reads the headers of all files of a data set and the values of its labels.
 
     Args:
-        dataset: config, wrapped as deep as it may be.
-        max_labels: so many labels, evenly spaced, are read (16-bit labels always); None for all.
-        decode_images: also decode every image, which finds damaged ones.
-        progress: what to write beside the progress bar; no bar if empty.
+        dataset: Config, wrapped as deep as it may be.
+        max_labels: So many labels, evenly spaced, are read (16-bit labels always); None for all.
+        decode_images: Also decode every image, which finds damaged ones.
+        progress: What to write beside the progress bar; no bar if empty.
 
     Raises:
         FileNotFoundError: a folder or list of the data set is missing, or holds no image.

@@ -17,13 +17,13 @@ LABEL_ID_MAP = {i: 255 for i in range(34)} | {i: c for c, i in enumerate(LABEL_I
 
 @DATASETS.register_module()
 class CityscapesIdsDataset(FolderDataset):
-    """Cityscapes as downloaded: `labelTrainIds` where they exist, else `labelIds`, mapped.
+    """Cityscapes as downloaded: ``labelTrainIds`` where they exist, else ``labelIds``, mapped.
 
-    The host's `CityscapesDataset` needs the `labelTrainIds` that the download does not hold.
+    The host's ``CityscapesDataset`` needs the ``labelTrainIds`` that the download does not hold.
 
     Args:
-        seg_map_suffix: `_gtCoarse_labelTrainIds.png` for the coarse labels.
-        **kwargs: As in `FolderDataset`.
+        seg_map_suffix: ``_gtCoarse_labelTrainIds.png`` for the coarse labels.
+        **kwargs: As in ``FolderDataset``.
     """
 
     METAINFO = CityscapesDataset.METAINFO

@@ -61,10 +61,10 @@ def class_centroids(
     image, rounded down inside the tile; the centre of a ring lies on another class.
 
     Args:
-        label: Integers (H, W), not negative; values from `num_classes` on are ignored.
+        label: Integers (H, W), not negative; values from ``num_classes`` on are ignored.
         num_classes: Number of classes.
         tile: Side of a tile in pixels.
-        cover_partial: As in `tile_origins`.
+        cover_partial: As in ``tile_origins``.
     """
     rows = [
         _centers(label[y : y + tile, x : x + tile], num_classes) + (0, x, y)
@@ -127,30 +127,33 @@ def epoch_counts(num_images: int, pct: float, centroids_per_class: Sequence[int]
 class ClassCentroidDataset(Dataset):
     """Any data set of MMSeg, followed by one item for every class centroid of its labels.
 
-    Items 0 to N - 1 are those of the data set. Item N + j is the image of row j of `centroids`, and
-    its pipeline finds `crop_center`, the (x, y) of the centroid in pixels of the image as loaded,
-    and `crop_class`. `RandomScaleCrop` cuts around it, `ClassUniformSampler` chooses the items.
+    Items 0 to N - 1 are those of the data set. Item N + j is the image of row j of ``centroids``,
+    and its pipeline finds ``crop_center``, the (x, y) of the centroid in pixels of the image as
+    loaded, and ``crop_class``. ``RandomScaleCrop`` cuts around it, ``ClassUniformSampler`` chooses
+    the items.
 
     Labels are read by the data set's own loading transform, once; the statistics are kept in
-    `cache_dir` under a name that depends on the label files (paths, sizes, times), how they are
+    ``cache_dir`` under a name that depends on the label files (paths, sizes, times), how they are
     read, and the tiles. The main process makes them, with several workers, and sends them to the
     others, which wait; so every process of a job must build the data set.
 
     Args:
-        dataset: A data set or its config; may be wrapped in `ConcatDataset` or `RepeatDataset`.
+        dataset: A data set or its config; may be wrapped in ``ConcatDataset`` or ``RepeatDataset``.
         extra: Likewise, images that no ordinary item shows; their centroids follow those of
-            `dataset`, class by class. In HMSA: Cityscapes' coarse images.
+            ``dataset``, class by class. In HMSA: Cityscapes' coarse images.
         tile: Side of a tile in pixels. An image that is smaller on a side, of which the released
             code makes nothing, is covered by tiles of its short side.
-        cover_partial: Whether what is left beside whole tiles gets a tile too, see `tile_origins`;
+        cover_partial: Whether what is left beside whole tiles gets a tile too, see
+            ``tile_origins``;
             released: no.
         cache_dir: Folder of the statistics, made if missing.
         num_workers: Processes that read labels; None for one per CPU, at most 16.
-        lazy_init: Whether to wait with reading until `full_init`.
+        lazy_init: Whether to wait with reading until ``full_init``.
 
     Raises:
         TypeError: The pipeline holds no transform that loads labels.
-        ValueError: A label is unreadable or wrong (see `LoadSegMap`), or `extra` has other classes.
+        ValueError: A label is unreadable or wrong (see ``LoadSegMap``), or ``extra`` has other
+            classes.
     """
 
     def __init__(
@@ -172,7 +175,7 @@ class ClassCentroidDataset(Dataset):
             raise UserError(
                 f'extra has {len(classes[-1])} classes ({", ".join(classes[-1][:3])}, ...) and the '
                 f'data set {len(classes[0])} ({", ".join(classes[0][:3])}, ...): both must be the '
-                'same.'
+                'same'
             )
         self.tile = tile
         self.cover_partial = cover_partial
@@ -227,7 +230,7 @@ class ClassCentroidDataset(Dataset):
         return self.num_images + len(self.centroids)
 
     def get_data_info(self, idx: int) -> dict:
-        """What the data set knows of item `idx` before its pipeline, with the crop's centre."""
+        """What the data set knows of item ``idx`` before its pipeline, with the crop's centre."""
         if idx < self.num_images:
             return self.dataset.get_data_info(idx)
         image, class_index, x, y = self.centroids[idx - self.num_images].tolist()
@@ -261,7 +264,7 @@ class ClassCentroidDataset(Dataset):
         if loader is None:
             raise UserError(
                 'ClassCentroidDataset reads labels by the LoadSegMap or LoadAnnotations of the '
-                f'pipeline, which has only {[type(t).__name__ for t in pipeline]}.'
+                f'pipeline, which has only {[type(t).__name__ for t in pipeline]}'
             )
         return loader
 
@@ -313,7 +316,7 @@ class ClassCentroidDataset(Dataset):
 
 
 class _LabelCentroids(Dataset):
-    """The rows of each image as a data set, so that a `DataLoader` reads labels in processes."""
+    """The rows of each image as a data set, so that a ``DataLoader`` reads labels in processes."""
 
     def __init__(self, owner: ClassCentroidDataset) -> None:
         self.owner = owner
@@ -331,13 +334,13 @@ def _unchanged(item: Any) -> Any:
 
 @DATA_SAMPLERS.register_module()
 class ClassUniformSampler(Sampler):
-    """One epoch of ordinary images and class items, see `epoch_counts`, in random order.
+    """One epoch of ordinary images and class items, see ``epoch_counts``, in random order.
 
     The list depends on (seed, epoch) alone. Every rank makes the same one and takes its part. Its
     length is the same in every epoch. Loops that count iterations go on with the next epoch's list.
 
     Args:
-        dataset: A `ClassCentroidDataset`, or a wrapper that has it as `dataset`.
+        dataset: A ``ClassCentroidDataset``, or a wrapper that has it as ``dataset``.
         pct: Share of class items, from 0 to 1.
         extra_classes: Classes of which extra images are shown; None for all.
         extra_epochs: Extra images are shown in so many epochs only, from the first; None for all.
@@ -347,7 +350,7 @@ class ClassUniformSampler(Sampler):
 
     Raises:
         TypeError: The data set knows no centroids.
-        ValueError: `pct` is outside of 0 to 1, or an extra class is none.
+        ValueError: ``pct`` is outside of 0 to 1, or an extra class is none.
     """
 
     def __init__(
@@ -361,7 +364,7 @@ class ClassUniformSampler(Sampler):
         extra_epochs: int | None = None,
     ) -> None:
         if not 0 <= pct <= 1:
-            raise UserError(f'pct={pct} must be a share from 0 to 1.')
+            raise UserError(f'pct={pct} must be a share from 0 to 1')
         data = _centroid_dataset(dataset)
         num_classes = len(data.metainfo['classes'])
         self.num_images = data.num_images
@@ -370,7 +373,7 @@ class ClassUniformSampler(Sampler):
         if not set(extra_classes) <= set(every_class):
             raise UserError(
                 f'extra_classes={list(extra_classes)}: the data set has the classes 0 to '
-                f'{num_classes - 1}.'
+                f'{num_classes - 1}'
             )
         ordinary = data.centroids[:, 0] < data.num_images
         self.ordinary_entries = _entries(data, ordinary, num_classes)
@@ -425,7 +428,7 @@ class ClassUniformSampler(Sampler):
 
 
 def _entries(data: ClassCentroidDataset, chosen: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Of each class, the items of its centroids that are `chosen`, bool (M,)."""
+    """Of each class, the items of its centroids that are ``chosen``, bool (M,)."""
     classes = data.centroids[:, 1]
     return [np.flatnonzero(chosen & (classes == c)) + data.num_images for c in range(num_classes)]
 
@@ -436,7 +439,7 @@ def _centroid_dataset(dataset: Any) -> ClassCentroidDataset:
         if not hasattr(inner, 'dataset'):
             raise UserError(
                 f'ClassUniformSampler got a {type(dataset).__name__}: wrap the data set in '
-                "dict(type='ClassCentroidDataset', dataset=...)."
+                "dict(type='ClassCentroidDataset', dataset=...)"
             )
         inner = inner.dataset
     inner.full_init()

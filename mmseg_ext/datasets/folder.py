@@ -17,20 +17,21 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 class FolderDataset(BaseSegDataset):
     """Pairs every image below one folder with the mask of the same name below another.
 
-    Unlike the host's `BaseSegDataset` it says which folder is missing, takes images of any suffix,
-    and maps the values of the mask files to classes. Each item also says how many classes there are
-    (`num_classes`), so that `LoadSegMap` can name a file with a value outside of them.
+    Unlike the host's ``BaseSegDataset`` it says which folder is missing, takes images of any
+    suffix, and maps the values of the mask files to classes. Each item also says how many classes
+    there are (``num_classes``), so that ``LoadSegMap`` can name a file with a value outside of
+    them.
 
     Args:
         label_map: {value in the file: class index, or 255 to ignore it}; values not named stay.
-            With `reduce_zero_label` the values are those after the reduction, as in the host.
+            With ``reduce_zero_label`` the values are those after the reduction, as in the host.
         img_suffix: Endings of an image's file name; upper and lower case are the same.
         seg_map_suffix: What follows the image's name without its ending.
-        **kwargs: As in `BaseSegDataset`; `metainfo=dict(classes=(...))` is required where the class
-            of the data set does not know its classes.
+        **kwargs: As in ``BaseSegDataset``; ``metainfo=dict(classes=(...))`` is required where the
+            class of the data set does not know its classes.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no image, or `ann_file` names no image.
+        FileNotFoundError: A folder is missing or holds no image, or ``ann_file`` names no image.
         ValueError: There are no classes, or an image would be its own mask.
     """
 
@@ -50,7 +51,7 @@ class FolderDataset(BaseSegDataset):
         return 'give the folder that holds it with data_root (--data-root).'
 
     def find_label(self, stem: str) -> tuple[str, dict[int, int]]:
-        """The mask of the image called `stem`, and the map from its values to classes."""
+        """The mask of the image called ``stem``, and the map from its values to classes."""
         return self.label_path(stem, self.seg_map_suffix), self.file_label_map
 
     def label_path(self, stem: str, suffix: str) -> str:
@@ -59,7 +60,7 @@ class FolderDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         if not self._metainfo.get('classes'):
             raise UserError(
-                f'{type(self).__name__} got no classes: give metainfo=dict(classes=(...)).'
+                f'{type(self).__name__} got no classes: give metainfo=dict(classes=(...))'
             )
         has_labels = self.data_prefix.get('seg_map_path') is not None
         for key in ('img_path', 'seg_map_path') if has_labels else ('img_path',):
@@ -93,7 +94,7 @@ class FolderDataset(BaseSegDataset):
         if missing:
             raise UserError(
                 f'{self.ann_file} names {missing[0]} and {len(missing) - 1} more that are no image '
-                f'in {self.data_prefix["img_path"]}: name them as there, without the ending.'
+                f'in {self.data_prefix["img_path"]}: name them as there, without the ending'
             )
         return [(stem, by_stem[stem]) for stem in stems]
 
@@ -110,12 +111,12 @@ class FolderDataset(BaseSegDataset):
             if item['seg_map_path'] == item['img_path']:
                 raise UserError(
                     f'{item["img_path"]} would be its own mask: name different folders in '
-                    'data_prefix, or endings in img_suffix and seg_map_suffix.'
+                    'data_prefix, or endings in img_suffix and seg_map_suffix'
                 )
             item['label_map'] = self._chosen_classes(file_map)
         return item
 
     def _chosen_classes(self, file_map: dict[int, int]) -> dict[int, int] | None:
-        """`file_map`, followed by the host's map to the classes that the user kept."""
+        """``file_map``, followed by the host's map to the classes that the user kept."""
         kept = self.label_map or {}
         return {**kept, **{value: kept.get(c, c) for value, c in file_map.items()}} or None

@@ -2,7 +2,7 @@
 
 Tao, Sapra, Catanzaro, "Hierarchical Multi-Scale Attention for Semantic Segmentation",
 arXiv 2005.10821, section on auto-labelling. Released code: NVIDIA/semantic-segmentation
-(BSD-3-Clause). `tools/auto_label.py` writes the labels (`engine/auto_label.py`).
+(BSD-3-Clause). ``tools/auto_label.py`` writes the labels (``engine/auto_label.py``).
 
 Each pixel has the class of the highest probability; where that is below a threshold, it is ignored.
 Differs from the released code: the data set's type says that labels are a model's (there a word in
@@ -28,13 +28,13 @@ SUMMARY = 'auto_label.json'
 
 
 def first_kept(threshold: float) -> int:
-    """The lowest value of a probability PNG, floor(255 p), that counts as at least `threshold`.
+    """The lowest value of a probability PNG, floor(255 p), that counts as at least ``threshold``.
 
     Raises:
         ValueError: The threshold is no probability.
     """
     if not 0 <= threshold <= 1:
-        raise UserError(f'threshold={threshold} must be a probability from 0 to 1.')
+        raise UserError(f'threshold={threshold} must be a probability from 0 to 1')
     return int(np.count_nonzero(np.arange(256) / 255 < threshold))
 
 
@@ -48,13 +48,13 @@ def confident_labels(
 ) -> np.ndarray:
     """The pixels of which the model was sure; the others are 255.
 
-    A class of `merge` that the model saw anywhere in the image is also set where people saw it, so
-    that it covers the union of both. Such a pixel still needs the probability that the model gave
-    to its own class there, as released.
+    A class of ``merge`` that the model saw anywhere in the image is also set where people saw it,
+    so that it covers the union of both. Such a pixel still needs the probability that the model
+    gave to its own class there, as released.
 
     Args:
         label: Classes of the model, uint8 (H, W).
-        prob: floor(255 p) of these classes, uint8 (H, W); None keeps all pixels.
+        prob: Floor(255 p) of these classes, uint8 (H, W); None keeps all pixels.
         threshold: Least p. The paper's is 0.9, the released script's 0.5.
         human: Classes that people gave, uint8 (H, W).
         merge: Classes, taken in ascending order.
@@ -70,25 +70,25 @@ def confident_labels(
 
 @DATASETS.register_module()
 class PseudoLabelDataset(FolderDataset):
-    """Images with the labels that `tools/auto_label.py` wrote for them.
+    """Images with the labels that ``tools/auto_label.py`` wrote for them.
 
-    The folder of the labels says which classes they have (`auto_label.json`). `LoadPseudoLabels`
-    has to read them, in place of `LoadSegMap`.
+    The folder of the labels says which classes they have (``auto_label.json``).
+    ``LoadPseudoLabels`` has to read them, in place of ``LoadSegMap``.
 
     Args:
-        data_prefix: `img_path`, the folder of the images; `seg_map_path`, the folder that the tool
-            wrote; and `human_path`, the folder of the labels that people made, where
-            `LoadPseudoLabels` shall merge both.
-        human_suffix: What follows the image's name, without what `img_suffix` names, in the name of
-            a human label: with `img_suffix='_leftImg8bit.png'`, Cityscapes has
-            `'_gtCoarse_labelIds.png'`.
-        **kwargs: As in `FolderDataset`; `label_map` and `reduce_zero_label` are those of the human
-            labels, of which the values mean by default what they mean in the model's labels.
+        data_prefix: ``img_path``, the folder of the images; ``seg_map_path``, the folder that the
+            tool wrote; and ``human_path``, the folder of the labels that people made, where
+            ``LoadPseudoLabels`` shall merge both.
+        human_suffix: What follows the image's name, without what ``img_suffix`` names, in the name
+            of a human label: with ``img_suffix='_leftImg8bit.png'``, Cityscapes has
+            ``'_gtCoarse_labelIds.png'``.
+        **kwargs: As in ``FolderDataset``; ``label_map`` and ``reduce_zero_label`` are those of the
+            human labels, of which the values mean by default what they mean in the model's labels.
 
     Raises:
-        FileNotFoundError: A folder or its `auto_label.json` is missing, or there is no image.
-        ValueError: The labels have other classes than `metainfo`, or the pipeline would keep every
-            pixel, however unsure the model was.
+        FileNotFoundError: A folder or its ``auto_label.json`` is missing, or there is no image.
+        ValueError: The labels have other classes than ``metainfo``, or the pipeline would keep
+            every pixel, however unsure the model was.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PseudoLabelDataset(FolderDataset):
         if tuple(metainfo['classes']) != written['classes']:
             raise UserError(
                 f'{folder} holds labels of {_some(written["classes"])}, but metainfo has '
-                f'{_some(metainfo["classes"])}: label the images with a model of these classes.'
+                f'{_some(metainfo["classes"])}: label the images with a model of these classes'
             )
         data_prefix = {**data_prefix, 'seg_map_path': osp.join(folder, LABELS)}
         if written['threshold'] is None:
@@ -123,7 +123,7 @@ class PseudoLabelDataset(FolderDataset):
         if transforms and not any(isinstance(t, LoadPseudoLabels) for t in transforms):
             raise UserError(
                 'PseudoLabelDataset needs LoadPseudoLabels in its pipeline, which has '
-                f'{[type(t).__name__ for t in transforms]}: put it in the place of LoadSegMap.'
+                f'{[type(t).__name__ for t in transforms]}: put it in the place of LoadSegMap'
             )
 
     def advice(self) -> str:
@@ -160,7 +160,7 @@ def _read_summary(path: str, kwargs: dict) -> dict:
     if not fileio.exists(path, backend_args=kwargs.get('backend_args')):
         raise UserError(
             f'{path} does not exist, which says what the labels beside it mean: name the folder '
-            'that tools/auto_label.py wrote.'
+            'that tools/auto_label.py wrote'
         )
     written = json.loads(fileio.get_text(path, backend_args=kwargs.get('backend_args')))
     return {**written, 'classes': tuple(written['classes'])}
@@ -172,18 +172,18 @@ def _some(classes: Sequence[str]) -> str:
 
 @TRANSFORMS.register_module()
 class LoadPseudoLabels(LoadSegMap):
-    """Reads the labels of a `PseudoLabelDataset` and ignores the pixels that are not sure enough.
+    """Reads the labels of a ``PseudoLabelDataset`` and ignores the pixels that are not sure enough.
 
-    In this order: what lies outside of `valid_box` is ignored, the classes of `merge` are united
-    with the human labels, which may lie outside of the box, and the threshold is applied.
+    In this order: what lies outside of ``valid_box`` is ignored, the classes of ``merge`` are
+    united with the human labels, which may lie outside of the box, and the threshold is applied.
 
     Args:
         threshold: Least probability; None for labels that were thresholded when they were written.
             The paper's is 0.9. How sure a model is depends on its training: look at what the
-            summary of `tools/auto_label.py` says of several thresholds.
+            summary of ``tools/auto_label.py`` says of several thresholds.
         merge: Classes of which the union with the human labels is taken.
         valid_box: (top, left, bottom, right) as shares of the image's height and width.
-        **kwargs: As in `LoadSegMap`.
+        **kwargs: As in ``LoadSegMap``.
 
     Raises:
         ValueError: The threshold is none, or the item does not have what is asked for.
@@ -204,7 +204,7 @@ class LoadPseudoLabels(LoadSegMap):
             0 <= valid_box[0] < valid_box[2] <= 1 and 0 <= valid_box[1] < valid_box[3] <= 1
         ):
             raise UserError(
-                f'valid_box={valid_box} must be (top, left, bottom, right) in shares from 0 to 1.'
+                f'valid_box={valid_box} must be (top, left, bottom, right) in shares from 0 to 1'
             )
         self.threshold = threshold
         self.merge = tuple(merge)
@@ -221,7 +221,7 @@ class LoadPseudoLabels(LoadSegMap):
                 raise UserError(
                     f'{paths["prob"]} is {prob.shape[1]}x{prob.shape[0]} and the label '
                     f'{results["seg_map_path"]} is {label.shape[1]}x{label.shape[0]}: both must '
-                    'have the same size.'
+                    'have the same size'
                 )
         if any((label == c).any() for c in self.merge):
             also = {**results, **paths['human'], 'seg_fields': []}
@@ -236,17 +236,17 @@ class LoadPseudoLabels(LoadSegMap):
         if paths is None:
             raise UserError(
                 f'{path} is no label of a PseudoLabelDataset, which LoadPseudoLabels reads: '
-                'LoadSegMap reads others.'
+                'LoadSegMap reads others'
             )
         if self.threshold is not None and paths['prob'] is None:
             raise UserError(
                 f'{path} was thresholded when it was written: give LoadPseudoLabels threshold=None '
-                'or label the images without --threshold.'
+                'or label the images without --threshold'
             )
         if self.merge and paths['human'] is None:
             raise UserError(
                 f'{path} has no human label to merge with: give data_prefix a human_path or leave '
-                'merge.'
+                'merge'
             )
         return paths
 

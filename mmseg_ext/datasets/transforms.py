@@ -1,6 +1,7 @@
 """Loading that names the broken file, and the augmentation of HMSA (arXiv 2005.10821).
 
-Sizes are (h, w), points (x, y); images are uint8, BGR. Random numbers come from `np.random` alone.
+Sizes are (h, w), points (x, y); images are uint8, BGR. Random numbers come from ``np.random``
+alone.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ IGNORE_INDEX = 255
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """The host's `LoadImageFromFile`, which names the file that cannot be decoded.
+    """The host's ``LoadImageFromFile``, which names the file that cannot be decoded.
 
     Raises:
         ValueError: The file is no image, or only a part of one.
@@ -34,13 +35,13 @@ class LoadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadSegMap(LoadAnnotations):
-    """The host's `LoadAnnotations` for labels, which names the file that is wrong.
+    """The host's ``LoadAnnotations`` for labels, which names the file that is wrong.
 
     Maps values by one table where the host compares the label with every class in turn.
 
     Raises:
         ValueError: The file cannot be decoded, has several channels, a value that is no class
-            (where the data set gives `num_classes`), or another size than the image.
+            (where the data set gives ``num_classes``), or another size than the image.
     """
 
     def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
@@ -52,7 +53,7 @@ class LoadSegMap(LoadAnnotations):
         if label.shape != results.get('ori_shape', label.shape):
             raise UserError(
                 f'{path} is {_size(label.shape)} and its image {results["img_path"]} is '
-                f'{_size(results["ori_shape"])}: both must have the same size.'
+                f'{_size(results["ori_shape"])}: both must have the same size'
             )
         table = class_table(results.get('label_map'), results.get('reduce_zero_label', False))
         _check_values(path, label, table, results.get('num_classes'))
@@ -69,12 +70,12 @@ class LoadSegMap(LoadAnnotations):
         if label.ndim != 2:
             raise UserError(
                 f'{path} has shape {label.shape}: a label needs one channel of class indices, '
-                'colours must be turned into indices first.'
+                'colours must be turned into indices first'
             )
         if label.dtype.itemsize > 1 and not 0 <= label.min() <= label.max() <= IGNORE_INDEX:
             raise UserError(
                 f'{path} holds values from {label.min()} to {label.max()}: a label needs class '
-                f'indices from 0 to {IGNORE_INDEX}.'
+                f'indices from 0 to {IGNORE_INDEX}'
             )
         return label.astype(np.uint8)
 
@@ -88,7 +89,7 @@ def naming(path: str, what: str) -> Iterator[None]:
         if getattr(error, 'filename', None) is not None:
             raise
         raise UserError(
-            f'{path} cannot be decoded as {what}: restore the file or remove it.'
+            f'{path} cannot be decoded as {what}: restore the file or remove it'
         ) from error
 
 
@@ -114,20 +115,20 @@ def _check_values(path: str, label: np.ndarray, table: np.ndarray, num_classes: 
     if wrong.size:
         raise UserError(
             f'{path} holds the value {wrong[0]}, but the data set has the classes 0 to '
-            f'{num_classes - 1} ({IGNORE_INDEX} is ignored): map it with label_map or add a class.'
+            f'{num_classes - 1} ({IGNORE_INDEX} is ignored): map it with label_map or add a class'
         )
 
 
 @TRANSFORMS.register_module()
 class RandomScaleCrop(BaseTransform):
-    """Resizes by a random factor, cuts a crop that holds `results['crop_center']` if there is one.
+    """Resizes by a random factor, cuts a crop that holds ``results['crop_center']`` if it exists.
 
     The image is resized bicubically (cv2: four taps also when shrinking, where the released PIL
     widens its kernel against aliasing), labels to the nearest pixel. Where the result is smaller
-    than the crop, both sides get `missing // 2 + 1` pixels of black and ignored label. The crop's
+    than the crop, both sides get ``missing // 2 + 1`` pixels of black and ignored label. The crop's
     place is uniform among all that hold the centre, or among all, within the padded image.
 
-    `crop_center` is a pixel of the image as loaded; resizes and flips in between are followed,
+    ``crop_center`` is a pixel of the image as loaded; resizes and flips in between are followed,
     other crops, pads and rotations are not. (Released: the centre is not moved by the padding and
     may lie one pixel outside.)
 
@@ -168,7 +169,7 @@ class RandomScaleCrop(BaseTransform):
 
 
 def _scaled_center(results: dict, size: tuple[int, int]) -> tuple[int | None, int | None]:
-    """`crop_center` in the image resized to `size`: the pixel that shows the centre's middle."""
+    """Pixel (x, y) of the image resized to ``size`` that shows the middle of ``crop_center``."""
     if 'crop_center' not in results:
         return None, None
     (x, y), (h, w) = results['crop_center'], results['ori_shape'][:2]
@@ -197,7 +198,7 @@ def crop_start(length: int, crop: int, center: int | None = None) -> int:
 
 
 def cut(array: np.ndarray, start: tuple[int, int], size: tuple[int, int], fill: int) -> np.ndarray:
-    """The window of `size` at `start`, both (y, x); `fill` outside of the array."""
+    """The window of ``size`` at ``start``, both (y, x); ``fill`` outside of the array."""
     window = np.full((*size, *array.shape[2:]), fill, array.dtype)
     low = [max(s, 0) for s in start]
     high = [min(s + n, end) for s, n, end in zip(start, size, array.shape[:2], strict=True)]
@@ -210,7 +211,7 @@ def cut(array: np.ndarray, start: tuple[int, int], size: tuple[int, int], fill: 
 class ColorJitter(BaseTransform):
     """Changes brightness, contrast, saturation and hue, always all four, in random order.
 
-    The host's `PhotoMetricDistortion` changes each with probability 0.5, in other ranges.
+    The host's ``PhotoMetricDistortion`` changes each with probability 0.5, in other ranges.
 
     Args:
         brightness: The factor is uniform in 1 +- this; likewise for contrast and saturation, which
@@ -271,7 +272,7 @@ def _shift_hue(img: np.ndarray, shift: float) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class RandomGaussianBlur(BaseTransform):
-    """Blurs every image, by a sigma in pixels that is uniform in `sigma_range`."""
+    """Blurs every image, by a sigma in pixels that is uniform in ``sigma_range``."""
 
     def __init__(self, sigma_range: tuple[float, float] = (0.15, 1.30)) -> None:
         self.sigma_range = sigma_range

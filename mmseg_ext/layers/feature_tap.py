@@ -26,7 +26,7 @@ class FeatureTap:
     pickles of the owner carry a tap of their own, compile and export see a module without changes.
 
     Args:
-        head: a decode head whose logits are the output of its module ``conv_seg``.
+        head: A decode head whose logits are the output of its module ``conv_seg``.
 
     Raises:
         ValueError: the head has no ``conv_seg``.
@@ -37,7 +37,7 @@ class FeatureTap:
         if conv_seg is None:
             raise UserError(
                 f'{type(head).__name__} has no conv_seg, the last layer that gives the logits: '
-                'choose a head that ends in one, such as FCNHead.'
+                'choose a head that ends in one, such as FCNHead'
             )
         self._hits: list[tuple[Tensor, Tensor, bool]] | None = None
         # A bound method, not a closure: deepcopy and pickle lead the copied hook to the copied tap.
@@ -68,13 +68,13 @@ class FeatureTap:
             raise UserError(
                 f'the head ran conv_seg {len(hits)} times in one call instead of once: choose a '
                 'head whose logits are the output of conv_seg, and build the model anew instead '
-                'of replacing that layer.'
+                'of replacing that layer'
             )
         features, logits, with_grad = hits[0]
         if with_grad != torch.is_grad_enabled():
             raise UserError(
                 'the head ran conv_seg without gradients, as reentrant checkpointing does, so that '
-                'what uses its features cannot train it: checkpoint with use_reentrant=False.'
+                'what uses its features cannot train it: checkpoint with use_reentrant=False'
             )
         return result, features, logits
 
@@ -83,9 +83,9 @@ def substitute(result: Any, logits: Tensor, new: Any) -> Any:
     """A head's ``result`` with ``new`` in the place of the very tensor ``logits``.
 
     Args:
-        result: a tensor, or tuples, lists and dicts around tensors to any depth; stays as it is.
-        logits: the tensor that left ``conv_seg``, found by identity.
-        new: what takes its place.
+        result: A tensor, or tuples, lists and dicts around tensors to any depth; stays as it is.
+        logits: The tensor that left ``conv_seg``, found by identity.
+        new: What takes its place.
 
     Raises:
         ValueError: ``logits`` is not in ``result`` exactly once.
@@ -94,7 +94,7 @@ def substitute(result: Any, logits: Tensor, new: Any) -> Any:
     if count != 1:
         raise UserError(
             f'the output of conv_seg is {count} times in what the head returned instead of once: '
-            'choose a head that returns its logits as they leave conv_seg.'
+            'choose a head that returns its logits as they leave conv_seg'
         )
     return swapped
 
@@ -121,8 +121,8 @@ class WrapperHead(BaseModule):
     (``decode_head.conv_seg.weight``), ``plain_state_dict`` goes back to them.
 
     Args:
-        head: config of the inner head; its keys count before those of ``kwargs``.
-        **kwargs: every other key of a decode head (``num_classes``, ``in_channels``, ...).
+        head: Config of the inner head; its keys count before those of ``kwargs``.
+        **kwargs: Every other key of a decode head (``num_classes``, ``in_channels``, ...).
 
     Raises:
         KeyError: no head of that ``type`` is registered.
@@ -134,24 +134,22 @@ class WrapperHead(BaseModule):
         super().__init__()
         name = type(self).__name__
         if isinstance(head, (list, tuple)):
-            raise UserError(f'{name} wraps one head, got a cascade of {len(head)}: give one dict.')
+            raise UserError(f'{name} wraps one head, got a cascade of {len(head)}: give one dict')
         if not isinstance(head, dict) or 'type' not in head:
-            raise UserError(
-                f'{name} needs the config of a head, dict(type=...), got head={head!r}.'
-            )
+            raise UserError(f'{name} needs the config of a head, dict(type=...), got head={head!r}')
         if isinstance(head['type'], str) and MODELS.get(head['type']) is None:
             heads = [key for key in MODELS.module_dict if key.endswith('Head')]
             near = ', '.join(get_close_matches(head['type'], heads, n=3, cutoff=0))
-            raise UserError(f'{name} got head type {head["type"]!r}, not registered: try {near}.')
+            raise UserError(f'{name} got head type {head["type"]!r}, not registered: try {near}')
         self.head = MODELS.build({**kwargs, **head})
         kind = type(self.head).__name__
         if isinstance(self.head, BaseCascadeDecodeHead):
             raise UserError(
                 f'{name} cannot wrap {kind}, which needs the output of a head before it: '
-                'choose a head that works alone.'
+                'choose a head that works alone'
             )
         if isinstance(self.head, WrapperHead):
-            raise UserError(f'{name} cannot wrap {kind}, itself a wrapper: give the head in it.')
+            raise UserError(f'{name} cannot wrap {kind}, itself a wrapper: give the head in it')
         self.tap = FeatureTap(self.head)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -190,7 +188,7 @@ def plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     if not wrappers:
         raise UserError(
             f'none of the {len(state_dict)} names is like decode_head.head.conv_seg.weight: '
-            'no head is wrapped, use these weights as they are.'
+            'no head is wrapped, use these weights as they are'
         )
     plain = {name: value for name, value in state_dict.items() if not name.startswith(wrappers)}
     for wrapper in wrappers:

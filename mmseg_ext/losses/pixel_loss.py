@@ -15,7 +15,7 @@ def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     Args:
         logits: (N, K, H, W).
         label: (N, H, W), any integers.
-        ignore_index: a label in [0, K) to ignore as well.
+        ignore_index: A label in [0, K) to ignore as well.
 
     Raises:
         ValueError: the two differ in size.
@@ -24,7 +24,7 @@ def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     if logits.ndim != 4 or label.shape != expected:
         raise UserError(
             f'Logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together: '
-            'resize the logits to the label, (N, K, H, W) for (N, H, W).'
+            'resize the logits to the label, (N, K, H, W) for (N, H, W)'
         )
     return (label >= 0) & (label < logits.shape[1]) & (label != ignore_index)
 
@@ -33,8 +33,8 @@ class PixelLoss(nn.Module, ABC):
     """A loss for any head's ``loss_decode``, in float32 or better, of the pixels with a class.
 
     Args:
-        loss_weight: factor of the loss.
-        loss_name: key in the log; has to contain "loss" to be trained.
+        loss_weight: Factor of the loss.
+        loss_name: Key in the log; has to contain "loss" to be trained.
     """
 
     def __init__(self, loss_weight: float, loss_name: str) -> None:
@@ -55,13 +55,13 @@ class PixelLoss(nn.Module, ABC):
         """The loss of a batch, finite and connected to the logits if all is ignored too.
 
         Args:
-            cls_score: logits (N, K, H, W), any float type.
+            cls_score: Logits (N, K, H, W), any float type.
             label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
             weight: (N, H, W), factors of the pixels' losses, as of a head's ``sampler``.
             avg_factor: None.
             reduction_override: None or 'mean'.
-            ignore_index: a label in [0, K) to ignore as well.
-            **kwargs: what heads hand to other losses.
+            ignore_index: A label in [0, K) to ignore as well.
+            **kwargs: What heads hand to other losses.
 
         Returns:
             A scalar, float32 or better.
@@ -74,7 +74,7 @@ class PixelLoss(nn.Module, ABC):
             raise UserError(
                 f'{type(self).__name__} got avg_factor={avg_factor}, '
                 f'reduction_override={reduction_override!r}, but has a fixed divisor: leave both '
-                'out.'
+                'out'
             )
         valid = valid_pixels(cls_score, label, ignore_index)
         logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
@@ -91,5 +91,5 @@ class PixelLoss(nn.Module, ABC):
             label: (N, H, W), integers.
             valid: (N, H, W), bool: the pixels that count.
             weight: (N, H, W) or None.
-            **kwargs: as given to ``forward``.
+            **kwargs: As given to ``forward``.
         """

@@ -71,14 +71,14 @@ def pixel_terms(
     weight: Tensor | None = None,
     pool: Pool | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The sum of :func:`pixel_sum_bce`, and the probabilities as ``pool`` makes them smaller.
+    """The sum of ``pixel_sum_bce``, and the probabilities as ``pool`` makes them smaller.
 
     Args:
         logits: (N, K, H, W), any float type; computed in float32 or better.
         label: (N, H, W), integers.
         valid: (N, H, W), bool; elsewhere the label does not matter and probabilities are 0.
         weight: (N, H, W), factors of the pixels' cross entropies.
-        pool: differentiable, maps (N, any, H, W) to (N, any, h, w); None leaves that term out.
+        pool: Differentiable, maps (N, any, H, W) to (N, any, h, w); None leaves that term out.
 
     Returns:
         A scalar, and (N, K, h, w) or None.
@@ -103,7 +103,7 @@ def pixel_sum_bce(
         logits: (N, K, H, W), any float type; computed in float32 or better.
         label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
         weight: (N, H, W), factors of the pixels' losses; the divisor stays the count.
-        ignore_index: a label in [0, K) to ignore as well.
+        ignore_index: A label in [0, K) to ignore as well.
 
     Returns:
         A scalar, float32 or better.
@@ -117,14 +117,14 @@ def pixel_sum_bce(
 
 @MODELS.register_module()
 class PixelSumBCELoss(PixelLoss):
-    """The cross entropy part of :class:`RMILoss` alone, for any head's ``loss_decode``.
+    """The cross entropy part of ``RMILoss`` alone, for any head's ``loss_decode``.
 
     Unlike the host's ``CrossEntropyLoss(use_sigmoid=True)``, a mean over all elements, it sums over
     classes and counts valid pixels only.
 
     Args:
-        loss_weight: factor of the loss.
-        loss_name: key in the log; has to contain "loss" to be trained.
+        loss_weight: Factor of the loss.
+        loss_name: Key in the log; has to contain "loss" to be trained.
     """
 
     def __init__(self, *, loss_weight: float = 1.0, loss_name: str = 'loss_bce') -> None:

@@ -70,9 +70,9 @@ def _pooled_labels(
     Args:
         label: (N, H, W), int64 in [0, K], K for ignored pixels.
         num_classes: K.
-        pool: how the probabilities are pooled; the labels of 'interp' take the nearest pixel.
-        stride: in pixels.
-        dtype: of the result.
+        pool: How the probabilities are pooled; the labels of 'interp' take the nearest pixel.
+        stride: In pixels.
+        dtype: Of the result.
     """
     h, w = _pooled_size(label.shape[1:], pool, stride)
     if pool == 'interp':
@@ -87,7 +87,7 @@ def _patches(maps: Tensor, radius: int) -> Iterator[tuple[slice, Tensor]]:
 
     Args:
         maps: (N, K, 2, h, w).
-        radius: r, the side of a patch.
+        radius: R, the side of a patch.
 
     Yields:
         The rows that a band reads, and its patches (N, K, 2*r*r, M), float64.
@@ -175,12 +175,12 @@ def region_terms(
         logits: (N, K, H, W), any float type.
         label: (N, H, W), integers.
         valid: (N, H, W), bool: the pixels that count.
-        radius: side of the square patches, in pooled pixels.
+        radius: Side of the square patches, in pooled pixels.
         pool: 'avg' or 'max' in windows of ``pool_stride``, or 'interp', which resizes.
-        pool_stride: by which both maps are downsampled first; 1 leaves them as they are.
+        pool_stride: By which both maps are downsampled first; 1 leaves them as they are.
 
     Returns:
-        The value of :func:`pixel_sum_bce` and that of the RMI, scalars, float32 or better.
+        The value of ``pixel_sum_bce`` and that of the RMI, scalars, float32 or better.
 
     Raises:
         ValueError: the pooled maps are smaller than a patch.
@@ -189,7 +189,7 @@ def region_terms(
     if min(size) < radius:
         raise UserError(
             f'Labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
-            f'patch of radius={radius}: take larger crops or a smaller pool_stride.'
+            f'patch of radius={radius}: take larger crops or a smaller pool_stride'
         )
     num_classes = logits.shape[1]
     resize = partial(_pool, pool=pool, stride=pool_stride)
@@ -203,7 +203,7 @@ def region_terms(
 def region_mutual_information(
     logits: Tensor, label: Tensor, *, ignore_index: int = 255, **options: Any
 ) -> Tensor:
-    """The second of :func:`region_terms`, of the pixels whose label is in [0, K) and no other."""
+    """The second of ``region_terms``, of the pixels whose label is in [0, K) and no other."""
     valid = valid_pixels(logits, label, ignore_index)
     return region_terms(logits, label, valid, **options)[1]
 
@@ -216,14 +216,14 @@ class RMILoss(PixelLoss):
     -3.8 * K * ``rmi_weight``, unless ``offset`` is set.
 
     Args:
-        radius: side of the square patches, in pooled pixels.
+        radius: Side of the square patches, in pooled pixels.
         pool: 'avg', 'max' or 'interp'.
-        pool_stride: by which labels and probabilities are downsampled first.
-        rmi_weight: lambda, the factor of the RMI part.
+        pool_stride: By which labels and probabilities are downsampled first.
+        rmi_weight: Lambda, the factor of the RMI part.
         combine: 'mix' weighs the cross entropy by ``1 - rmi_weight``, 'add' by 1.
-        offset: subtracts the floor of the RMI part, for a loss above 0; gradients stay.
-        loss_weight: factor of the sum.
-        loss_name: key in the log; has to contain "loss" to be trained.
+        offset: Subtracts the floor of the RMI part, for a loss above 0; gradients stay.
+        loss_weight: Factor of the sum.
+        loss_name: Key in the log; has to contain "loss" to be trained.
 
     Raises:
         ValueError: an option is out of its range.
@@ -245,11 +245,11 @@ class RMILoss(PixelLoss):
         if pool not in POOLS or combine not in ('mix', 'add'):
             raise UserError(
                 f"RMILoss got pool='{pool}', combine='{combine}': pool is one of {POOLS}, "
-                "combine is 'mix' or 'add'."
+                "combine is 'mix' or 'add'"
             )
         if radius < 1 or pool_stride < 1:
             raise UserError(
-                f'RMILoss got radius={radius}, pool_stride={pool_stride}: both start at 1.'
+                f'RMILoss got radius={radius}, pool_stride={pool_stride}: both start at 1'
             )
         self.radius = radius
         self.pool = pool
@@ -264,7 +264,7 @@ class RMILoss(PixelLoss):
         if weight is not None:
             raise UserError(
                 'RMILoss got weights of pixels, but compares whole regions: remove the '
-                "sampler from the head, or use type='PixelSumBCELoss'."
+                "sampler from the head, or use type='PixelSumBCELoss'"
             )
         bce, rmi = region_terms(
             logits, label, valid, radius=self.radius, pool=self.pool, pool_stride=self.pool_stride

@@ -70,7 +70,7 @@ class WeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if min_kept < 1:
-            raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel.')
+            raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
         self.hard_below = hard_below
@@ -96,6 +96,6 @@ class WeightedCELoss(PixelLoss):
         if len(self.class_weight) != num_classes:
             raise UserError(
                 f'WeightedCELoss has {len(self.class_weight)} class weights, but the logits have '
-                f'{num_classes} classes: give one weight for each.'
+                f'{num_classes} classes: give one weight for each'
             )
         return self.class_weight[target.clamp(min=0)]

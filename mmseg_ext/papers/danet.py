@@ -169,7 +169,7 @@ class ChannelAttention(CAM):
     would round them by whole units.
 
     Args:
-        sign: of the energies. -1 as released: the least alike channels get the largest weights
+        sign: Of the energies. -1 as released: the least alike channels get the largest weights
             (``softmax(max(E) - E)``); +1 as printed in the paper.
     """
 

@@ -1,15 +1,15 @@
 """SPNet: Strip Pooling: Rethinking Spatial Pooling for Scene Parsing.
 
 Hou, Zhang, Cheng, Feng, CVPR 2020, arXiv 2003.13328.
-Code: houqb/SPNet (MIT, "for non-commercial use"). It calls `StripPooling` SPBlock and
-`MixedPooling` StripPooling.
+Code: houqb/SPNet (MIT, "for non-commercial use"). It calls ``StripPooling`` SPBlock and
+``MixedPooling`` StripPooling.
 
 Differs from it, with the same numbers where nothing else is said:
 
 - strips are added by broadcasting, where the code enlarges them to whole maps first;
 - the two reductions of a mixed pooling are one convolution, and a pool that divides the map is a
   plain average pool;
-- the auxiliary head, the host's `FCNHead`, runs once in training, not twice, and never in a test;
+- the auxiliary head, the host's ``FCNHead``, runs once in training, not twice, and never in a test;
 - gates may start open, for a backbone with frozen norms (another start).
 """
 
@@ -123,7 +123,7 @@ class SPNetResNet(ResNetV1c):
     Args:
         depth: 50, 101 or 152; without strip pooling 18 and 34 as well.
         strip_pooling: False leaves the gates out.
-        gate_bias: As for `StripPooling`.
+        gate_bias: As for ``StripPooling``.
         **kwargs: As for the host's ``ResNetV1c``.
 
     Raises:

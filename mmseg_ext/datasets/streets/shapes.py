@@ -86,12 +86,12 @@ def body(profile: str, edges: str, side: str, rear: str, front: str) -> Model:
     """A vehicle of length, width and height 1: its side view, extruded.
 
     Args:
-        profile: numbers ``l y l y ...`` from the rear's lowest point over the roof to the front's,
+        profile: Numbers ``l y l y ...`` from the rear's lowest point over the roof to the front's,
             l in [-.5, .5].
-        edges: one colour code for each edge of the profile.
-        side: shapes of (l, y), on both sides.
-        rear: shapes of (s, y), s in [-.5, .5].
-        front: the same.
+        edges: One colour code for each edge of the profile.
+        side: Shapes of (l, y), on both sides.
+        rear: Shapes of (s, y), s in [-.5, .5].
+        front: The same.
     """
     outline = _polygons('poly', [float(n) for n in profile.split()])[0]
     ends = zip(outline, [*outline[1:], outline[0]], edges, strict=True)

@@ -28,7 +28,7 @@ def draw_scene(
     """Draws a scene.
 
     Args:
-        seed: the same seed and size give the same pixels.
+        seed: The same seed and size give the same pixels.
         size: (h, w) in pixels, at least 64x128.
 
     Returns:
@@ -87,13 +87,13 @@ def make_streets(
     until then its name ends in ``.partial``.
 
     Args:
-        root: the folder to make.
-        num_train: scenes with fine labels for training.
-        num_val: the same for validation.
-        num_extra: scenes with coarse labels.
+        root: The folder to make.
+        num_train: Scenes with fine labels for training.
+        num_val: The same for validation.
+        num_extra: Scenes with coarse labels.
         size: (h, w) in pixels, at least 64x128.
-        seed: of the whole set; each scene depends on it, its split and its number alone.
-        progress: whether to show a progress bar.
+        seed: Of the whole set; each scene depends on it, its split and its number alone.
+        progress: Whether to show a progress bar.
 
     Returns:
         False if ``root`` holds this very set already, else True.

@@ -11,7 +11,7 @@ POINT = 2**15
 
 
 def canny_by_opencv(images: Tensor, low: int, high: int) -> Tensor:
-    """As :func:`canny_on_device`; runs on the CPU."""
+    """As ``canny_on_device``; runs on the CPU."""
     arrays = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     edges = [torch.from_numpy(cv2.Canny(one, low, high) > 0) for one in arrays]
     return torch.stack(edges)[:, None].to(images.device)
@@ -77,7 +77,7 @@ def _is_ridge(magnitude: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
 
 @torch.library.custom_op('mmseg_ext::canny', mutates_args=())
 def canny(images: Tensor, low: int, high: int) -> Tensor:
-    """As :func:`canny_on_device`, by OpenCV on a CPU; graphs hold it as one operation."""
+    """As ``canny_on_device``, by OpenCV on a CPU; graphs hold it as one operation."""
     return canny_on_device(images, low, high)
 
 

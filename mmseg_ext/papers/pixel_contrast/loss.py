@@ -18,7 +18,7 @@ def positive_terms(positives: Tensor, is_positive: Tensor, negatives: Tensor) ->
     """Mean over each anchor's positives of -log(e^s / (e^s + sum of e^n over its negatives)).
 
     Args:
-        positives: s, (S, P).
+        positives: S, (S, P).
         is_positive: (S, P), bool; which of them count.
         negatives: Log of the sum, (S,).
     """
@@ -34,7 +34,7 @@ class PixelContrastLoss(nn.Module):
     of it and nothing else.
 
     Args:
-        temperature: tau; cosines are divided by it (0.1 as released without memory, 0.07 with it).
+        temperature: Tau; cosines are divided by it (0.1 as released without memory, 0.07 with it).
         base_temperature: Multiplies the loss by ``temperature / base_temperature`` as released, a
             plain factor beside ``loss_weight``.
         max_samples: Anchors in a batch of one process, at most.
