@@ -52,10 +52,10 @@ class Predictor:
     """A trained model that predicts single images by the test pipeline of its config.
 
     Args:
-        config: whole experiment; its ``test_dataloader`` gives the pipeline.
-        checkpoint: its classes and palette are used, else those of the test data set's class.
+        config: Whole experiment; its ``test_dataloader`` gives the pipeline.
+        checkpoint: Path; its classes and palette come before those of the test data set.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        explain: also asks for the model's maps.
+        explain: Whether to return the model's maps too.
         pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training curves as one picture; the only module that needs matplotlib (extra ``vis``)."""
+"""Training curves as one picture; needs matplotlib (extra ``vis``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,11 +21,11 @@ def draw_curves(
     """Writes a PNG with one curve below the other over the iterations.
 
     Args:
-        path: file to write.
-        records: each with ``iter`` and some of the named values; those without a value are skipped.
-        names: values to draw, e.g. ``loss``, or several for the same axes, of which the first is
+        path: File to write.
+        records: Logged values by name, with ``iter``; a curve skips records without its value.
+        names: Values to draw, e.g. ``loss``, or several for the same axes, of which the first is
             their label; a name that never occurs leaves no curve.
-        title: line on top.
+        title: Line on top.
     """
     figure = Figure(figsize=(9, 2.4 * len(names) + 0.6), layout='constrained')
     FigureCanvasAgg(figure)
