@@ -14,16 +14,16 @@ class Row:
     """One model of a table.
 
     Args:
-        config: file.
-        name: as the table shows it.
-        data_set: that it is tested on, and the split.
-        checkpoint: path or address; None where nothing was trained.
-        folder: of its result, predictions and log.
-        problem: why there is no result.
-        failed: whether that is an error.
-        paper: the paper's mIoU on the tested data, in per cent.
-        source: of that number.
-        result: of the test.
+        config: Config file.
+        name: Name in the table.
+        data_set: Name of the tested data set, and the split.
+        checkpoint: Path or address; None if no model was trained.
+        folder: Folder of the result, predictions and log.
+        problem: Reason for a missing result.
+        failed: Whether the problem is an error.
+        paper: Mean IoU of the paper on the tested data, in per cent.
+        source: Sentence that gives ``paper``.
+        result: Result of the test.
     """
 
     config: str
@@ -85,7 +85,7 @@ def cells(row: Row) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader has to know beside the numbers, and why rows failed."""
+    """Notes below the numbers: units, conditions, and the reasons of failed rows."""
     results = [row.result for row in rows if row.result]
     lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
     lines += [f'{row.name}: {row.source}' for row in rows if row.source]
