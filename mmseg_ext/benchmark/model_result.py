@@ -32,14 +32,14 @@ class ModelResult:
     """What a table says of a tested model; K classes.
 
     Args:
-        images: how many were tested.
+        images: Number of tested images.
         classes: K names.
         palette: K colours.
         scores: ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f``, in per cent; None where no class
             has one.
         iou: K of them, in per cent; None for a class that neither labels nor predictions show.
-        confusion: pixels, K rows of labels, K columns of predictions.
-        costs: of the first image.
+        confusion: Pixels, K rows of labels, K columns of predictions.
+        costs: Costs of the first image.
         device: what they were measured on.
     """
 
@@ -103,9 +103,9 @@ def run_in_process(
     """Tests a model in a fresh process, which leaves its result, predictions and log in a folder.
 
     Args:
-        config: file.
-        checkpoint: path or address.
-        folder: to write to.
+        config: Config file.
+        checkpoint: Path or address.
+        folder: Folder to write to.
         gpu: which of the visible ones; None for any there is, or the CPU.
         **options: as for ``prepare.prepare_test``.
 
