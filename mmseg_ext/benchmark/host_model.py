@@ -63,7 +63,7 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_head(head: dict[str, Any]) -> dict[str, Any]:
-    """Of a wrapper the head inside, with the keys that are meant for it."""
+    """Head inside a wrapper, with the keys that are meant for it."""
     if 'head' not in head:
         return head
     own = inspect.signature(MODELS.get(head['type']).__init__).parameters
@@ -77,7 +77,7 @@ def _accepted(cfg: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _arguments(name: str) -> dict[str, Any]:
-    """What a registered class and its parents take, with the defaults."""
+    """Arguments of a registered class and its parents, with the defaults."""
     found: dict[str, Any] = {}
     for cls in reversed(inspect.getmro(MODELS.get(name))):
         if '__init__' in vars(cls):

@@ -1,4 +1,4 @@
-"""What benchmarks share: fresh processes, interleaved times, peak memory, the machine's name."""
+"""Benchmark helpers: fresh processes, interleaved times, peak memory, the machine's name."""
 
 import platform
 import signal
@@ -18,7 +18,7 @@ T = TypeVar('T')
 
 
 def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
-    """What ``function`` of a module returns in a process that has done nothing but imports.
+    """Result of a module's ``function`` in a process that has done nothing but imports.
 
     Where the system can, it is forked from a server that has them done, once for all processes.
     """

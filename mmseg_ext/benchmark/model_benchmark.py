@@ -41,14 +41,14 @@ BLOCK = 32  # pixels, a side of what has one class in the random labels
 
 @dataclass(frozen=True)
 class Setting:
-    """How both models are run.
+    """Conditions under which both models run.
 
     Args:
         phase: 'training', a step with the config's losses and optimiser, or 'inference', from
             images to classes.
-        mode: Of ``MODES``, several joined by '+'; without 'bf16' in float32.
-        batch: Images at a time.
-        size: Of an image in pixels, (h, w).
+        mode: Names of ``MODES`` joined by '+'; float32 without 'bf16'.
+        batch: Number of images at a time.
+        size: Size of an image in pixels, (h, w).
         device: 'cpu' or 'cuda'.
     """
 
@@ -61,16 +61,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model took in a setting; pairs are (the model, what it is measured against).
+    """Time and memory of a model in a setting; pairs are (the model, the reference).
 
     Args:
-        config: Of the model.
-        against: Config of the other, or 'host'.
-        setting: Of both.
+        config: Config of the model.
+        against: Config of the reference, or 'host'.
+        setting: Conditions of both runs.
         seconds: Median times of an image.
         peak_bytes: Largest memory until the end of the first step, weights and optimiser included;
             None where it cannot be measured, as beside a compiler on a CPU.
-        error: Why there are no numbers.
+        error: Reason for missing numbers.
     """
 
     config: str
@@ -104,12 +104,12 @@ def benchmark(
 
     Args:
         paths: Config files.
-        against: Config of the other model, by default the host's nearest (``host_model``).
-        modes: Each one of ``MODES``, or several joined by '+'.
-        batches: Images at a time.
+        against: Config of the reference, by default the host's nearest (``host_model``).
+        modes: Names of ``MODES``; '+' joins several.
+        batches: Numbers of images at a time.
         size: (h, w) in pixels, by default a config's ``crop_size``.
         device: 'cpu' or 'cuda'.
-        repeats: Steps of either model that are timed, in turn.
+        repeats: Number of timed steps of each model, in turn.
 
     Raises:
         ValueError: an unknown mode, a device that is not there, or no size.
@@ -175,11 +175,11 @@ def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[flo
 
 
 def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
-    """What runs the model of a config once, on the same random images each time.
+    """Function that runs the model of a config once, on the same random images each time.
 
     Args:
-        cfg: With ``model`` and ``optim_wrapper``.
-        setting: How.
+        cfg: Config with ``model`` and ``optim_wrapper``.
+        setting: Conditions of the run.
     """
     init_default_scope('mmseg')
     torch.manual_seed(0)

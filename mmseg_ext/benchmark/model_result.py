@@ -32,15 +32,15 @@ class ModelResult:
     """What a table says of a tested model; K classes.
 
     Args:
-        images: How many were tested.
+        images: Number of tested images.
         classes: K names.
         palette: K colours.
         scores: ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f``, in per cent; None where no class
             has one.
         iou: K of them, in per cent; None for a class that neither labels nor predictions show.
         confusion: Pixels, K rows of labels, K columns of predictions.
-        costs: Of the first image.
-        device: What they were measured on.
+        costs: Costs of the first image.
+        device: what they were measured on.
     """
 
     images: int
@@ -103,11 +103,11 @@ def run_in_process(
     """Tests a model in a fresh process, which leaves its result, predictions and log in a folder.
 
     Args:
-        config: File.
+        config: Config file.
         checkpoint: Path or address.
-        folder: To write to.
-        gpu: Which of the visible ones; None for any there is, or the CPU.
-        **options: As for ``prepare.prepare_test``.
+        folder: Folder to write to.
+        gpu: which of the visible ones; None for any there is, or the CPU.
+        **options: as for ``prepare.prepare_test``.
 
     Returns:
         why it failed, in a sentence; empty if it did not.

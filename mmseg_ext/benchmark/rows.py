@@ -14,16 +14,16 @@ class Row:
     """One model of a table.
 
     Args:
-        config: File.
-        name: As the table shows it.
-        data_set: That it is tested on, and the split.
-        checkpoint: Path or address; None where nothing was trained.
-        folder: Of its result, predictions and log.
-        problem: Why there is no result.
-        failed: Whether that is an error.
-        paper: The paper's mIoU on the tested data, in per cent.
-        source: Of that number.
-        result: Of the test.
+        config: Config file.
+        name: Name in the table.
+        data_set: Name of the tested data set, and the split.
+        checkpoint: Path or address; None if no model was trained.
+        folder: Folder of the result, predictions and log.
+        problem: Reason for a missing result.
+        failed: Whether the problem is an error.
+        paper: Mean IoU of the paper on the tested data, in per cent.
+        source: Sentence that gives ``paper``.
+        result: Result of the test.
     """
 
     config: str
@@ -85,7 +85,7 @@ def cells(row: Row) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader has to know beside the numbers, and why rows failed."""
+    """Notes below the numbers: units, conditions, and the reasons of failed rows."""
     results = [row.result for row in rows if row.result]
     lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
     lines += [f'{row.name}: {row.source}' for row in rows if row.source]

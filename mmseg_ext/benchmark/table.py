@@ -61,12 +61,12 @@ def make_table(
     one that fails does not stop the others.
 
     Args:
-        models: Each ``CONFIG``, whose checkpoint is the best of its work directory, or
+        models: Each is ``CONFIG``, whose checkpoint is the best of its work directory, or
             ``CONFIG=CHECKPOINT``.
         out: Folder for ``table.md``, ``table.csv``, ``table.json``, ``report.html``, and under
             ``rows`` the results.
-        tta: Test-time augmentation.
-        **common: As for ``prepare.load_config``; ``launcher`` is ``none`` or ``pytorch``.
+        tta: Whether to use test-time augmentation.
+        **common: Options of ``prepare.load_config``; ``launcher`` is ``none`` or ``pytorch``.
 
     Returns:
         the rows, on every process.

@@ -48,13 +48,13 @@ def borders(labels: np.ndarray, first: int, valid: np.ndarray) -> np.ndarray:
 
 
 def count_bits(values: np.ndarray) -> np.ndarray:
-    """How many of the values (M,), uint64, have each bit: (64,)."""
+    """Number of values (M,), uint64, that have each bit: (64,)."""
     as_bytes = values.astype('<u8').view(np.uint8).reshape(-1, 8)
     return np.unpackbits(as_bytes, axis=1, bitorder='little').sum(0, dtype=np.int64)
 
 
 def misses(border: np.ndarray, other: np.ndarray, radii: Sequence[float]) -> np.ndarray:
-    """How many pixels of each class's border have none of the other within a radius.
+    """Number of border pixels of each class without a pixel of the other border in a radius.
 
     The pixels look around them from near to far, those that have found their classes no more.
 

@@ -14,7 +14,7 @@ from .image_sums import ImageSums
 
 
 def count_pairs(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """How many pixels have each pair of a label and a prediction, (K + 1, K + 1), int64.
+    """Number of pixels of each pair of a label and a prediction, (K + 1, K + 1), int64.
 
     Rows are labels, columns predictions; the last of either is for what is no class. Pixels with
     the label ``ignore_index`` are not counted.

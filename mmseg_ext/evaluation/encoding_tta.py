@@ -37,7 +37,7 @@ class EncodingTTAModel(BaseTTAModel):
         module: The segmentor, or its config.
         base_size: Long side at scale 1, in pixels.
         crop_size: Of the windows, (h, w) or one number for squares, in pixels.
-        scales: Of the images.
+        scales: Scales of the images.
         flip: Whether each window is also seen mirrored.
         stride: Between windows, likewise; by default two thirds of ``crop_size``, rounded down.
         windows_per_batch: How many run at a time: fewer need less memory. By default 1 on a CPU,
@@ -174,7 +174,7 @@ class EncodingTTAModel(BaseTTAModel):
         return logits.clamp(max=MAX_LOGIT).exp_()
 
     def _black(self, image: Tensor) -> Tensor:
-        """What black becomes when it is normalised, (3, 1, 1)."""
+        """Normalised value of black, (3, 1, 1)."""
         preprocessor = self.module.data_preprocessor
         if not preprocessor._enable_normalize:
             return image.new_zeros(image.shape[1], 1, 1)

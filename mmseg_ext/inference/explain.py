@@ -35,7 +35,7 @@ def explain_batch(
 
 
 def padding(sample: SegDataSample) -> tuple[int, int, int, int]:
-    """What was padded, in pixels of the input: left, right, top, bottom."""
+    """Padding in pixels of the input: left, right, top, bottom."""
     meta = sample.metainfo
     return meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
 
@@ -49,6 +49,6 @@ def _without_padding(values: Tensor, size: Sequence[int], padded: Sequence[int])
 
 
 def _inside(before: int, after: int, length: int) -> slice:
-    """What padding leaves of an axis, at least one cell: a table (C, H, 1) has no more."""
+    """Slice of an axis without padding, at least one cell: a table (C, H, 1) has one column."""
     start = min(before, length - 1)
     return slice(start, max(start + 1, length - after))

@@ -53,9 +53,9 @@ class Predictor:
 
     Args:
         config: Whole experiment; its ``test_dataloader`` gives the pipeline.
-        checkpoint: Its classes and palette are used, else those of the test data set's class.
+        checkpoint: Path; its classes and palette come before those of the test data set.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        explain: Also asks for the model's maps.
+        explain: Whether to return the model's maps too.
         pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training curves as one picture; the only module that needs matplotlib (extra ``vis``)."""
+"""Training curves as one picture; needs matplotlib (extra ``vis``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def draw_curves(
 
     Args:
         path: File to write.
-        records: Each with ``iter`` and some of the named values; those without a value are skipped.
+        records: Logged values by name, with ``iter``; a curve skips records without its value.
         names: Values to draw, e.g. ``loss``, or several for the same axes, of which the first is
             their label; a name that never occurs leaves no curve.
         title: Line on top.

@@ -70,9 +70,9 @@ def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -
     channel in [0, 1]), ``prediction_0.5``, ``prediction_1.0`` and ``scale_weight`` (two channels).
 
     Args:
-        maps: Name to (C, H, W), any dtype and device.
-        image: The image that all of them cover.
-        palette: The classes' colours.
+        maps: Tensors (C, H, W) by name, of any dtype and device.
+        image: Image that all maps cover.
+        palette: Colours of the classes.
 
     Raises:
         ValueError: a map does not have the channels that its name promises.
