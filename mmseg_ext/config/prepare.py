@@ -66,7 +66,7 @@ def load_config(
     """Reads a config and applies what every command can change.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        UserError: there is no such file.
         ValueError: it cannot be read, nothing reads one of ``cfg_options``, or a ``type`` is not
             registered.
     """

@@ -64,7 +64,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Name to tensor, from a file of weights or a whole checkpoint; runs no code from the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        UserError: there is no such file.
         ValueError: the file is no checkpoint.
     """
     if not Path(path).is_file():

@@ -140,7 +140,7 @@ def check_split(
         progress: What to write beside the progress bar; no bar if empty.
 
     Raises:
-        FileNotFoundError: a folder or list of the data set is missing, or holds no image.
+        UserError: a folder or list of the data set is missing, or holds no image.
         ValueError: the data set has no class names.
     """
     leaves = leaf_datasets(dataset)

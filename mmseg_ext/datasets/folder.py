@@ -31,7 +31,7 @@ class FolderDataset(BaseSegDataset):
             class of the data set does not know its classes.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no image, or ``ann_file`` names no image.
+        UserError: A folder is missing or holds no image, or ``ann_file`` names no image.
         ValueError: There are no classes, or an image would be its own mask.
     """
 

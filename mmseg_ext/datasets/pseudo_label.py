@@ -86,7 +86,7 @@ class PseudoLabelDataset(FolderDataset):
             human labels, of which the values mean by default what they mean in the model's labels.
 
     Raises:
-        FileNotFoundError: A folder or its ``auto_label.json`` is missing, or there is no image.
+        UserError: A folder or its ``auto_label.json`` is missing, or there is no image.
         ValueError: The labels have other classes than ``metainfo``, or the pipeline would keep
             every pixel, however unsure the model was.
     """

@@ -18,6 +18,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_ext.host import normalizes
 from mmseg_ext.segmentors.windows import Size, window_meta
 
 from ..errors import UserError
@@ -176,7 +177,7 @@ class EncodingTTAModel(BaseTTAModel):
     def _black(self, image: Tensor) -> Tensor:
         """Normalised value of black, (3, 1, 1)."""
         preprocessor = self.module.data_preprocessor
-        if not preprocessor._enable_normalize:
+        if not normalizes(preprocessor):
             return image.new_zeros(image.shape[1], 1, 1)
         return -preprocessor.mean / preprocessor.std
 

@@ -118,7 +118,7 @@ def auto_label(
         What `auto_label.json` says; None while other processes still have images to label.
 
     Raises:
-        FileNotFoundError: No such folder, image or checkpoint.
+        UserError: No such folder, image or checkpoint.
         ValueError: An image cannot be read, the checkpoint is another model's, or `out` holds
             something else than labels of the same model and threshold.
     """

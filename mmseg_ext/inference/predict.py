@@ -21,7 +21,7 @@ def find_inputs(source: Path) -> list[Path]:
     """The images of a folder and its sub-folders in order, or the one file that is given.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or no image in it.
+        UserError: there is no such file or folder, or no image in it.
         ValueError: two images differ in their suffix only, and would be written to one file.
     """
     if source.is_file():
@@ -46,7 +46,7 @@ def predict(predictor: Predictor, source: Path, out: Path) -> None:
     masks always are frames.
 
     Raises:
-        FileNotFoundError: no such source, or an empty folder.
+        UserError: no such source, or an empty folder.
         ValueError: an image or video cannot be read, or nothing written to ``out``.
     """
     paths = find_inputs(source)

@@ -59,7 +59,7 @@ class Predictor:
         pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
 
     Raises:
-        FileNotFoundError: the checkpoint does not exist.
+        UserError: the checkpoint does not exist.
         ValueError: the checkpoint is another model's, the device is not there, or the model cannot
             explain what is asked.
     """
@@ -151,7 +151,7 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
 
     Raises:
-        FileNotFoundError: the checkpoint does not exist.
+        UserError: the checkpoint does not exist.
         ValueError: it cannot be read, or its names or shapes are another model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
