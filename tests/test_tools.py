@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 
 from tests.tiny_run import CLASSES, write_config, write_folder, write_pair
@@ -28,7 +29,9 @@ def run(monkeypatch, capfd, tmp_path):
 
     def run(tool, *args):
         monkeypatch.chdir(tmp_path)
-        SegLocalVisualizer._instance_dict.clear()  # else two runs in one second share theirs
+        # A command is a process of its own: it does not draw with the visualizer of another run.
+        for visualizer in (Visualizer, SegLocalVisualizer):
+            visualizer._instance_dict.clear()
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         end = None
         try:
