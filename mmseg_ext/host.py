@@ -43,6 +43,9 @@ REGISTRIES = (
     'TRANSFORMS',
 )
 
+# Decode heads of the host that read several levels; its other heads read a single one.
+HEADS_OF_LEVELS = ('FPNHead', 'LightHamHead', 'SegformerHead', 'SETRMLAHead', 'UPerHead')
+
 
 def check_host() -> None:
     """Says what to run when the host is missing or installed twice.

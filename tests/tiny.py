@@ -105,7 +105,7 @@ def shrink(model: dict) -> dict:
         model['neck']['in_channels'] = type(given)(x.shape[1] for x in levels[-len(given) :])
         levels = revert_sync_batchnorm(MODELS.build(model['neck'])).eval()(levels)
     widths = [x.shape[1] for x in levels]
-    for key in ('decode_head', 'auxiliary_head', 'sisr'):
+    for key in ('decode_head', 'auxiliary_head', 'sisr', 'levels', 'head_level'):
         for node in dicts_in(model.get(key) or {}):
             if 'in_channels' in node:
                 index = node['in_index']

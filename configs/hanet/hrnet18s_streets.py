@@ -19,7 +19,6 @@ model = dict(
         channels=128,
         dilations=(3, 6, 9),  # output stride 32
         reduction=16,  # narrow levels
-        **_base_.levels,
     ),
 )
 train_pipeline = [

@@ -112,6 +112,8 @@ class DenseDeepLabHead(BaseDecodeHead):
         ValueError: ``in_channels`` is a single number.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

@@ -296,6 +296,8 @@ class ESPNetV2Head(BaseDecodeHead):
             fewer than 2 classes.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

@@ -57,6 +57,8 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
         ValueError: ``in_channels`` is a single number.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

@@ -71,6 +71,8 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
 
     aux_logits = (1,)
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

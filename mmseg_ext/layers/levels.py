@@ -13,13 +13,13 @@ def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
     """Refuses the channels of a single level.
 
     Raises:
-        ValueError: ``in_channels`` is a number, as base models have it.
+        UserError: ``in_channels`` is a number.
     """
     if isinstance(in_channels, int):
         name = type(head).__name__
         raise UserError(
-            f'{name} reads several levels, got in_channels={in_channels}: '
-            f"write decode_head=dict(type='{name}', **_base_.levels)"
+            f'{name} reads several levels, got in_channels={in_channels}: write '
+            'in_channels=[...] and in_index=[...], or leave both to model.levels'
         )
 
 

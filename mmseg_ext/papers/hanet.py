@@ -305,6 +305,8 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         ValueError: a single level, an unknown gate, or an argument that a gate refuses.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

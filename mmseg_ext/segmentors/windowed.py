@@ -6,7 +6,7 @@ place, and images smaller than the window are padded to it, as heads with a fixe
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,11 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.segmentors.shared_keys import (
+    check_levels,
+    levels_of_blank_image,
+    with_shared_keys,
+)
 from mmseg_ext.segmentors.windows import Size, Windows, window_meta
 
 Maps = dict[str, Tensor]
@@ -38,46 +43,59 @@ class WindowedEncoderDecoder(EncoderDecoder):
     (H, W) of the input. Metas of a window hold its place ``window=(top, left)`` in an image of
     ``window_of=(H, W)``; what the window shows on the right of it and below is padding.
 
+    Args:
+        decode_head: Config of the head.
+        auxiliary_head: Config of an auxiliary head, or a list of them; None for none.
+        num_classes: Number of classes of all heads.
+        norm_cfg: Norm of all heads.
+        levels: ``dict(in_channels=[...], in_index=[...])`` of all levels, for heads that read
+            several of them.
+        head_level: The same of one level, for heads that read one. A base model whose backbone has
+            parallel branches gives all levels and ``input_transform='resize_concat'``.
+        **kwargs: Arguments of the host's ``EncoderDecoder``.
+
+    These four stand in a config beside ``decode_head``, where a swap of the head keeps them; keys
+    that are written in a head count before them.
+
     Raises:
-        ValueError: a ``slide`` test mode without sizes, or with gaps between windows.
+        UserError: A ``slide`` test mode without sizes, or with gaps between windows, or a head
+            that reads other levels than the backbone or neck gives.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *,
+        decode_head: Any,
+        auxiliary_head: Any = None,
+        num_classes: int | None = None,
+        norm_cfg: Mapping | None = None,
+        levels: Mapping | None = None,
+        head_level: Mapping | None = None,
+        **kwargs: Any,
+    ) -> None:
+        shared = dict(
+            num_classes=num_classes, norm_cfg=norm_cfg, levels=levels, head_level=head_level
+        )
+        if auxiliary_head is not None:
+            auxiliary_head = with_shared_keys(auxiliary_head, **shared)
+        super().__init__(
+            decode_head=with_shared_keys(decode_head, **shared),
+            auxiliary_head=auxiliary_head,
+            **kwargs,
+        )
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
+        check_levels(self._heads(), levels_of_blank_image(self))
 
-    def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
-    ) -> Any:
-        """As the host's.
-
-        Raises:
-            ValueError: a head reads other levels than the backbone or neck gives.
-        """
-        try:
-            return super().forward(inputs, data_samples, mode)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (IndexError, RuntimeError):
-            self._check_levels(inputs)
-            raise
-
-    @torch.no_grad()
-    def _check_levels(self, inputs: Tensor) -> None:
-        training = self.training
-        self.eval()  # norms neither learn nor wait for other processes
-        given = [level.shape[1] for level in self.extract_feat(inputs)]
-        self.train(training)
-        for name in ('decode_head', 'auxiliary_head'):
-            part = getattr(self, name, None)
-            for head in part if isinstance(part, nn.ModuleList) else [part] if part else []:
-                if not _reads(head, given):
-                    raise UserError(
-                        f'{name} reads in_index={head.in_index} of in_channels={head.in_channels}, '
-                        f'but the model has {len(given)} levels of {given} channels: these numbers '
-                        'are of another backbone, **_base_.levels has those of the base model'
-                    )
+    def _heads(self) -> dict[str, Any]:
+        """Heads by the name of their key."""
+        if not self.with_auxiliary_head:
+            return dict(decode_head=self.decode_head)
+        auxiliary = self.auxiliary_head
+        if not isinstance(auxiliary, nn.ModuleList):
+            return dict(decode_head=self.decode_head, auxiliary_head=auxiliary)
+        several = {f'auxiliary_head[{i}]': head for i, head in enumerate(auxiliary)}
+        return dict(decode_head=self.decode_head) | several
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Images (N, 3, H, W) to what the head returns, in eval its logits (N, K, h, w)."""
@@ -198,16 +216,6 @@ class WindowedEncoderDecoder(EncoderDecoder):
         if 'label' in takes:
             options['label'] = _labels_of_input(data_samples, (height, width))
         return self.decode_head.explain(levels, **options)
-
-
-def _reads(head: Any, given: list[int]) -> bool:
-    """Whether levels of so many channels are what the head reads."""
-    index = [head.in_index] if isinstance(head.in_index, int) else head.in_index
-    if not all(-len(given) <= i < len(given) for i in index):
-        return False
-    read = [given[i] for i in index]
-    wanted = head.in_channels
-    return sum(read) == wanted if isinstance(wanted, int) else read == list(wanted)
 
 
 def _arguments_of_explain(head: Any) -> Sequence[str]:

@@ -108,8 +108,7 @@ class DSRL(WindowedEncoderDecoder):
         common = dict(norm_cfg=head.norm_cfg)
         channels = head.conv_seg.out_channels
         self.sssr = _build(sssr, SSSR, num_classes=channels, **common)
-        read = dict(in_channels=kwargs['decode_head'].get('in_channels', head.in_channels))
-        self.sisr = _build(sisr, SISR, in_index=head.in_index, **read, **common)
+        self.sisr = _build(sisr, SISR, **self.head_levels, **common)
         self.loss_sisr = self.loss_fa = self.fa_transform = None
         self.fa_of_outputs = fa_in == 'outputs'
         if self.sisr is not None:
@@ -132,6 +131,8 @@ class DSRL(WindowedEncoderDecoder):
                 f'DSRL takes one decode head, got a cascade of {len(decode_head)}: give one dict'
             )
         super()._init_decode_head(decode_head)
+        channels = decode_head.get('in_channels', self.decode_head.in_channels)  # of each level
+        self.head_levels = dict(in_channels=channels, in_index=self.decode_head.in_index)
         if isinstance(self.decode_head, WrapperHead | BaseCascadeDecodeHead):
             raise UserError(
                 f'DSRL cannot take {type(self.decode_head).__name__}, which wraps or follows '

@@ -185,6 +185,8 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             ``type='GSCNN'``.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,

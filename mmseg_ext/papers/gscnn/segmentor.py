@@ -11,6 +11,7 @@ from mmseg_ext.segmentors.windowed import Maps, WindowedEncoderDecoder
 
 from ...errors import UserError
 from .canny import canny
+from .head import GSCNNHead
 
 
 @MODELS.register_module()
@@ -18,7 +19,7 @@ class GSCNN(WindowedEncoderDecoder):
     """Any backbone whose levels ``GSCNNHead`` reads together with the edges of the image (Canny's).
 
     Args:
-        decode_head: ``dict(type='GSCNNHead', ...)``.
+        decode_head: ``dict(type='GSCNNHead', ...)``. Another head works too, without the edges.
         canny_input: 'image' finds edges of the image as loaded; 'wrapped' those of the normalised
             image, cast to bytes that wrap around, on which the released weights were trained.
         canny_thresholds: Low and high, of |gx| + |gy| by 3x3 kernels.
@@ -26,7 +27,7 @@ class GSCNN(WindowedEncoderDecoder):
         **kwargs: As for ``WindowedEncoderDecoder``.
 
     Raises:
-        ValueError: another head, an unknown ``canny_input``, or thresholds in the wrong order.
+        UserError: A cascade, an unknown ``canny_input``, or thresholds in the wrong order.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ class GSCNN(WindowedEncoderDecoder):
         self.canny_value = canny_value
 
     def _init_decode_head(self, decode_head: Any) -> None:
-        if not isinstance(decode_head, Mapping) or decode_head.get('type') != 'GSCNNHead':
-            kind = decode_head.get('type') if isinstance(decode_head, Mapping) else 'a list'
-            raise UserError(
-                "GSCNN finds edges for one head, decode_head=dict(type='GSCNNHead', ...), got "
-                f'{kind}'
-            )
-        super()._init_decode_head(dict(decode_head, segmentor='GSCNN'))
+        if not isinstance(decode_head, Mapping):
+            raise UserError('GSCNN takes one decode head, got a cascade: give one dict')
+        if decode_head.get('type') == 'GSCNNHead':
+            decode_head = dict(decode_head, segmentor='GSCNN')
+        super()._init_decode_head(decode_head)
+        head = self.decode_head
+        self.head_takes_edges = isinstance(head, GSCNNHead) and head.shape is not None
 
     def image_edges(self, inputs: Tensor) -> Tensor:
         """Canny's edges of images (N, C, H, W) as the backbone gets them: (N, 1, H, W)."""
@@ -70,7 +71,7 @@ class GSCNN(WindowedEncoderDecoder):
 
     def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
         """Levels of images (N, C, H, W), and their edges (N, 1, H, W) where the head needs them."""
-        if self.decode_head.shape is None:
+        if not self.head_takes_edges:
             return super().extract_feat(inputs)
         edges = self.image_edges(inputs)  # first: it may wait for the device
         return (*super().extract_feat(inputs), edges)
@@ -79,7 +80,7 @@ class GSCNN(WindowedEncoderDecoder):
         self, levels: Sequence[Tensor], inputs: Tensor, *args: Any, **kwargs: Any
     ) -> Maps:
         """The head's maps, of the levels and the edges of the image."""
-        if self.decode_head.shape is not None:
+        if self.head_takes_edges:
             levels = (*levels, self.image_edges(inputs))
         return super().explain_head(levels, inputs, *args, **kwargs)
 
