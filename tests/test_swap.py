@@ -1,4 +1,4 @@
-"""One line swaps a head: in every base model, inside HMSA, and in a finished config of every paper."""
+"""One line swaps a head: on a base model, inside HMSA, in a finished config of every paper."""
 
 import re
 import runpy

@@ -14,34 +14,26 @@ from torch import Tensor
 from mmseg_ext.errors import UserError
 from mmseg_ext.host import HEADS_OF_LEVELS
 
+SHARED = ('num_classes', 'norm_cfg', 'levels', 'head_level')
 
-def with_shared_keys(
-    head: Any,
-    *,
-    num_classes: int | None = None,
-    norm_cfg: Mapping | None = None,
-    levels: Mapping | None = None,
-    head_level: Mapping | None = None,
-) -> Any:
+
+def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
     """Config of a head, or a list of them, with the keys of the model that it does not have.
 
     A wrapper hands the keys to the head inside it.
 
     Args:
         head: Config of the head, or a list of configs.
-        num_classes: Number of classes.
-        norm_cfg: Norm of the head.
-        levels: ``in_channels`` and ``in_index`` of all levels, for a class with ``reads_levels``.
-        head_level: ``in_channels`` and ``in_index`` of the level for every other head.
+        shared: Values of the keys ``SHARED``, None for a value that the model does not give.
+            ``levels`` is for a class with ``reads_levels``, ``head_level`` for every other head.
     """
-    shared = dict(num_classes=num_classes, norm_cfg=norm_cfg, levels=levels, head_level=head_level)
     if isinstance(head, Sequence):
-        return [with_shared_keys(part, **shared) for part in head]
-    read = dict((levels if _reads_levels(head) else head_level) or {})
+        return [with_shared_keys(part, shared) for part in head]
+    read = dict(shared['levels' if _reads_levels(head) else 'head_level'] or {})
     written = {**head, **(head.get('head') or {})}
     if isinstance(written.get('in_channels'), int) or _class_of(head).__name__ in HEADS_OF_LEVELS:
         read.pop('input_transform', None)  # one level needs none, and these heads have their own
-    given = dict(num_classes=num_classes, norm_cfg=norm_cfg, **read)
+    given = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
     return {key: value for key, value in given.items() if value is not None} | dict(head)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.segmentors.shared_keys import (
+    SHARED,
     check_levels,
     levels_of_blank_image,
     with_shared_keys,
@@ -73,16 +74,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
         head_level: Mapping | None = None,
         **kwargs: Any,
     ) -> None:
-        shared = dict(
-            num_classes=num_classes, norm_cfg=norm_cfg, levels=levels, head_level=head_level
-        )
+        values = (num_classes, norm_cfg, levels, head_level)
+        shared = dict(zip(SHARED, values, strict=True))
         if auxiliary_head is not None:
-            auxiliary_head = with_shared_keys(auxiliary_head, **shared)
-        super().__init__(
-            decode_head=with_shared_keys(decode_head, **shared),
-            auxiliary_head=auxiliary_head,
-            **kwargs,
-        )
+            auxiliary_head = with_shared_keys(auxiliary_head, shared)
+        decode_head = with_shared_keys(decode_head, shared)
+        super().__init__(decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs)
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
         check_levels(self._heads(), levels_of_blank_image(self))
