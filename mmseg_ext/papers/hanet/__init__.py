@@ -1,20 +1,21 @@
 """HANet: Cars Can't Fly up in the Sky: Improving Urban-Scene Segmentation via Height-driven
 Attention Networks.
 
-Choi, Kim, Choo, CVPR 2020, arXiv 2003.05128. Code: shachoi/HANet (CC BY-NC 4.0, of which nothing is
-here).
+Choi, Kim, Choo, CVPR 2020, arXiv 2003.05128. Code: shachoi/HANet (CC BY-NC 4.0; this package uses
+none of it).
 
-Rows of street scenes differ: sky above, road below. Gates for each row and channel, made from a
-lower map and from where in the whole picture the row lies, multiply a higher map of DeepLabV3+.
-Differs from the released code, with the same numbers where nothing else is said:
+The rows of a street scene differ: sky at the top, road at the bottom. HANet multiplies maps of
+DeepLabV3+ by gates, one factor for each row and channel. A gate is computed from a lower map and
+from the position of each row in the whole picture. Differs from the released code, with the same
+numbers unless the list says otherwise:
 
-- a row keeps its position through any transform, crop, flip, window or batch, and rows that are
-  padded in a part of their columns count as rows of the picture (as padding there, where the first
-  column is);
-- positions are looked up once a batch, and without any the input is a whole picture (there nothing
-  is added, which a trained network does not stand);
-- a gate reads a map once, as means of its rows; the pooled image, constant but for its gate, joins
-  the projection as a bias of each row.
+- A row keeps its position through every transform, crop, flip, window and batch. A row that is
+  padded in some columns only counts as a row of the picture; the released code decides by the first
+  column.
+- Positions are looked up once per batch. An input without positions is taken for a whole picture.
+  The released code adds no position code then, but its networks are trained with one.
+- A gate reads a map once, as the mean of each row. The pooled image is constant except for its
+  gate, so it enters the projection as a bias of each row.
 """
 
 from .attention import HeightAttention, at_height

@@ -1,6 +1,6 @@
-"""Gates of HANet: one factor for each row and channel of a map."""
+"""Gates of HANet: a factor for each row and channel of a map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,44 +13,49 @@ from .positions import sinusoid_table
 
 
 def mean_of_rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, H, 1); a sum, whose gradient is not formed for each pixel."""
+    """Mean of each row, (N, C, H, W) to (N, C, H, 1).
+
+    The gradient of a sum is expanded and not stored for each pixel.
+    """
     total = x.sum(3, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
     return (total / x.shape[3]).to(x.dtype)
 
 
 def maximum_of_rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, H, 1)."""
+    """Maximum of each row, (N, C, H, W) to (N, C, H, 1)."""
     return x.amax(3, keepdim=True)
 
 
-POOLS: dict[str, tuple[Callable, Callable]] = {  # over the width, then to a number of rows
+# Two functions for each kind of pooling: over the width, then to a number of rows.
+POOLS: dict[str, tuple[Callable, Callable]] = {
     'mean': (mean_of_rows, F.adaptive_avg_pool2d),
     'max': (maximum_of_rows, F.adaptive_max_pool2d),
 }
 
 
 class HeightAttention(nn.Module):
-    """A gate in (0, 1) for each row and channel of a map, from the rows of another map (Sec. 3.1).
+    """Gate in (0, 1) for each row and channel of a map, from the rows of another map (Sec. 3.1).
 
-    Signals are (N, C, rows, 1), so that any 2-D norm and dropout works.
+    Signals have the shape (N, C, rows, 1), so that any 2-D norm and dropout works.
 
     Args:
-        in_channels: Of the map that the gates are made from.
-        out_channels: Of the map that they multiply.
-        rows: How many rows the picture is pooled to, a divisor of 128 (16 in the paper).
-        reduction: The first convolution has a so-many-th of ``in_channels``, rounded up.
-        num_convs: 3, or 2 without the middle one.
-        kernel_size: Of the last convolution.
-        injection: The convolution that the code of positions is added before, 1 or 2; 0 for none.
-        learned: Codes start at zero and are learned, in place of the sinusoid.
-        pooling: 'mean' or 'max', to the rows.
-        dropout_ratio: Drops whole channels of the pooled map.
-        position_noise: Standard deviation of the shifts of positions in training, in rows before
-            they are rounded towards zero.
-        norm_cfg: Norm of the convolutions but the last.
+        in_channels: Channels of the map that the gates are computed from.
+        out_channels: Channels of the map that the gates multiply.
+        rows: Number of rows that the map is pooled to, a power of 2 up to 128 (16 in the paper).
+        reduction: Divisor of ``in_channels`` for the width of the first convolution, rounded up.
+        num_convs: Number of convolutions: 3, or 2 without the middle convolution.
+        kernel_size: Kernel size of the last convolution.
+        injection: Number of the convolution before which the position code is added: 1 or 2; 0 adds
+            no code.
+        learned: Whether position codes start at zero and are learned; otherwise they are sinusoids.
+        pooling: Kind of pooling to rows, 'mean' or 'max'.
+        dropout_ratio: Probability that a channel of the pooled map is dropped.
+        position_noise: Standard deviation of the shift of a position in training, in rows, before
+            the shift is rounded towards zero.
+        norm_cfg: Norm of all convolutions except the last.
 
     Raises:
-        ValueError: an argument is none of these.
+        UserError: An argument has a value that is not listed here.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class HeightAttention(nn.Module):
         self.rows = rows
         self.injection = injection
         self.position_noise = position_noise
-        self.summarise, self.to_rows = POOLS[pooling]  # (N, C, H, W) to (N, C, H, 1) to rows
+        self.summarise, self.to_rows = POOLS[pooling]  # to (N, C, H, 1), then (N, C, rows, 1)
         self.dropout = nn.Dropout2d(dropout_ratio)
         self.squeeze = ConvModule(in_channels, width, 1, norm_cfg=norm_cfg)
         self.expand: nn.Module = nn.Identity()
@@ -97,15 +102,15 @@ class HeightAttention(nn.Module):
             channels = in_channels if injection == 1 else self.squeeze.out_channels
             if learned:
                 self.position = nn.Parameter(torch.zeros(rows + 1, channels))
-            else:  # saved: released checkpoints hold it
+            else:  # a saved buffer, because released checkpoints hold it
                 self.register_buffer('position', sinusoid_table(rows + 1, channels))
 
     def forward(self, summary: Tensor, index: Tensor) -> Tensor:
-        """Gates of a map.
+        """Gates from the summary of a map.
 
         Args:
-            summary: What ``summarise`` leaves of a map (N, C, H, W): (N, C, H, 1).
-            index: Positions of the rows (N, rows), int64 from 0 to ``rows``, which is padding.
+            summary: Result of ``summarise`` for a map (N, C, H, W), which is (N, C, H, 1).
+            index: Positions of the rows (N, rows), int64, 0 to ``rows``; ``rows`` is padding.
 
         Returns:
             (N, out_channels, rows, 1), float32 or better.
@@ -120,7 +125,7 @@ class HeightAttention(nn.Module):
         return x.to(torch.promote_types(x.dtype, torch.float32)).sigmoid()
 
     def code(self, index: Tensor) -> Tensor:
-        """What is added for positions (N, rows): (N, channels, rows, 1)."""
+        """Codes (N, channels, rows, 1) of positions (N, rows)."""
         if self.training and self.position_noise:
             noise = torch.randn(index.shape, device=index.device) * self.position_noise
             limit = self.rows // 8
@@ -129,11 +134,28 @@ class HeightAttention(nn.Module):
 
 
 def require_choice(name: str, value: Any, allowed: Any) -> None:
+    """Refuse a value that is not allowed for the argument ``name``."""
     if value not in allowed:
         raise UserError(f'{name}={value!r} is not one of {", ".join(map(str, allowed))}')
 
 
+def attention_arguments(attention: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keyword arguments of ``HeightAttention``: the paper's, replaced by those in ``attention``.
+
+    Raises:
+        UserError: ``attention`` has an unknown key.
+    """
+    defaults = dict(HeightAttention.__init__.__kwdefaults__ or {})
+    del defaults['norm_cfg']  # every head gives its norms
+    changes = dict(attention or {})
+    if unknown := sorted(changes.keys() - defaults.keys()):
+        raise UserError(
+            f'HANetHead does not know attention.{unknown[0]}: it reads {", ".join(defaults)}'
+        )
+    return defaults | changes
+
+
 def at_height(gate: Tensor, like: Tensor) -> Tensor:
-    """Gates (N, C, rows, 1) for the map ``like`` (N, C', H, W): (N, C, H, 1), in its type."""
+    """Resize gates (N, C, rows, 1) to (N, C, H, 1), with the height and dtype of map ``like``."""
     size = like.shape[2], 1
     return F.interpolate(gate, size, mode='bilinear', align_corners=False).to(like.dtype)

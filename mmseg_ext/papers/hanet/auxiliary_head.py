@@ -14,16 +14,16 @@ from .initialisation import ReleasedInit
 
 @MODELS.register_module()
 class HANetAuxHead(ReleasedInit, FCNHead):
-    """The auxiliary head of the paper's recipe, on c3: a 3x3 convolution, trained at its own size.
+    """Auxiliary head of the paper's recipe: a 3x3 convolution on c3.
 
-    Differs from the host's ``FCNHead`` in its loss: the labels are shrunk to the logits, by the
-    nearest pixel, and not the logits enlarged.
+    Its loss differs from that of ``FCNHead``: labels are resized to the logits (nearest pixel),
+    where ``FCNHead`` resizes the logits to the labels.
 
     Args:
-        in_channels: Of the level read, 1024 for ResNet's third.
-        in_index: Its place in the backbone's output.
-        channels: Of the convolution.
-        **kwargs: As for the host's ``FCNHead``; the loss counts 0.4.
+        in_channels: Channels of the level that the head reads, 1024 for the third of ResNet.
+        in_index: Index of that level in the output of the backbone.
+        channels: Channels of the convolution.
+        **kwargs: Arguments of ``FCNHead``. The loss has the weight 0.4 by default.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class HANetAuxHead(ReleasedInit, FCNHead):
         super().__init__(in_channels=in_channels, in_index=in_index, channels=channels, **kwargs)
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list) -> dict:
-        """Losses of logits (N, K, h, w) of any size, on every so-many-th pixel of the labels."""
+        """Losses of logits (N, K, h, w) of any size, on labels subsampled to (h, w)."""
         label = self._stack_batch_gt(batch_data_samples)
         (h, w), (height, width) = seg_logits.shape[2:], label.shape[2:]
         rows = torch.arange(h, device=label.device) * height // h
         columns = torch.arange(w, device=label.device) * width // w
         shrunk = label[..., rows[:, None], columns]
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=one)) for one in shrunk]
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=data)) for data in shrunk]
         return super().loss_by_feat(seg_logits, samples)

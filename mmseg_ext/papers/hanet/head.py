@@ -1,7 +1,7 @@
 """HANet's decode head: DeepLabV3+ with gates."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,40 +15,58 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import trains_on_one_value
-from .attention import HeightAttention, at_height, mean_of_rows, require_choice
+from .attention import (
+    HeightAttention,
+    at_height,
+    attention_arguments,
+    mean_of_rows,
+    require_choice,
+)
 from .initialisation import ReleasedInit
 from .positions import POSITIONS, ROW_META, Size, positions_of
 
 
 @MODELS.register_module()
 class HANetHead(ReleasedInit, BaseDecodeHead):
-    """DeepLabV3+ whose maps are gated row by row.
+    """DeepLabV3+ with a gate for each row and channel of its maps.
 
-    It reads the first of the levels and the last two: c1, c3 and c4. Gate 0 multiplies c4 by what
-    c3 shows, gate 1 the pyramid (ASPP) by c4, gate 2 the projection by the pyramid, gate 3 the
-    decoder's output by its input, gate 4 the logits by that output. Without gates this is
-    DeepLabV3+ as the authors compare with; it has no separable convolutions, unlike the host's.
+    The head reads three levels: the first (c1) and the last two (c3 and c4).
+
+    ====  =======================  ======================
+    gate  is computed from         multiplies
+    ====  =======================  ======================
+    0     c3                       c4
+    1     c4                       the pyramid (ASPP)
+    2     the pyramid              the projection
+    3     the decoder's input      the decoder's output
+    4     the decoder's output     the logits
+    ====  =======================  ======================
+
+    ``gates=()`` is the DeepLabV3+ that the paper compares with. Unlike the host's DeepLabV3+ it has
+    no separable convolutions.
 
     Args:
-        in_channels: Of all levels, finest first.
-        in_index: Their places in the backbone's output.
-        channels: Of the pyramid's branches and the decoder (256 in the paper).
-        low_channels: Of c1 in the decoder (48 in the paper).
-        expand_channels: Where given, c4 is made from the last level, then c3 itself, by a 1x1
-            convolution: 1280 for MobileNetV2, which ends with it in the paper and not in the host.
-        dilations: Of the 3x3 convolutions of the pyramid: 12, 24, 36 at an output stride of 8;
-            half of that at 16, a quarter at 32, the double at 4.
-        gates: Which of the gates 0 to 4 there are.
-        rows: As for ``HeightAttention``; so are ``reduction``, ``num_convs``, ``kernel_size``,
-            ``injection``, ``learned``, ``pooling`` (gate 4: always 'max'), ``gate_dropout``
-            (``dropout_ratio`` there) and ``position_noise``.
-        align_corners: For all resizing but that of the gates.
-        **kwargs: As for the host's ``BaseDecodeHead``. ``input_transform='resize_concat'``, which
-            base models of HRNet have, says that no level is made from another: then all levels but
-            the last enter the decoder, for layers of the backbone would learn nothing otherwise.
+        in_channels: Channels of the levels, finest level first.
+        in_index: Indices of the levels in the output of the backbone.
+        channels: Channels of each branch of the pyramid and of the decoder (256 in the paper).
+        low_channels: Channels of c1 in the decoder (48 in the paper).
+        expand_channels: Channels of a further 1x1 convolution on the last level; its result is c4
+            and the last level is c3. Use 1280 for MobileNetV2, whose last convolution is part of
+            the backbone in the paper and not in the host. None adds no convolution.
+        dilations: Dilations of the 3x3 convolutions of the pyramid: (12, 24, 36) at output stride
+            8, half of that at 16, a quarter at 32, twice that at 4.
+        gates: Numbers of the gates to use, from 0 to 4.
+        attention: Keyword arguments of ``HeightAttention``, the same for all gates; None takes the
+            paper's. Gate 4 always uses the pooling 'max'.
+        dropout_ratio: Probability that a channel of the decoder's output is dropped.
+        align_corners: Whether resizing aligns corners; gates are always resized without.
+        **kwargs: Arguments of ``BaseDecodeHead``. Base models of HRNet have
+            ``input_transform='resize_concat'``. HRNet does not compute a level from another level,
+            so with this value all levels except the last enter the decoder. Otherwise a part of the
+            backbone would get no gradient.
 
     Raises:
-        ValueError: a single level, an unknown gate, or an argument that a gate refuses.
+        UserError: A single level, an unknown gate, or an argument that a gate refuses.
     """
 
     def __init__(
@@ -61,15 +79,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         expand_channels: int | None = None,
         dilations: Sequence[int] = (12, 24, 36),
         gates: Sequence[int] = (0, 1, 2, 3),
-        rows: int = 16,
-        reduction: int = 64,
-        num_convs: int = 3,
-        kernel_size: int = 3,
-        injection: int = 2,
-        learned: bool = False,
-        pooling: str = 'mean',
-        gate_dropout: float = 0.1,
-        position_noise: float = 0.5,
+        attention: Mapping[str, Any] | None = None,
         dropout_ratio: float = 0,
         align_corners: bool = True,
         **kwargs: Any,
@@ -108,39 +118,31 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             ConvModule(low_channels + channels, channels, 3, padding=1, **layers),
             ConvModule(channels, channels, 3, padding=1, **layers),
         )
-        gated = [  # what each gate is made from, what it multiplies
+        widths_of_gates = [  # channels of the map it is computed from and of the map it multiplies
             (widths[-2], widths[-1]),
             (widths[-1], pyramid),
             (pyramid, channels),
             (low_channels + channels, channels),
             (channels, self.out_channels),
         ]
-        self.rows = rows
-        self.pools_means = pooling == 'mean'
+        settings = attention_arguments(attention)
+        self.rows: int = settings['rows']
+        self.pools_means = settings['pooling'] == 'mean'
         self.height_attention = nn.ModuleDict()
         for i in sorted(gates):
-            require_choice('gates', i, range(len(gated)))
+            require_choice('gates', i, range(len(widths_of_gates)))
+            pooling = dict(pooling='max') if i == 4 else {}
             self.height_attention[str(i)] = HeightAttention(
-                *gated[i],
-                rows=rows,
-                reduction=reduction,
-                num_convs=num_convs,
-                kernel_size=kernel_size,
-                injection=injection,
-                learned=learned,
-                pooling='max' if i == 4 else pooling,
-                dropout_ratio=gate_dropout,
-                position_noise=position_noise,
-                norm_cfg=self.norm_cfg,
+                *widths_of_gates[i], **settings | pooling, norm_cfg=self.norm_cfg
             )
-        self.uses_positions = bool(injection and gates)
+        self.uses_positions = bool(settings['injection'] and gates)
 
     def side_inputs(self, metas: Sequence[dict], size: Size) -> dict[str, Tensor]:
-        """Positions of the rows of a batch, for ``forward``.
+        """Positions of the rows of a batch, as keyword arguments of ``forward``.
 
         Args:
-            metas: Of each image, as for ``positions_of``.
-            size: (H, W) of the input.
+            metas: Metainfo of each image, see ``positions_of``.
+            size: Size (H, W) of the input.
         """
         if not self.uses_positions:
             return {}
@@ -152,22 +154,24 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
                 stacklevel=2,
             )
         device = self.conv_seg.weight.device
-        where = torch.device('cpu') if any(metas) else device  # one copy of all that is known
-        position = torch.stack([positions_of(meta, size, self.rows, where) for meta in metas])
+        # Metainfo is on the CPU: compute there, and copy the positions of the batch at once.
+        source = torch.device('cpu') if any(metas) else device
+        position = torch.stack([positions_of(meta, size, self.rows, source) for meta in metas])
         return dict(row_index=(position * self.rows // POSITIONS).to(device, non_blocking=True))
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Any) -> dict:
-        """As the host's, with the positions of the rows."""
+        """Losses as in ``BaseDecodeHead``, with the positions of the rows."""
         metas = [sample.metainfo for sample in batch_data_samples]
         height, width = batch_data_samples[0].gt_sem_seg.shape[-2:]
         logits = self(inputs, **self.side_inputs(metas, (height, width)))
         return self.loss_by_feat(logits, batch_data_samples)
 
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: list, test_cfg: Any) -> Tensor:
-        """As the host's, with the positions of the rows."""
+        """Logits as in ``BaseDecodeHead``, with the positions of the rows."""
         meta = batch_img_metas[0]
-        known = 'img_shape' if isinstance(meta['img_shape'], torch.Size) else 'pad_shape'
-        height, width = meta.get(known, meta['img_shape'])[:2]  # as `predict_by_feat` has it
+        # The same choice as in ``predict_by_feat``: a window's shape is a torch.Size.
+        key = 'img_shape' if isinstance(meta['img_shape'], torch.Size) else 'pad_shape'
+        height, width = meta.get(key, meta['img_shape'])[:2]
         logits = self(inputs, **self.side_inputs(batch_img_metas, (height, width)))
         return self.predict_by_feat(logits, batch_img_metas)
 
@@ -175,15 +179,15 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0).
 
         Args:
-            inputs: Of the backbone or neck.
-            row_index: (N, rows), int64, of ``side_inputs``; None for whole pictures.
+            inputs: Levels of the backbone or neck.
+            row_index: Positions (N, rows), int64, from ``side_inputs``; None for whole pictures.
         """
         return self.run(inputs, row_index)[0]
 
     def run(
         self, inputs: Sequence[Tensor], row_index: Tensor | None = None
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """What ``forward`` returns, and each gate (N, C, rows, 1) in (0, 1)."""
+        """Logits as from ``forward``, and the gates by number, (N, C, rows, 1) in (0, 1)."""
         levels = self._transform_inputs(inputs)
         if self.expand is not None:
             levels = [*levels, self.expand(levels[-1])]
@@ -191,12 +195,12 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             row_index = torch.arange(self.rows, device=levels[0].device).expand(len(levels[0]), -1)
         gates: dict[int, Tensor] = {}
 
-        def gated(i: int, maps: Sequence[Tensor], seen: Sequence[Tensor]) -> Sequence[Tensor]:
-            """The maps times gate ``i``, of what the rows of other maps show."""
+        def gated(i: int, maps: Sequence[Tensor], sources: Sequence[Tensor]) -> Sequence[Tensor]:
+            """Maps times gate ``i``, which is computed from ``sources``."""
             if str(i) not in self.height_attention:
                 return maps
             attention: Any = self.height_attention[str(i)]
-            summary = torch.cat([attention.summarise(x) for x in seen], dim=1)
+            summary = torch.cat([attention.summarise(x) for x in sources], dim=1)
             gates[i] = attention(summary, row_index)
             factors = at_height(gates[i], maps[0]).split([x.shape[1] for x in maps], dim=1)
             return [x * factor for x, factor in zip(maps, factors, strict=True)]
@@ -213,17 +217,20 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         return logits, gates
 
     def _pyramid(self, x: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
+        """Pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
         if trains_on_one_value(self.image_pool.norm, len(x)):
             raise UserError(
-                'HANetHead pools one image to one value a channel, on which batch norm cannot '
-                'train: put two or more images into a batch'
+                'HANetHead pools an image to a single value for each channel, on which batch norm '
+                'cannot train: put two or more images into a batch'
             )
         image = self.image_pool(means.mean(2, keepdim=True))
         return image.expand(-1, -1, x.shape[2], -1), torch.cat(self.aspp(x), dim=1)
 
     def _project(self, image: Tensor, branches: Tensor) -> Tensor:
-        """The pyramid's projection (N, C, H, W); what the pooled image adds is equal in a row."""
+        """Projection of the pyramid, (N, C, H, W).
+
+        The pooled image is equal in a row: its share is computed once per row and added as a bias.
+        """
         conv = self.bottleneck.conv
         weights = conv.weight.split([image.shape[1], branches.shape[1]], dim=1)
         x = F.conv2d(branches, weights[1])
@@ -234,11 +241,12 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
     def explain(
         self, inputs: Sequence[Tensor], row_index: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the gates let through, and where the classes lie.
+        """Gates, and the mean probability of each class in each row.
 
         Returns:
-            ``gate_0``, ``gate_1``, ...: (N, C, rows, 1) in (0, 1), of the map that is multiplied;
-            ``class_profile`` (N, K, H, 1): mean probability of each class in each row.
+            ``gate_0``, ``gate_1``, ...: the gates (N, C, rows, 1) in (0, 1), where C are the
+            channels of the map that is multiplied. ``class_profile`` (N, K, H, 1): the mean
+            probability of each class in each row.
         """
         logits, gates = self.run(inputs, row_index)
         profile = logits.float().softmax(dim=1).mean(dim=3, keepdim=True)

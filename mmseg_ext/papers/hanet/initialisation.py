@@ -1,11 +1,11 @@
-"""Initial weights of the released networks."""
+"""Initial weights of HANet's heads."""
 
 from mmengine.model import BaseModule, kaiming_init
 from torch import nn
 
 
 class ReleasedInit(BaseModule):
-    """Kaiming's normal distribution for every convolution, by its inputs, and no bias."""
+    """Initialise convolutions as released: Kaiming's normal distribution (fan in), zero bias."""
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -1,4 +1,4 @@
-"""Positions of the rows of an input in the whole picture, and the transforms that keep them."""
+"""Positions of rows in the whole picture, and the transforms that keep them."""
 
 import numpy as np
 import torch
@@ -11,17 +11,18 @@ from ...errors import UserError
 
 Size = tuple[int, int]  # (h, w)
 
-POSITIONS = 128  # rows of the whole picture that are told apart; the number 128 itself is padding
-ROW_MAP = 'gt_row_pos'  # of a pipeline's results
-ROW_META = 'row_pos'  # of a sample's metainfo
+POSITIONS = 128  # a position is 0 (top row) to 127 (bottom row); 128 stands for padding
+ROW_MAP = 'gt_row_pos'  # key in the results of a pipeline
+ROW_META = 'row_pos'  # key in the metainfo of a sample
 
 
 @TRANSFORMS.register_module()
 class AddRowPositions(BaseTransform):
-    """Adds a map of each pixel's row in the whole picture, from 0 (top) to 127.
+    """Add a map with the row position of each pixel, from 0 (top) to 127.
 
-    It stands among the ``seg_fields``, which resizes, crops, flips and rotations treat like labels,
-    and has to come before all that crop or pad. ``PackRowPositions`` hands it to the model.
+    The map is one of the ``seg_fields``, so resizes, crops, flips and rotations treat it like a
+    label. This transform must come before the first transform that crops or pads.
+    ``PackRowPositions`` passes the positions to the model.
     """
 
     def transform(self, results: dict) -> dict:
@@ -39,13 +40,13 @@ class AddRowPositions(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackRowPositions(PackSegInputs):
-    """The host's ``PackSegInputs``, with the positions of the rows as metainfo ``row_pos``.
+    """Pack as ``PackSegInputs``, and add the row positions as metainfo ``row_pos``.
 
-    They are uint8 (H,), 0 to 127 and 128 for rows of padding; where rows are mixed, as by a
-    rotation, the uppermost counts.
+    The positions are uint8 (H,): 0 to 127, and 128 for rows of padding. A rotation mixes rows; the
+    smallest position in a row counts then.
 
     Raises:
-        ValueError: there are no positions, or a transform changed the image without them.
+        UserError: There are no positions, or a transform changed the image and not the positions.
     """
 
     def transform(self, results: dict) -> dict:
@@ -67,15 +68,18 @@ class PackRowPositions(PackSegInputs):
 
 
 def positions_of(meta: dict, size: Size, rows: int, device: torch.device) -> Tensor:
-    """Positions, 0 to 128, of ``rows`` rows of an input: each the first of as many equal parts.
+    """Positions (0 to 128) of an input that is pooled to ``rows`` rows.
+
+    The input is cut into ``rows`` equal strips. Each strip has the position of its first row.
 
     Args:
-        meta: Of the image; ``row_pos`` where the pipeline found it, else the image is a whole
-            picture, unless its vertical flip says otherwise. ``window`` and ``window_of`` tell the
-            place of the input in it. All may be missing.
-        size: (H, W) of the input; what lies below the image is padding.
-        rows: Their number.
-        device: Of the result.
+        meta: Metainfo of the image; every key may be missing. ``row_pos`` holds the positions that
+            the pipeline packed. Without it the image is a whole picture, and a vertical flip
+            reverses the positions. ``window`` and ``window_of`` say which window of the image the
+            input is.
+        size: Size (H, W) of the input. Rows below the image are padding.
+        rows: Number of rows that the input is pooled to.
+        device: Device of the result.
 
     Returns:
         (rows,), int64.
@@ -87,18 +91,20 @@ def positions_of(meta: dict, size: Size, rows: int, device: torch.device) -> Ten
     else:
         height = min(meta['img_shape'][0], size[0]) if 'img_shape' in meta else size[0]
     if ROW_META in meta:
-        known = torch.as_tensor(meta[ROW_META], device=device).long()
-        inside = row.clamp(max=len(known) - 1)
-        return torch.where(row < len(known), known[inside], POSITIONS)
+        packed = torch.as_tensor(meta[ROW_META], device=device).long()
+        inside = row.clamp(max=len(packed) - 1)
+        return torch.where(row < len(packed), packed[inside], POSITIONS)
     flipped = meta.get('flip') and meta.get('flip_direction') in ('vertical', 'diagonal')
     upright = height - 1 - row if flipped else row
     return torch.where(row < height, (2 * upright + 1) * POSITIONS // (2 * height), POSITIONS)
 
 
 def sinusoid_table(count: int, channels: int) -> Tensor:
-    """Code (count, channels) of each position: sine and cosine in turn, plus 1, so from 0 to 2.
+    """Code of each position, (count, channels): a sine or cosine plus 1, so from 0 to 2.
 
-    As released, their wavelengths grow up to the base 10 beyond 50 channels, else up to 100.
+    Channel c of position p is sin(p / base^(c / channels)) + 1 for even c, and
+    cos(p / base^((c - 1) / channels)) + 1 for odd c. As released, the base is 10 for more than 50
+    channels and 100 otherwise.
     """
     position = torch.arange(count, dtype=torch.float64)[:, None]
     channel = torch.arange(channels)
