@@ -120,7 +120,6 @@ def build(model: dict) -> nn.Module:
     torch.manual_seed(0)
     built = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
     built.init_weights()
-    built.load_state_dict(built.state_dict())  # a segmentor inside wants its weights
     return built
 
 
