@@ -22,8 +22,7 @@ model = dict(
         type='HANetHead',
         expand_channels=1280,
         dilations=(6, 12, 18),
-        reduction=16,
-        position_noise=0.3,
+        attention=dict(reduction=16, position_noise=0.3),
     ),
     auxiliary_head=dict(type='HANetAuxHead', in_channels=320, in_index=1),
 )

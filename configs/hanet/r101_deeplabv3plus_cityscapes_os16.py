@@ -9,5 +9,5 @@ GPUs x 4), 40k iterations, crop 768x768.
 _base_ = './r101_deeplabv3plus_cityscapes.py'
 model = dict(
     backbone=dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
-    decode_head=dict(dilations=(6, 12, 18), reduction=32),
+    decode_head=dict(dilations=(6, 12, 18), attention=dict(reduction=32)),
 )

@@ -72,6 +72,27 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     return fit
 
 
+def starts_pretrained(module: nn.Module) -> bool:
+    """Whether the ``init_cfg`` of a module reads its weights from a checkpoint."""
+    init_cfgs: Any = getattr(module, 'init_cfg', None)
+    return any(map(is_pretrained, init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]))
+
+
+def require_frozen_part(model: nn.Module) -> None:
+    """Refuses a training without a checkpoint whose model has a frozen part without weights.
+
+    Raises:
+        UserError: The ``frozen_part`` that the model declares is not pretrained.
+    """
+    name = getattr(model, 'frozen_part', '').rstrip('.')
+    if name and not starts_pretrained(model.get_submodule(name)):
+        raise UserError(
+            f'{type(model).__name__} trains on a trained {name}, and has no weights of it: name '
+            f'its checkpoint by --init PATH, or in the config by {name}='
+            "dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
+        )
+
+
 def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     """The sentence that refuses a checkpoint."""
     if counts := fit.class_counts():
@@ -101,6 +122,7 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
     if checkpoint is not None:
         _check_fit(model, checkpoint, '' if strict else getattr(model, 'frozen_part', 'backbone.'))
         return
+    require_frozen_part(model)
     for _, submodule in model.named_modules():
         init_cfgs: Any = getattr(submodule, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:

@@ -290,7 +290,8 @@ def test_an_error_that_is_not_of_the_levels_stays_as_it_is(plain) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'HMSA'])
 def test_rows_of_hanet_follow_their_windows(segmentor) -> None:
-    head = dict(type='HANetHead', channels=8, low_channels=4, rows=8, num_classes=5, **LEVELS)
+    gates = dict(attention=dict(rows=8))
+    head = dict(type='HANetHead', channels=8, low_channels=4, num_classes=5, **gates, **LEVELS)
     built = slide(model(head, segmentor=segmentor), crop_size=(32, 64), stride=(16, 64))
     seen: list[list[int]] = []
     getattr(built.decode_head, 'head', built.decode_head).register_forward_pre_hook(

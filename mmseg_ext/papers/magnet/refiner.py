@@ -1,4 +1,4 @@
-"""The network that merges two predictions of a patch, and the loss it learns by."""
+"""Network that merges two predictions of a patch, and its loss."""
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,15 @@ from ...layers.pytorch_init import PyTorchInit
 
 @MODELS.register_module()
 class MagNetRefiner(PyTorchInit):
-    """Two predictions of a patch, at its own scale and accumulated so far, to one.
+    """Merge two predictions of a patch: the prediction at its scale and the accumulated prediction.
 
     Args:
-        num_classes: K, at least 2.
+        num_classes: Number K of classes, at least 2.
         channels: Width of the first convolutions (64 as released).
-        input_norm: Normalise the probabilities first, as the released scripts do.
-        coarse_first: Concatenates the accumulated prediction before that of the scale. For
-            checkpoints trained by the released code, which trains in this order.
-        norm_cfg: Of all norms; batch norm of momentum 0.01 as released.
+        input_norm: Whether the probabilities are normalised first, as in the released scripts.
+        coarse_first: Whether the accumulated prediction comes first in the concatenation. The
+            released code trains in this order, so its checkpoints need True.
+        norm_cfg: Config of all norms; as released, batch norm with momentum 0.01.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MagNetRefiner(PyTorchInit):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='BN', momentum=0.01)
         self.coarse_first = coarse_first
-        # Its own layer: behind a fold into the convolution, zero padding would be another value.
+        # A layer, not folded into the convolution: zero padding would then have another value.
         self.bn0: nn.Module = (
             build_norm_layer(norm_cfg, 2 * num_classes)[1] if input_norm else nn.Identity()
         )
@@ -46,7 +46,7 @@ class MagNetRefiner(PyTorchInit):
         self.conv_seg = nn.Conv2d(2 * channels, num_classes, 1, bias=False)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Probabilities of the patch at its scale and accumulated, to logits; all (N, K, h, w)."""
+        """Logits of the patch; arguments are probabilities, all are (N, K, h, w)."""
         inputs = (coarse, fine) if self.coarse_first else (fine, coarse)
         x = self.conv2(self.conv1(self.bn0(torch.cat(inputs, dim=1))))
         return self.conv_seg(self.residual(x))
