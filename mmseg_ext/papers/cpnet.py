@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
+from ..segmentors.protocols import Maps, Point
 
 Size = tuple[int, int]  # (h, w)
 PAIRS = 2**20  # of pixels and cells that the loss works on at a time: they fit a CPU's cache
@@ -372,20 +373,18 @@ class CPNetHead(BaseDecodeHead):
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
         return losses | self.loss_prior(prior, label, self.prior_size, self.ignore_index)
 
+    explains_pixels = True
+
     @torch.no_grad()
     def explain(
         self,
-        levels: list[Tensor],
+        levels: Sequence[Tensor],
         *,
-        point: tuple[float, float] | None = None,
+        point: Point | None = None,
         label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """What a pixel takes for its own class, or what all pixels gather.
-
-        Args:
-            levels: As for ``forward``.
-            point: The pixel's (x, y), as fractions of width and height in [0, 1).
-            label: Classes (N, 1, h, w) of any size.
+        **side_inputs: Any,
+    ) -> Maps:
+        """Prior of a pixel, or the contexts of all pixels, for levels (N, C_i, H_i, W_i).
 
         Returns:
             With a point ``prior`` (N, 1, *prior_size) in [0, 1] and, with a label too,

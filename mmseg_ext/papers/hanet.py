@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..layers.levels import pointwise_of_levels, require_levels, resize
 from ..layers.norms import trains_on_one_value
+from ..segmentors.protocols import Maps, Point
 
 Size = tuple[int, int]  # (h, w)
 
@@ -484,17 +485,24 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         x += F.conv2d(image, weights[0], conv.bias)
         return self.bottleneck.activate(self.bottleneck.norm(x))
 
+    explains_pixels = False
+
     @torch.no_grad()
     def explain(
-        self, inputs: Sequence[Tensor], row_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """What the gates let through, and where the classes lie.
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> Maps:
+        """Gates, and the mean distribution of the classes over the rows.
 
         Returns:
             ``gate_0``, ``gate_1``, ...: (N, C, rows, 1) in (0, 1), of the map that is multiplied;
             ``class_profile`` (N, K, H, 1): mean probability of each class in each row.
         """
-        logits, gates = self.run(inputs, row_index)
+        logits, gates = self.run(levels, **side_inputs)
         profile = logits.float().softmax(dim=1).mean(dim=3, keepdim=True)
         return {f'gate_{i}': gate for i, gate in gates.items()} | dict(class_profile=profile)
 

@@ -32,12 +32,15 @@ def check_needed_segmentor(segmentor: EncoderDecoder) -> None:
     """Refuses heads, also wrapped ones, that need another segmentor than this one.
 
     Raises:
-        UserError: The advice of such a head.
+        UserError: Such a head, or a head that needs a segmentor as an auxiliary head.
     """
     for name, module in segmentor.named_modules():
-        if name.startswith(('decode_head', 'auxiliary_head')) and isinstance(
-            module, NeedsSegmentor
-        ):
-            needed = module.needs_segmentor
-            if needed is not None and not isinstance(segmentor, MODELS.get(needed)):
-                raise UserError(module.segmentor_advice)
+        if not isinstance(module, NeedsSegmentor) or module.needs_segmentor is None:
+            continue
+        if not isinstance(segmentor, MODELS.get(module.needs_segmentor)):
+            raise UserError(module.segmentor_advice)
+        if not name.startswith('decode_head'):
+            raise UserError(
+                f'{name} is a {type(module).__name__}, which {module.needs_segmentor} takes only '
+                'as its decode head: choose another auxiliary head'
+            )

@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ...errors import UserError
+from ...segmentors.protocols import Maps, Pixel, no_single_pixels
 from . import patches as cuts
 from .patches import Place, Size, resize
 from .points import certainty, median_filter, nearest, nearest_index, select_points
@@ -137,6 +138,7 @@ class MagNet(BaseSegmentor):
     """
 
     explains = True
+    explains_pixels = False
 
     frozen_part = 'segmentor.'  # what a checkpoint to start a training from holds
 
@@ -487,14 +489,18 @@ class MagNet(BaseSegmentor):
         return [(r, c) for r in _cuts(height, rows) for c in _cuts(width, columns)]
 
     @torch.no_grad()
-    def explain(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
-        """What happened at each scale of images (N, 3, H, W), at the scale's own size.
+    def explain(
+        self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
+    ) -> Maps:
+        """Probabilities and refined points of each scale of images (N, 3, H, W), at its size.
 
         Returns:
             ``prediction_0`` (N, K, h, w), the segmentor's probabilities of the whole image; for
             each further scale ``uncertainty_<s>`` (N, 1, h, w) in [0, 1] before it, ``points_<s>``
             (N, 1, h, w), bool, what was refined, and ``prediction_<s>``, the result.
         """
+        if pixel is not None:
+            raise no_single_pixels(type(self).__name__)
         found: dict[str, list[Tensor]] = {}
         for image in inputs.split(1):
             for s, stage in enumerate(self.stages(image)):
