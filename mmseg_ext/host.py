@@ -4,8 +4,9 @@ This is the only module that knows of the two families (``onedl-*``, maintained,
 and of what has to be repaired for ours to plug into either.
 """
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # the host is imported by functions: a missing one gets a sen
     from mmengine.dataset import InfiniteSampler
     from mmengine.optim import OptimWrapper
     from mmengine.runner import Runner
+    from mmseg.models.segmentors import EncoderDecoder
 
 RECIPE = "pip install torch, then pip install -e '.[onedl]' in the folder of mmsegmentation-ext"
 ORIGINALS = ('mmcv', 'mmcv-full', 'mmcv-lite', 'mmengine', 'mmengine-lite', 'mmsegmentation')
@@ -108,6 +110,25 @@ def restart_sampler(sampler: 'InfiniteSampler') -> None:
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a deviation."""
     return data_preprocessor._enable_normalize
+
+
+def call_after_building_heads(check: 'Callable[[EncoderDecoder], None]') -> None:
+    """Lets the host's ``EncoderDecoder``, and so its children, call ``check(self)`` when built.
+
+    It is called after the decode heads and again after the auxiliary heads.
+    """
+    from mmseg.models.segmentors import EncoderDecoder
+
+    def checked(build_heads: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        @functools.wraps(build_heads)
+        def build_and_check(segmentor: Any, cfg: Any) -> None:
+            build_heads(segmentor, cfg)
+            check(segmentor)
+
+        return build_and_check
+
+    for name in ('_init_decode_head', '_init_auxiliary_head'):
+        setattr(EncoderDecoder, name, checked(getattr(EncoderDecoder, name)))
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.gscnn import BalancedEdgeLoss, GatedConv, class_edges
 from mmseg_ext.papers.gscnn.canny import canny, canny_by_opencv, canny_on_device
-from mmseg_ext.papers.gscnn.segmentor import wrapped
+from mmseg_ext.papers.gscnn.segmentor import wrapped_bytes
 from tests.oracles.gscnn import class_edges_released, head_released
 from tests.test_swap import BASES, PLAIN, shrunk, trains_predicts_and_explains
 from tests.tiny import CONFIG_DIR, build, make_batch, tiny, total_loss
@@ -72,7 +72,7 @@ def test_edges_on_a_device_are_opencvs_pixel_for_pixel(kind: str, size: tuple[in
 
 def test_values_wrap_around_as_the_released_cast_does() -> None:
     values = torch.tensor([-0.7, -1.5, -2.1, 1.9, 2.6, 0.0])
-    assert wrapped(values).tolist() == [0, 255, 254, 1, 2, 0]
+    assert wrapped_bytes(values).tolist() == [0, 255, 254, 1, 2, 0]
 
 
 def test_edges_are_those_of_the_image_as_loaded(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...errors import UserError
+from ...segmentors.protocols import Maps, Point
 from .affinity import Size, class_ids
 
 
@@ -189,20 +190,18 @@ class CPNetHead(BaseDecodeHead):
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
         return losses | self.loss_prior(prior, label, self.prior_size, self.ignore_index)
 
+    explains_pixels = True
+
     @torch.no_grad()
     def explain(
         self,
-        levels: list[Tensor],
+        levels: Sequence[Tensor],
         *,
-        point: tuple[float, float] | None = None,
+        point: Point | None = None,
         label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+        **side_inputs: Any,
+    ) -> Maps:
         """Prior of a pixel, or without a pixel the contexts of all pixels.
-
-        Args:
-            levels: Levels as for ``forward``.
-            point: Position (x, y) of the pixel, as fractions of width and height in [0, 1).
-            label: Classes (N, 1, h, w) of any size.
 
         Returns:
             With a point: ``prior`` (N, 1, *prior_size) in [0, 1], and with a label too

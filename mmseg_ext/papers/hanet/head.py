@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import trains_on_one_value
+from ...segmentors.protocols import Maps, Point
 from .attention import (
     HeightAttention,
     at_height,
@@ -239,10 +240,17 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         x += F.conv2d(image, weights[0], conv.bias)
         return self.bottleneck.activate(self.bottleneck.norm(x))
 
+    explains_pixels = False
+
     @torch.no_grad()
     def explain(
-        self, inputs: Sequence[Tensor], row_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> Maps:
         """Gates, and the mean probability of each class in each row.
 
         Returns:
@@ -250,6 +258,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             channels of the map that is multiplied. ``class_profile`` (N, K, H, 1): the mean
             probability of each class in each row.
         """
-        logits, gates = self.run(inputs, row_index)
+        logits, gates = self.run(levels, **side_inputs)
         profile = logits.float().softmax(dim=1).mean(dim=3, keepdim=True)
         return {f'gate_{i}': gate for i, gate in gates.items()} | dict(class_profile=profile)

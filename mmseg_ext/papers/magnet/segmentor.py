@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...checkpoints.fit import starts_pretrained
 from ...errors import UserError
+from ...segmentors.protocols import Maps, Pixel, no_single_pixels
 from .memory import MIB, PatchBatches, bytes_per_pixel, tiles_of
 from .patches import Corner, Size, patch_meta, resize, roi_align
 from .points import nearest
@@ -65,6 +66,7 @@ class MagNet(BaseSegmentor):
     """
 
     explains = True
+    explains_pixels = False
     frozen_part = 'segmentor.'  # a training starts from weights of this part
     align_corners = False  # when the host resizes the result to the size of the file
 
@@ -263,7 +265,9 @@ class MagNet(BaseSegmentor):
         return tiles_of(image, max_pixels if self.scales is None else image[0] * image[1])
 
     @torch.no_grad()
-    def explain(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+    def explain(
+        self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
+    ) -> Maps:
         """Uncertainty, refined points and prediction at each scale, at the size of the scale.
 
         Returns:
@@ -272,6 +276,8 @@ class MagNet(BaseSegmentor):
             ``points_<s>`` (N, 1, h, w), bool, the refined points, and ``prediction_<s>``, the
             probabilities after the scale.
         """
+        if pixel is not None:
+            raise no_single_pixels(type(self).__name__)
         maps: dict[str, list[Tensor]] = {}
         for image in inputs.split(1):
             for s, stage in enumerate(self.stages(image)):
