@@ -21,6 +21,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.precision import at_least_float32, wide_dtype
 from ..layers.pytorch_init import PyTorchInit
 
 BLOCK = 3 * 2**23  # attention weights that exist at a time: 96 MiB in float32
@@ -36,13 +37,8 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:
         query: (N, D, R).
         key: (N, D, L).
     """
-    wide = _wider(query)
     with torch.autocast(query.device.type, enabled=False):
-        return (query.to(wide).mT @ key.to(wide)).softmax(dim=-1)
-
-
-def _wider(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+        return (at_least_float32(query).mT @ at_least_float32(key)).softmax(dim=-1)
 
 
 def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -53,7 +49,7 @@ def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tenso
     """
     length = key.shape[1]
     rows = -(-length // -(-(length**2) // BLOCK))  # as many in each block
-    query, key = query.to(_wider(query)).mT.contiguous(), key.to(_wider(key))
+    query, key = at_least_float32(query).mT.contiguous(), at_least_float32(key)
     buffers = key.new_empty(2, rows, length)
     for start in range(0, length, rows):
         part = query[start : start + rows]
@@ -73,7 +69,7 @@ def _attend_backward(
     query: Tensor, key: Tensor, value: Tensor, out: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, from that of ``out``."""
-    wide = _wider(query)
+    wide = wide_dtype(query)
     mean = (grad.to(wide) * out).sum(0)[:, None]  # (L, 1), of the gradients of a pixel's weights
     query, key, grad = query.to(wide).mT.contiguous(), key.to(wide), grad.mT.contiguous()
     d_query, d_key = torch.empty_like(query), torch.zeros_like(query)
@@ -192,7 +188,7 @@ class ChannelAttention(CAM):
 
     @staticmethod
     def _flatten(x: Tensor) -> Tensor:
-        return x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
+        return at_least_float32(x.flatten(2))
 
 
 @MODELS.register_module()

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers.levels import resize
+from ..layers.precision import at_least_float32
 from ..layers.pytorch_init import PyTorchInit
 
 Levels = tuple[Tensor, ...]
@@ -213,7 +214,7 @@ class LeanEncoding(Encoding):
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, D, H, W) to the sums of their residuals to each code, (N, K, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            pixels = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2).mT
+            pixels = at_least_float32(x).flatten(2).mT
             assignment = self.assign(pixels)
             return assignment.mT @ pixels - assignment.sum(1)[..., None] * self.codewords
 

@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.precision import wide_dtype
 from mmseg_ext.segmentors.windows import Size, Windows, window_meta
 
 Maps = dict[str, Tensor]
@@ -102,9 +103,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
             windows = windows.as_high_as(height)
         below, right = (max(0, c - n) for c, n in zip(windows.crop, (height, width), strict=True))
         inputs = F.pad(inputs, (0, right, 0, below)) if below or right else inputs
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
         size = (len(inputs), self.out_channels, *inputs.shape[2:])
-        logits = inputs.new_zeros(size, dtype=dtype)
+        logits = inputs.new_zeros(size, dtype=wide_dtype(inputs))
         for places, crops, metas in self._window_batches(inputs, batch_img_metas, windows):
             for place, own in zip(places, self.encode_decode(crops, metas), strict=True):
                 logits[place] += own

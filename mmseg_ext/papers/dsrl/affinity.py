@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import UserError
+from ...layers.precision import at_least_float32
 
 Size = tuple[int, int]  # (h, w)
 
@@ -140,9 +141,7 @@ class FeatureAffinityLoss(nn.Module):
         """Both maps (N, C, h, w) as they are compared: float32, of one size, normalised."""
         if self.detach_sr:
             sr = sr.detach()
-        maps = [
-            self._pool(x.to(torch.promote_types(x.dtype, torch.float32)), size) for x in (seg, sr)
-        ]
+        maps = [self._pool(at_least_float32(x), size) for x in (seg, sr)]
         common = tuple(min(lengths) for lengths in zip(*(x.shape[2:] for x in maps), strict=True))
         maps = [x if x.shape[2:] == common else F.adaptive_avg_pool2d(x, common) for x in maps]
         if self.p is not None:

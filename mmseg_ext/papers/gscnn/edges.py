@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...layers.precision import at_least_float32
+
 
 def class_edges(
     label: Tensor,
@@ -50,11 +52,6 @@ def class_edges(
     return edges[..., radius : h - radius, radius : w - radius]
 
 
-def precise(x: Tensor) -> Tensor:
-    """In float32 or better, whatever autocast made of it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over all pixels, an edge weighed by the share of the others and these by its share."""
     share = target.to(logits.dtype).mean()
@@ -89,7 +86,7 @@ class BalancedEdgeLoss(nn.Module):
 
     def forward(self, edge: Tensor, target: Tensor) -> Tensor:
         """Logits (N, 1, H, W) and their target, of the same shape, bool, to a scalar, float32."""
-        logits = precise(edge)
+        logits = at_least_float32(edge)
         return self.loss_weight * balanced_bce(
             logits.sigmoid() if self.double_sigmoid else logits, target
         )

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import trains_on_one_value
+from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
-from .edges import class_edges, precise
+from .edges import class_edges
 
 Maps = dict[str, Tensor]
 
@@ -54,7 +55,7 @@ class GatedConv(nn.Module):
         """Features (N, C, H, W) and a map (N, 1, H, W) to the gate (N, 1, H, W) in (0, 1)."""
         mixed = self.mix_features(self.norm_features(x))
         mixed += self.mix_side(self.norm_side(side))
-        return precise(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
+        return at_least_float32(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Features (N, C, H, W) and their gate to (N, C', H, W)."""
@@ -102,7 +103,7 @@ class ShapeStream(nn.Module):
             if maps is not None:
                 maps |= {f'side_{i}': seen, f'gate_{i}': gate, f'shape_{i}': x}
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv_edge(precise(x))
+            return self.conv_edge(at_least_float32(x))
 
 
 class EdgePyramid(nn.Module):
@@ -347,7 +348,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         logits, edge = seg_logits
         label = self._stack_batch_gt(batch_data_samples)
         size = label.shape[2:]
-        logits = resize(precise(logits), size, self.align_corners)
+        logits = resize(at_least_float32(logits), size, self.align_corners)
         losses = super().loss_by_feat(logits, batch_data_samples)
         edge = resize(edge, size, align_corners=True)
         own = dict(ignore_index=self.ignore_index)

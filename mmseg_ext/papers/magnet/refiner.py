@@ -8,6 +8,7 @@ from mmseg.models.utils import ResLayer
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
 
 
@@ -86,7 +87,7 @@ class MagNetOhemLoss(nn.Module):
 
         A negative ``ignore_index`` ignores nothing.
         """
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         valid = label != ignore_index
         target = torch.where(valid, label, 0)
         terms = F.cross_entropy(logits, target, reduction='none')  # (N, H, W)
