@@ -19,7 +19,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_ext.host import normalizes
-from mmseg_ext.segmentors.windows import Size, window_meta
+from mmseg_ext.layers.sizes import Size, size_of, unpadded_size
+from mmseg_ext.segmentors.windows import window_meta
 
 from ..errors import UserError
 
@@ -99,7 +100,7 @@ class EncodingTTAModel(BaseTTAModel):
             )
         data = self.module.data_preprocessor(data, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            h, w = sample.img_shape[:2]  # without padding
+            h, w = unpadded_size(sample.metainfo, size_of(image))
             scores = self.scores(image[:, :h, :w], sample.metainfo)
             sample.pred_sem_seg = PixelData(data=scores.argmax(dim=0, keepdim=True))
             sample.seg_logits = PixelData(data=scores.log_())

@@ -28,8 +28,7 @@ from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 from ..errors import UserError
 from ..layers.feature_tap import WrapperHead, substitute
 from ..layers.pytorch_init import PyTorchInit
-
-Size = tuple[int, int]  # (h, w)
+from ..layers.sizes import Size, size_of
 
 
 class ScaleAttention(PyTorchInit):
@@ -208,10 +207,10 @@ class HMSA(WindowedEncoderDecoder):
         self, inputs: Tensor, scale: Fraction, *, largest: bool = False, **side_inputs: Any
     ) -> ScalePass:
         """Everything that the network says of the images (N, 3, H, W) resized by ``scale``."""
-        size = scaled_size(_size(inputs), scale)
+        size = scaled_size(size_of(inputs), scale)
         if min(size) < 1:
             raise UserError(
-                f'an image of {_size(inputs)} has no pixel left at scale {float(scale):g}: '
+                f'an image of {size_of(inputs)} has no pixel left at scale {float(scale):g}: '
                 'use larger scales'
             )
         if scale != 1:
@@ -272,8 +271,8 @@ class HMSA(WindowedEncoderDecoder):
         """
         if scale >= 1:
             lerp = torch.lerp if torch.is_grad_enabled() else Tensor.lerp_  # the graph keeps `pred`
-            return lerp(self._resize(pred, _size(own)), own, weight)
-        size = _size(pred)
+            return lerp(self._resize(pred, size_of(own)), own, weight)
+        size = size_of(pred)
         product = self._resize(weight * own, size)
         weight = self._resize(weight, size)
         return product.add_(pred).addcmul_(weight, pred, value=-1)
@@ -294,7 +293,7 @@ class HMSA(WindowedEncoderDecoder):
         sides = self.side_inputs(inputs, batch_img_metas)
         first, *others = self.test_scales
         size, _, _, logits, _ = self.run_scale(inputs, first, largest=True, **sides)
-        following = scaled_size(_size(inputs), others[0]) if first > 1 else size
+        following = scaled_size(size_of(inputs), others[0]) if first > 1 else size
         skips = not self.align_corners and skips_full_size(logits, size, following)
         pred = self._resize(logits, following if skips else size)
         for scale in others:
@@ -327,7 +326,7 @@ class HMSA(WindowedEncoderDecoder):
         """
         sides = self.side_inputs(inputs, data_samples)
         of_head: dict[str, Tensor] = {}
-        size = _size(inputs)
+        size = size_of(inputs)
         maps: dict[str, Tensor] = {}
         rest = inputs.new_ones(len(inputs), 1, *size)  # what the coarser scales leave
         weights: list[Tensor] = []
@@ -347,11 +346,6 @@ class HMSA(WindowedEncoderDecoder):
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize_float(x, size, self.align_corners)
-
-
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
 
 
 def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:

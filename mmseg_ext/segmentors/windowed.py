@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.layers.precision import wide_dtype
-from mmseg_ext.segmentors.windows import Size, Windows, window_meta
+from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
+from mmseg_ext.segmentors.windows import Windows, window_meta
 
 Maps = dict[str, Tensor]
 
@@ -93,7 +94,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
         if not hasattr(self.decode_head, 'side_inputs'):
             return {}
         metas = [getattr(one, 'metainfo', one) for one in samples_or_metas or [{}] * len(inputs)]
-        return self.decode_head.side_inputs(metas, tuple(inputs.shape[2:]))
+        return self.decode_head.side_inputs(metas, size_of(inputs))
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Images (N, 3, H, W) to the mean logits (N, K, H, W), float32, of the windows."""
@@ -116,7 +117,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     ) -> Iterator[tuple[list[tuple], Tensor, list[dict]]]:
         """Places in the batch of images, crops (n, 3, h, w) from there, and their metas."""
         (h, w), (height, width) = windows.crop, inputs.shape[2:]
-        images = [tuple(meta['img_shape'][:2]) for meta in batch_img_metas]
+        images = [unpadded_size(meta, (height, width)) for meta in batch_img_metas]
         corners = [
             (i, top, left)
             for i in range(len(inputs))
@@ -230,8 +231,7 @@ def _labels_of_input(data_samples: list | None, size: Size) -> Tensor | None:
     for sample in data_samples:
         label = sample.gt_sem_seg.data[None]
         if label.shape[2:] != size:
-            meta = sample.metainfo
-            left, right, top, bottom = meta.get('img_padding_size', [0] * 4)
+            left, right, top, bottom = padding_of(sample.metainfo)
             inside = (size[0] - top - bottom, size[1] - left - right)
             label = F.interpolate(label.float(), size=inside, mode='nearest-exact').to(label.dtype)
             label = F.pad(label, (left, right, top, bottom), value=255)

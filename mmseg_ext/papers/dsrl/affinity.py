@@ -10,8 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ...errors import UserError
 from ...layers.precision import at_least_float32
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
 
 
 def strip_rows(x: Tensor) -> int:

@@ -17,9 +17,8 @@ from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 from ...errors import UserError
 from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
 from ...layers.levels import resize
+from ...layers.sizes import Size, padding_of, size_of, without_padding
 from .affinity import affinity_difference, affinity_of_pixel
-
-Size = tuple[int, int]  # (h, w)
 
 
 @MODELS.register_module()
@@ -173,7 +172,7 @@ class DSRL(WindowedEncoderDecoder):
             inputs: Images (N, 3, H, W), normalised.
             data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
         sides = self.side_inputs(inputs, data_samples)
         output, feats, logits, full = self.run_head(levels, size, sides)
@@ -200,7 +199,7 @@ class DSRL(WindowedEncoderDecoder):
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Images (N, 3, H, W) to logits (N, K, H, W), float32."""
         sides = self.side_inputs(inputs, batch_img_metas)
-        *_, full = self.run_head(self.extract_feat(inputs), _size(inputs), sides)
+        *_, full = self.run_head(self.extract_feat(inputs), size_of(inputs), sides)
         return full[:, : self.out_channels]  # without a head's spare classes
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
@@ -234,7 +233,7 @@ class DSRL(WindowedEncoderDecoder):
             others differ, and of a ``pixel`` its similarities ``affinity_of_seg`` and
             ``affinity_of_sr``; then the maps of the head itself.
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
         maps: dict[str, Tensor] = {}
         if self.sisr is not None:
@@ -288,11 +287,9 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
         ignore_index: Label of pixels without a class.
     """
     label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
-    inside = torch.ones_like(label, dtype=torch.bool)
-    for own, sample in zip(inside, data_samples, strict=True):
-        left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
-        own[:, :top] = own[:, own.shape[1] - bottom :] = False
-        own[..., :left] = own[..., own.shape[2] - right :] = False
+    inside = torch.zeros_like(label, dtype=torch.bool)
+    for mask, sample in zip(inside, data_samples, strict=True):
+        without_padding(mask, padding_of(sample.metainfo)).fill_(True)
     labelled = inside & (label != ignore_index)
     for dim in (2, 3):
         low = torch.where(inside, images, torch.inf).amin(dim, keepdim=True)
@@ -300,11 +297,6 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
         flat = (low >= high).all(1, keepdim=True) & ~labelled.any(dim, keepdim=True)
         inside = inside & ~flat
     return inside
-
-
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
 
 
 def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
+
 Place = tuple[int, int]  # (top, left), in pixels of a scale
 
 
