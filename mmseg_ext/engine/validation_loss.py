@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
@@ -15,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..layers.feature_tap import WrapperHead
+from ..layers.unwrapping import unwrap
 
 FUSED = 'pam_cam.'  # the host's DAHead has three logits and predicts these
 
@@ -63,7 +63,7 @@ class ValidationLossHook(Hook):
 
 def predicting_part(model: nn.Module) -> tuple[Any, str]:
     """The part that has the loss of a model's prediction, or None, and the prefix of its terms."""
-    plain: Any = model.module if is_model_wrapper(model) else model
+    plain = unwrap(model)
     head: Any = getattr(plain, 'decode_head', None)
     if head is None:
         return (plain if hasattr(plain, 'loss_by_feat') else None), ''

@@ -12,11 +12,13 @@ from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from mmseg_ext.host import swaps_channels
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ...errors import UserError
 from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
 from ...layers.levels import resize
+from ...layers.pixel_values import denormalize
 from ...layers.sizes import Size, padding_of, size_of, without_padding
 from .affinity import affinity_difference, affinity_of_pixel
 
@@ -254,10 +256,8 @@ class DSRL(WindowedEncoderDecoder):
 
     def _rgb(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) in [0, 1], in the order red, green, blue."""
-        means = self.data_preprocessor
-        if getattr(means, '_enable_normalize', False):
-            images = images * means.std + means.mean
-        if not getattr(means, '_channel_conversion', True):
+        images = denormalize(images, self.data_preprocessor)
+        if not swaps_channels(self.data_preprocessor):  # OpenCV loads blue, green, red
             images = images.flip(1)
         return (images / 255).clamp(0, 1)
 
