@@ -17,6 +17,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 
 
@@ -123,13 +124,13 @@ class DenseDeepLabHead(BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        defaults = dict(
+        kwargs = released_defaults(
+            kwargs,
             align_corners=True,
-            norm_cfg=dict(type='BN'),
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=dict(type='Kaiming', layer='Conv2d'),
         )
-        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **(defaults | kwargs))
+        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
         if dropout_ratio > 0:
             self.dropout = nn.Dropout(dropout_ratio)  # of values; the host drops whole channels
         self.decoder = DeepLabDecoder(in_channels, channels, channels, norm_cfg=self.norm_cfg)

@@ -21,6 +21,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.precision import at_least_float32, wide_dtype
 from ..layers.pytorch_init import PyTorchInit
 
@@ -201,8 +202,7 @@ class DANetHead(PyTorchInit, DAHead):
         channels: Width of both branches; a quarter of the input's by default (512 of 2048).
         pam_channels: Width of query and key; an eighth of ``channels`` by default.
         cam_sign: -1 as released, +1 as printed in the paper; see ``ChannelAttention``.
-        align_corners: Of the resize to the labels' or the image's size.
-        **kwargs: As for the host's ``DAHead``.
+        **kwargs: Further arguments of the host's ``DAHead``, here with ``align_corners=True``.
 
     Raises:
         ValueError: no channel is left for query and key, or ``cam_sign`` is another number.
@@ -217,7 +217,6 @@ class DANetHead(PyTorchInit, DAHead):
         channels: int | None = None,
         pam_channels: int | None = None,
         cam_sign: int = -1,
-        align_corners: bool = True,
         **kwargs: Any,
     ) -> None:
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
@@ -230,14 +229,11 @@ class DANetHead(PyTorchInit, DAHead):
             )
         if cam_sign not in (-1, 1):
             raise UserError(f'cam_sign={cam_sign} must be -1 (as released) or 1 (as printed)')
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             pam_channels,
             in_channels=in_channels,
             channels=channels,
-            align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs, align_corners=True),
         )
         self.pam = PositionAttention(channels, pam_channels)
         self.cam = ChannelAttention(cam_sign)

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import trains_on_one_value
 from ...layers.precision import at_least_float32
@@ -176,9 +177,9 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         loss_att: Of the pixels where an edge is predicted, by their classes; None for none.
         edge_threshold: Above this probability an edge is predicted.
         loss_dual: Of the borders between the predicted classes; None for none.
-        loss_decode: Of all pixels.
-        **kwargs: As for the host's ``BaseDecodeHead``. ``input_transform='resize_concat'``, which
-            base models of HRNet have, says that no level is made from another: then all levels but
+        **kwargs: Further arguments of the host's ``BaseDecodeHead``; ``loss_decode`` is
+            ``ImageWeightedCELoss``. ``input_transform='resize_concat'``, which base models of
+            HRNet have, says that no level is made from another: then all levels but
             the last enter the decoder, for layers of the backbone would learn nothing otherwise.
 
     Raises:
@@ -198,7 +199,6 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         shape_stream: bool = True,
         edge_radius: int = 2,
         skip_class0: bool = False,
-        loss_decode: Any = LOSS_DECODE,
         loss_edge: Mapping | None = LOSS_EDGE,
         loss_att: Mapping | None = LOSS_ATT,
         edge_threshold: float = 0.8,
@@ -220,14 +220,11 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             )
         parallel = kwargs.get('input_transform') == 'resize_concat'
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        if isinstance(loss_decode, Mapping):
-            loss_decode = dict(loss_decode)
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
-            loss_decode=loss_decode,
-            **(dict(init_cfg=None, norm_cfg=dict(type='BN')) | kwargs),
+            **released_defaults(kwargs, loss_decode=dict(LOSS_DECODE)),
         )
         if self.out_channels == 1:
             raise UserError(
