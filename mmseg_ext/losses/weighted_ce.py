@@ -1,8 +1,10 @@
 """Softmax cross entropy as PyTorch averages it, of all pixels or of the hard ones alone.
 
-The hard pixels are those of SPNet's released code (CVPR 2020, arXiv 2003.13328). Differs from it:
-they are found on the device, without a wait, and a batch without labels gives 0 and not NaN. The
-host's ``OhemCrossEntropy`` keeps other pixels and divides by their number.
+The hard pixels are those of SPNet's released code (CVPR 2020, arXiv 2003.13328), or with
+``strict=True`` those of the host's ``OhemCrossEntropy``, as MagNet (CVPR 2021) trains. Differs from
+both: hard pixels are found on the device, without a wait. A batch without labels gives a connected
+0, where SPNet's code gives NaN and the host's loss has no graph. A batch without hard pixels gives
+0, where the host's loss gives NaN.
 """
 
 from collections.abc import Sequence
@@ -19,23 +21,29 @@ from .pixel_loss import PixelLoss
 IGNORED = -1
 
 
-def hard_pixels(probs: Tensor, valid: Tensor, hard_below: float, min_kept: int) -> Tensor:
-    """Valid pixels that are not yet sure of their class, ``min_kept`` of them at least.
+def hard_pixels(
+    probs: Tensor, valid: Tensor, threshold: float, min_kept: int, *, strict: bool = False
+) -> Tensor:
+    """Valid pixels whose class has a low probability (online hard example mining).
 
     Args:
         probs: Probability of the labelled class, of any shape; the whole batch is ranked together.
-        valid: Of the same shape, bool.
-        hard_below: Pixels up to this probability are kept, and more if they are too few.
-        min_kept: That many of the least probable are kept in any case.
+        valid: Mask of the pixels that have a class, of the same shape, bool.
+        threshold: Probability up to which pixels are hard.
+        min_kept: Number of pixels, those of the lowest probability, that are hard in any case.
+        strict: Whether pixels are hard below the threshold only, not at it. Then of ``min_kept``
+            valid pixels or fewer the most probable is hard below ``threshold`` only.
 
     Returns:
-        Of the same shape, bool.
+        Mask of the hard pixels, of the same shape, bool.
     """
-    if min_kept >= probs.numel():
-        return valid
-    ranked = torch.where(valid, probs, torch.inf).flatten()  # inf where too few are valid: all kept
-    threshold = ranked.kthvalue(min_kept).values.clamp(min=hard_below)
-    return valid & ~(probs > threshold)  # not <=, which would hide a NaN
+    ranked = torch.where(valid, probs, torch.inf).flatten()
+    limit = ranked.kthvalue(min(min_kept + strict, len(ranked))).values
+    # Not < and <=, which would hide a NaN.
+    if strict:
+        largest = torch.where(valid, probs, -torch.inf).amax()
+        return valid & ~(probs >= limit.minimum(largest).clamp(min=threshold))
+    return valid & ~(probs > limit.clamp(min=threshold))
 
 
 @MODELS.register_module()
@@ -46,10 +54,11 @@ class WeightedCELoss(PixelLoss):
     0 without a valid pixel.
 
     Args:
-        class_weight: One factor a class; None counts all pixels alike.
-        hard_below: Averages only the pixels whose class has at most this probability (0.7 in
-            SPNet's released code); None averages all.
-        min_kept: So many pixels of a batch on one device are averaged in any case.
+        class_weight: Factor of each class; None counts all pixels alike.
+        threshold: Probability of the class up to which pixels are averaged (0.7 as released with
+            SPNet and MagNet); None averages all pixels.
+        min_kept: Number of pixels of a batch on one device that are averaged in any case.
+        strict: Whether a pixel at the threshold itself does not count; see ``hard_pixels``.
         loss_weight: Factor of the loss.
         loss_name: Key in the log; has to contain "loss" to be trained.
 
@@ -63,8 +72,9 @@ class WeightedCELoss(PixelLoss):
         self,
         *,
         class_weight: Sequence[float] | None = None,
-        hard_below: float | None = None,
+        threshold: float | None = None,
         min_kept: int = 100_000,
+        strict: bool = False,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
@@ -73,16 +83,18 @@ class WeightedCELoss(PixelLoss):
             raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
-        self.hard_below = hard_below
+        self.threshold = threshold
         self.min_kept = min_kept
+        self.strict = strict
 
     def value(
         self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
         target = label.long().masked_fill(~valid, IGNORED)
         terms = F.cross_entropy(logits, target, reduction='none', ignore_index=IGNORED)  # (N, H, W)
-        if self.hard_below is not None:
-            valid = hard_pixels(torch.exp(-terms.detach()), valid, self.hard_below, self.min_kept)
+        if self.threshold is not None:
+            probs = torch.exp(-terms.detach())
+            valid = hard_pixels(probs, valid, self.threshold, self.min_kept, strict=self.strict)
         factors = valid.to(terms.dtype) * self._weights_of(target, logits.shape[1])
         if weight is not None:
             factors = factors * weight
