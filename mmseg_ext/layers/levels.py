@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .pointwise import outputs_of_parts
 
 
 def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
@@ -33,17 +34,14 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 def pointwise_of_levels(conv: nn.Conv2d, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
     """A 1x1 convolution of all levels (N, C_i, H_i, W_i), resized to the first and concatenated.
 
-    It is the sum of 1x1 convolutions of the levels, each resized after it, which needs fewer
+    Each level is convolved at its own size and resized after that, which needs fewer
     multiplications and no concatenation.
 
     Raises:
-        RuntimeError: the levels do not have its channels, as of any convolution.
+        RuntimeError: the levels do not have the channels of the convolution.
     """
-    widths = [x.shape[1] for x in levels]
-    if sum(widths) != conv.in_channels:
-        raise RuntimeError(f'expected {conv.in_channels} channels, got levels of {widths}')
-    parts = conv.weight.split(widths, dim=1)
-    total = F.conv2d(levels[0], parts[0], conv.bias)
-    for x, weight in zip(levels[1:], parts[1:], strict=True):
-        total += resize(F.conv2d(x, weight), total.shape[2:], align_corners)
+    outputs = outputs_of_parts(conv, levels)
+    total = next(outputs)
+    for output in outputs:
+        total += resize(output, total.shape[2:], align_corners)
     return total

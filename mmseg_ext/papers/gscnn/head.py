@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
-from ...layers.norms import trains_on_one_value
+from ...layers.norms import require_several_images
+from ...layers.pointwise import pointwise_of_parts
 from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
 from .edges import class_edges
@@ -141,11 +142,7 @@ class EdgePyramid(nn.Module):
             x: (N, C', H, W).
             edge: (N, 1, H', W'); points of it are taken, without smoothing; None without edges.
         """
-        if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise UserError(
-                'GSCNNHead pools one image to one value a channel, on which batch norm cannot '
-                'train: put two or more images into a batch'
-            )
+        require_several_images('GSCNNHead', self.image_pool.norm, len(x))
         yield self.image_pool(x.mean((2, 3), keepdim=True))
         if self.edge_conv is not None:
             yield self.edge_conv(resize(edge, x.shape[2:], align_corners=True).to(x.dtype))
@@ -313,16 +310,8 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         return (of_edge * edge + of_canny * canny).sigmoid()
 
     def project(self, x: Tensor, attention: Tensor | None) -> Tensor:
-        """The pyramid over a level (N, C, H, W), projected to (N, channels, H, W).
-
-        The projection of the concatenated branches, as released, is the sum of their projections.
-        """
-        weights = iter(self.bottleneck.weight.split(self.channels, dim=1))
-        parts = (F.conv2d(x, next(weights)) for x in self.pyramid.branches(x, attention))
-        image, total = next(parts), next(parts)
-        for part in parts:
-            total += part
-        return total.add_(image)
+        """The pyramid over a level (N, C, H, W), projected to (N, channels, H, W)."""
+        return pointwise_of_parts(self.bottleneck, self.pyramid.branches(x, attention))
 
     def decode(self, fine: Sequence[Tensor], high: Tensor) -> Tensor:
         """Fine levels and the pyramid's result to the features of the logits (N, channels, H, W).
