@@ -1,4 +1,4 @@
-"""What heads that read several levels of a backbone share."""
+"""Functions shared by heads that read several levels of a backbone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .pointwise import outputs_of_parts
+from .pointwise import pointwise_products
 
 
 def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
-    """Refuses the channels of a single level.
+    """Checks that ``in_channels`` lists several levels.
 
     Raises:
-        ValueError: ``in_channels`` is a number, as base models have it.
+        UserError: ``in_channels`` is a number, as in the base models.
     """
     if isinstance(in_channels, int):
         name = type(head).__name__
@@ -25,23 +25,23 @@ def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear, to (h, w)."""
+    """Resizes (N, C, H, W) to ``size`` (h, w) with bilinear interpolation."""
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
 
 
 def pointwise_of_levels(conv: nn.Conv2d, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
-    """A 1x1 convolution of all levels (N, C_i, H_i, W_i), resized to the first and concatenated.
+    """1x1 convolution of all levels (N, C_i, H_i, W_i), resized to the first and concatenated.
 
-    Each level is convolved at its own size and resized after that, which needs fewer
-    multiplications and no concatenation.
+    It is computed as sum_i resize(W_i x_i) + b, which needs fewer multiplications than
+    W cat_i(resize(x_i)) + b and no concatenation.
 
     Raises:
-        RuntimeError: the levels do not have the channels of the convolution.
+        RuntimeError: The channels of the levels do not sum to those of the convolution.
     """
-    outputs = outputs_of_parts(conv, levels)
-    total = next(outputs)
-    for output in outputs:
-        total += resize(output, total.shape[2:], align_corners)
+    products = pointwise_products(conv, levels)
+    total = next(products)
+    for product in products:
+        total += resize(product, total.shape[2:], align_corners)
     return total

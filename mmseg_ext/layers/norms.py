@@ -26,7 +26,7 @@ def require_several_images(name: str, norm: nn.Module, count: int) -> None:
         count: Number of images in the batch of this process.
 
     Raises:
-        UserError: the norm cannot train on one value per channel.
+        UserError: The norm cannot train on one value per channel.
     """
     if trains_on_one_value(norm, count):
         raise UserError(

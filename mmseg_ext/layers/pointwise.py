@@ -1,7 +1,8 @@
 """1x1 convolutions of concatenated maps, computed without the concatenation.
 
-``conv(cat(x_1, x_2, ...)) = conv_1(x_1) + conv_2(x_2) + ...``, where ``conv_i`` has the weights of
-the channels of ``x_i``. Each ``conv_i`` runs at the size of its map: a pooled image costs nothing.
+``W cat(x_1, x_2, ...) + b = W_1 x_1 + b + W_2 x_2 + ...``, where ``W_i`` are the weights of the
+channels of ``x_i``. Each product is computed at the size of its map, so that of a pooled image
+costs almost nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,19 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def outputs_of_parts(conv: nn.Conv2d, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Outputs of a 1x1 convolution for each part of its input, (N, C', H_i, W_i); they add up.
+def pointwise_products(conv: nn.Conv2d, maps: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Products ``W_1 x_1 + b``, ``W_2 x_2``, ... of a 1x1 convolution, (N, C', H_i, W_i) each.
 
     Args:
-        conv: Convolution of all channels; its bias is in the first output.
-        parts: Maps (N, C_i, H_i, W_i) in the order of the channels; each is read only when its
-            output is asked for.
+        conv: Convolution of all channels.
+        maps: Maps x_i (N, C_i, H_i, W_i) in the order of the channels. A map of an iterator is made
+            when its product is needed, and can be freed after it.
 
     Raises:
-        RuntimeError: the parts do not have the channels of the convolution.
+        RuntimeError: The channels of the maps do not sum to those of the convolution.
     """
     start, bias = 0, conv.bias
-    for x in parts:
+    for x in maps:
         end = start + x.shape[1]
         yield F.conv2d(x, conv.weight[:, start:end], bias)
         start, bias = end, None
@@ -30,24 +31,24 @@ def outputs_of_parts(conv: nn.Conv2d, parts: Iterable[Tensor]) -> Iterator[Tenso
         raise RuntimeError(f'expected {conv.in_channels} channels, got {start}')
 
 
-def pointwise_of_parts(conv: nn.Conv2d, parts: Iterable[Tensor]) -> Tensor:
-    """A 1x1 convolution of concatenated maps (N, C_i, H, W) to (N, C', H, W).
+def pointwise_of_maps(conv: nn.Conv2d, maps: Iterable[Tensor]) -> Tensor:
+    """1x1 convolution of concatenated maps (N, C_i, H, W) to (N, C', H, W).
 
-    A part of one row or of one column, such as a pooled image (N, C_i, 1, 1), has the same values
-    in all rows or columns. What it adds is a bias.
+    A map of one row or one column, such as a pooled image (N, C_i, 1, 1), stands for equal rows or
+    columns. Its product is added as a bias.
 
     Raises:
-        RuntimeError: the parts do not have the channels of the convolution.
+        RuntimeError: The channels of the maps do not sum to those of the convolution.
     """
     total, biases = None, []
-    for output in outputs_of_parts(conv, parts):
-        if 1 in output.shape[2:]:
-            biases.append(output)
+    for product in pointwise_products(conv, maps):
+        if 1 in product.shape[2:]:
+            biases.append(product)
         elif total is None:
-            total = output
+            total = product
         else:
-            total += output
-    if total is None:  # the map itself has one row or one column
+            total += product
+    if total is None:  # all maps have one row or one column
         biases.sort(key=Tensor.numel)
         total = biases.pop()
     for bias in biases:

@@ -1,10 +1,10 @@
-"""Softmax cross entropy as PyTorch averages it, of all pixels or of the hard ones alone.
+"""Softmax cross entropy, averaged as in PyTorch, of all pixels or of the hard pixels only.
 
-The hard pixels are those of SPNet's released code (CVPR 2020, arXiv 2003.13328), or with
-``strict=True`` those of the host's ``OhemCrossEntropy``, as MagNet (CVPR 2021) trains. Differs from
-both: hard pixels are found on the device, without a wait. A batch without labels gives a connected
-0, where SPNet's code gives NaN and the host's loss has no graph. A batch without hard pixels gives
-0, where the host's loss gives NaN.
+The hard pixels are chosen as in SPNet's released code (CVPR 2020, arXiv 2003.13328), or with
+``strict=True`` as in the host's ``OhemCrossEntropy``, which trains MagNet (CVPR 2021). Differs from
+both: hard pixels are found on the device without synchronisation. A batch without labels gives a
+connected 0; SPNet's code gives NaN and the host's loss has no graph. A batch without hard pixels
+gives 0; the host's loss gives NaN.
 """
 
 from collections.abc import Sequence
@@ -24,22 +24,24 @@ IGNORED = -1
 def hard_pixels(
     probs: Tensor, valid: Tensor, threshold: float, min_kept: int, *, strict: bool = False
 ) -> Tensor:
-    """Valid pixels whose class has a low probability (online hard example mining).
+    """Mask of the valid pixels whose labelled class has a low probability (OHEM).
 
     Args:
-        probs: Probability of the labelled class, of any shape; the whole batch is ranked together.
-        valid: Mask of the pixels that have a class, of the same shape, bool.
-        threshold: Probability up to which pixels are hard.
-        min_kept: Number of pixels, those of the lowest probability, that are hard in any case.
-        strict: Whether pixels are hard below the threshold only, not at it. Then of ``min_kept``
-            valid pixels or fewer the most probable is hard below ``threshold`` only.
+        probs: Probability of the labelled class, any shape; all pixels of a batch are ranked
+            together.
+        valid: Mask of the valid pixels, same shape, bool.
+        threshold: Largest probability of a hard pixel; it is raised if fewer than ``min_kept``
+            pixels are hard.
+        min_kept: Smallest number of hard pixels: those of lowest probability.
+        strict: Whether a pixel at the threshold itself is not hard. If no more than ``min_kept``
+            pixels are valid, the threshold is then raised to their largest probability.
 
     Returns:
-        Mask of the hard pixels, of the same shape, bool.
+        Mask of the hard pixels, same shape, bool.
     """
     ranked = torch.where(valid, probs, torch.inf).flatten()
     limit = ranked.kthvalue(min(min_kept + strict, len(ranked))).values
-    # Not < and <=, which would hide a NaN.
+    # Unlike < and <=, these comparisons keep NaN.
     if strict:
         largest = torch.where(valid, probs, -torch.inf).amax()
         return valid & ~(probs >= limit.minimum(largest).clamp(min=threshold))
@@ -48,22 +50,22 @@ def hard_pixels(
 
 @MODELS.register_module()
 class WeightedCELoss(PixelLoss):
-    """Mean cross entropy of the valid pixels, each counted by the weight of its class.
+    """Mean cross entropy of the valid pixels, weighted by class.
 
-    The sum of the weighted terms is divided by the sum of their weights, in float32 or better;
-    0 without a valid pixel.
+    The sum of the weighted terms is divided by the sum of their weights, in float32 or better.
+    Without a valid pixel it is 0.
 
     Args:
-        class_weight: Factor of each class; None counts all pixels alike.
-        threshold: Probability of the class up to which pixels are averaged (0.7 as released with
-            SPNet and MagNet); None averages all pixels.
-        min_kept: Number of pixels of a batch on one device that are averaged in any case.
+        class_weight: Factor of each class; None gives all classes the same weight.
+        threshold: Largest probability of the labelled class at which a pixel counts (0.7 in the
+            released code of SPNet and MagNet); None counts all pixels.
+        min_kept: Smallest number of pixels that count, per batch on a device.
         strict: Whether a pixel at the threshold itself does not count; see ``hard_pixels``.
         loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
     Raises:
-        ValueError: ``min_kept`` is below 1.
+        UserError: ``min_kept`` is below 1.
     """
 
     class_weight: Tensor | None
@@ -80,7 +82,7 @@ class WeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if min_kept < 1:
-            raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel')
+            raise UserError(f'WeightedCELoss got min_kept={min_kept}: it must be at least 1')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
         self.threshold = threshold
@@ -98,7 +100,7 @@ class WeightedCELoss(PixelLoss):
         factors = valid.to(terms.dtype) * self._weights_of(target, logits.shape[1])
         if weight is not None:
             factors = factors * weight
-        # The smallest number above 0 stands for a sum of no weights.
+        # The smallest positive number replaces a sum of 0.
         divisor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
         return (terms * factors).sum() / divisor
 

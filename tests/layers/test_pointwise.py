@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg_ext.layers.levels import pointwise_of_levels
-from mmseg_ext.layers.pointwise import outputs_of_parts, pointwise_of_parts
+from mmseg_ext.layers.pointwise import pointwise_of_maps, pointwise_products
 
 Shape = tuple[int, int]
 
@@ -42,7 +42,7 @@ def test_parts_of_one_row_or_column_count_everywhere(shapes: list[Shape], bias: 
     conv = nn.Conv2d(sum(x.shape[1] for x in parts), 6, 1, bias=bias)
     size = max(h for h, _ in shapes), max(w for _, w in shapes)
     together = torch.cat([x.expand(-1, -1, *size) for x in parts], dim=1)
-    check_value_and_gradient(conv, pointwise_of_parts(conv, parts), conv(together))
+    check_value_and_gradient(conv, pointwise_of_maps(conv, parts), conv(together))
 
 
 @pytest.mark.parametrize('align_corners', [True, False])
@@ -62,7 +62,7 @@ def test_a_part_is_made_when_its_output_is_asked_for() -> None:
             steps.append(f'part {i}')
             yield torch.zeros(1, 1, 3, 3)
 
-    for i, _ in enumerate(outputs_of_parts(nn.Conv2d(2, 1, 1), parts())):
+    for i, _ in enumerate(pointwise_products(nn.Conv2d(2, 1, 1), parts())):
         steps.append(f'output {i}')
     assert steps == ['part 0', 'output 0', 'part 1', 'output 1']
 
@@ -71,6 +71,6 @@ def test_a_part_is_made_when_its_output_is_asked_for() -> None:
 def test_other_channels_are_refused_as_by_any_convolution(channels: int) -> None:
     conv, parts = nn.Conv2d(channels, 6, 1), maps((4, 4), (4, 4))
     with pytest.raises(RuntimeError, match='channels'):
-        pointwise_of_parts(conv, parts)
+        pointwise_of_maps(conv, parts)
     with pytest.raises(RuntimeError, match='channels'):
         pointwise_of_levels(conv, parts, True)

@@ -18,7 +18,7 @@ from ...errors import UserError
 from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
 from ...layers.norms import require_several_images
-from ...layers.pointwise import pointwise_of_parts
+from ...layers.pointwise import pointwise_of_maps
 from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
 from .edges import class_edges
@@ -311,7 +311,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
 
     def project(self, x: Tensor, attention: Tensor | None) -> Tensor:
         """The pyramid over a level (N, C, H, W), projected to (N, channels, H, W)."""
-        return pointwise_of_parts(self.bottleneck, self.pyramid.branches(x, attention))
+        return pointwise_of_maps(self.bottleneck, self.pyramid.branches(x, attention))
 
     def decode(self, fine: Sequence[Tensor], high: Tensor) -> Tensor:
         """Fine levels and the pyramid's result to the features of the logits (N, channels, H, W).

@@ -59,9 +59,9 @@ class MagNetOhemLoss(WeightedCELoss):
     """Mean cross entropy of the pixels whose class has a low probability, as released.
 
     Args:
-        threshold: Probability below which a pixel always counts.
+        threshold: Probability of the labelled class below which a pixel always counts.
         strict: Whether a pixel at the threshold itself does not count.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
         **kwargs: Further arguments of ``WeightedCELoss``.
     """
 
