@@ -30,6 +30,6 @@ def require_several_images(name: str, norm: nn.Module, count: int) -> None:
     """
     if trains_on_one_value(norm, count):
         raise UserError(
-            f'{name} pools one image to one value a channel, on which batch norm cannot train: '
-            'put two or more images into a batch'
+            f'{name} pools an image to a single value for each channel, on which batch norm cannot '
+            'train: put two or more images into a batch'
         )

@@ -9,7 +9,7 @@ from mmseg_ext.layers.norms import require_several_images
 
 def test_a_single_image_is_refused_with_a_sentence() -> None:
     norm = nn.BatchNorm2d(4)
-    with pytest.raises(UserError, match='SomeHead pools one image .* two or more images'):
+    with pytest.raises(UserError, match='SomeHead pools an image .* two or more images'):
         require_several_images('SomeHead', norm, 1)
     require_several_images('SomeHead', norm, 2)
     require_several_images('SomeHead', norm.eval(), 1)
