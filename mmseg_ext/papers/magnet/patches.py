@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.sizes import Size
-
+Size = tuple[int, int]  # (h, w)
 Place = tuple[int, int]  # (top, left), in pixels of a scale
 
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.sizes import Size
-
+Size = tuple[int, int]  # (h, w)
 MEDIAN_VALUES = 2**23  # sorted at a time: 32 MiB
 
 
