@@ -109,7 +109,12 @@ def restart_sampler(sampler: 'InfiniteSampler') -> None:
 
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a deviation."""
-    return data_preprocessor._enable_normalize
+    return getattr(data_preprocessor, '_enable_normalize', False)
+
+
+def swaps_channels(data_preprocessor: Any) -> bool:
+    """Whether a data preprocessor turns BGR into RGB, or RGB into BGR."""
+    return getattr(data_preprocessor, '_channel_conversion', False)
 
 
 def call_after_building_heads(check: 'Callable[[EncoderDecoder], None]') -> None:

@@ -57,6 +57,12 @@ def test_a_preprocessor_tells_whether_it_normalizes() -> None:
     assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
 
 
+def test_a_preprocessor_tells_whether_it_swaps_channels() -> None:
+    message = f'SegDataPreProcessor._channel_conversion: {ADVICE}'
+    assert not host.swaps_channels(SegDataPreProcessor()), message
+    assert host.swaps_channels(SegDataPreProcessor(bgr_to_rgb=True)), message
+
+
 def test_a_registry_imports_further_modules() -> None:
     registry = Registry('things', locations=['json'])
     host.add_locations(registry, ['json', 'csv'])

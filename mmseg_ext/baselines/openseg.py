@@ -13,6 +13,7 @@ from mmseg.models.decode_heads import ASPPHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..layers.head_defaults import CROSS_ENTROPY
 from .ocr_net_head import OCRNetHead
 
 
@@ -44,7 +45,7 @@ class OpensegASPPHead(ASPPHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs = dict(loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)) | kwargs
+        kwargs = dict(loss_decode=dict(CROSS_ENTROPY)) | kwargs
         super().__init__(
             channels=channels, dilations=dilations, dropout_ratio=dropout_ratio, **kwargs
         )

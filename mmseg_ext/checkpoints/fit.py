@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.unwrapping import unwrap
 
 from .read import is_pretrained, state_dict_of
 
@@ -128,12 +128,6 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
                 _check_fit(submodule, init_cfg['checkpoint'], None)
-
-
-def unwrap(model: Any) -> Any:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -16,6 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..layers.feature_tap import WrapperHead
+from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasPredictionLoss
 
 FUSED = 'pam_cam.'  # the host's DAHead has three logits and predicts these
@@ -65,7 +65,7 @@ class ValidationLossHook(Hook):
 
 def predicting_part(model: nn.Module) -> tuple[Any, str]:
     """The part that has the loss of a model's prediction, or None, and the prefix of its terms."""
-    plain: Any = model.module if is_model_wrapper(model) else model
+    plain: Any = unwrap(model)
     if not (isinstance(plain, BaseSegmentor) and plain.with_decode_head):
         return (plain if isinstance(plain, HasPredictionLoss) else None), ''
     head: Any = plain.decode_head

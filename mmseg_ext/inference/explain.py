@@ -7,6 +7,7 @@ from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_ext.layers.sizes import padding_of
 from mmseg_ext.segmentors.protocols import ExplainsModel, Maps, Pixel
 
 
@@ -31,15 +32,12 @@ def explain_batch(
     maps = model.explain(inputs, data_samples, pixel)
     size = inputs.shape[2:]
     return [
-        {name: _without_padding(values[i], size, padding(sample)) for name, values in maps.items()}
+        {
+            name: _without_padding(values[i], size, padding_of(sample.metainfo))
+            for name, values in maps.items()
+        }
         for i, sample in enumerate(data_samples)
     ]
-
-
-def padding(sample: SegDataSample) -> tuple[int, int, int, int]:
-    """Padding in pixels of the input: left, right, top, bottom."""
-    meta = sample.metainfo
-    return meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
 
 
 def _without_padding(values: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:

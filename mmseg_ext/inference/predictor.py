@@ -24,7 +24,8 @@ from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.errors import UserError
-from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch, padding
+from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
+from mmseg_ext.layers.sizes import padding_of
 from mmseg_ext.segmentors.protocols import Pixel
 from mmseg_ext.visualization.pictures import (
     Palette,
@@ -183,9 +184,9 @@ def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -
     (x, y), (height, width) = pixel, shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(f'pixel {x} {y} lies outside of the image, {width} wide and {height} high')
-    left, _, top, _ = padding(sample)
-    input_height, input_width = sample.img_shape[:2]
-    return left + x * input_width // width, top + y * input_height // height
+    left, _, top, _ = padding_of(sample.metainfo)
+    image_height, image_width = sample.img_shape[:2]
+    return left + x * image_width // width, top + y * image_height // height
 
 
 def _mark(panel: Panel, pixel: Pixel) -> Panel:

@@ -21,6 +21,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
+from ..layers.precision import at_least_float32, wide_dtype
 from ..layers.pytorch_init import PyTorchInit
 from ..segmentors.protocols import Maps, Point
 
@@ -37,13 +39,8 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:
         query: (N, D, R).
         key: (N, D, L).
     """
-    wide = _wider(query)
     with torch.autocast(query.device.type, enabled=False):
-        return (query.to(wide).mT @ key.to(wide)).softmax(dim=-1)
-
-
-def _wider(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+        return (at_least_float32(query).mT @ at_least_float32(key)).softmax(dim=-1)
 
 
 def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -55,7 +52,7 @@ def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tenso
     """
     length = key.shape[1]
     rows = -(-length // -(-(length**2) // BLOCK))  # all blocks have about the same size
-    query, key = query.to(_wider(query)).mT.contiguous(), key.to(_wider(key))
+    query, key = at_least_float32(query).mT.contiguous(), at_least_float32(key)
     buffers = key.new_empty(2, rows, length)
     for start in range(0, length, rows):
         block = query[start : start + rows]
@@ -79,7 +76,7 @@ def _attend_backward(
     With weights P = softmax(E), values V and the gradient G of out = P V: dV = P^T G, and
     dE = P * (G V^T - mean), where mean is the row sum of P * (G V^T), which equals that of G * out.
     """
-    wide = _wider(query)
+    wide = wide_dtype(query)
     mean = (grad.to(wide) * out).sum(0)[:, None]  # (L, 1)
     query, key, grad = query.to(wide).mT.contiguous(), key.to(wide), grad.mT.contiguous()
     d_query, d_key = torch.empty_like(query), torch.zeros_like(query)
@@ -200,7 +197,7 @@ class ChannelAttention(CAM):
 
     @staticmethod
     def _flatten(x: Tensor) -> Tensor:
-        return x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
+        return at_least_float32(x.flatten(2))
 
 
 @MODELS.register_module()
@@ -213,8 +210,7 @@ class DANetHead(PyTorchInit, DAHead):
         channels: Width of both branches; by default a quarter of the input's (512 of 2048).
         pam_channels: Width of query and key; an eighth of ``channels`` by default.
         cam_sign: -1 as released, +1 as printed in the paper; see ``ChannelAttention``.
-        align_corners: Whether resizing to the size of labels or image aligns the corners.
-        **kwargs: Arguments of the host's ``DAHead``.
+        **kwargs: Further arguments of the host's ``DAHead``, here with ``align_corners=True``.
 
     Raises:
         UserError: No channel is left for query and key, or ``cam_sign`` is another number.
@@ -230,7 +226,6 @@ class DANetHead(PyTorchInit, DAHead):
         channels: int | None = None,
         pam_channels: int | None = None,
         cam_sign: int = -1,
-        align_corners: bool = True,
         **kwargs: Any,
     ) -> None:
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
@@ -243,14 +238,11 @@ class DANetHead(PyTorchInit, DAHead):
             )
         if cam_sign not in (-1, 1):
             raise UserError(f'cam_sign={cam_sign} must be -1 (as released) or 1 (as printed)')
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             pam_channels,
             in_channels=in_channels,
             channels=channels,
-            align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs, align_corners=True),
         )
         self.pam = PositionAttention(channels, pam_channels)
         self.cam = ChannelAttention(cam_sign)

@@ -29,7 +29,9 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import resize
+from ..layers.precision import at_least_float32
 from ..layers.pytorch_init import PyTorchInit
 from ..segmentors.protocols import Maps, Point
 
@@ -219,7 +221,7 @@ class LeanEncoding(Encoding):
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, D, H, W) to weighted sums of their residuals to each code, (N, codes, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            pixels = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2).mT
+            pixels = at_least_float32(x).flatten(2).mT
             assignment = self.assign(pixels)
             return assignment.mT @ pixels - assignment.sum(1)[..., None] * self.codewords
 
@@ -233,13 +235,6 @@ def class_presence(label: Tensor, num_classes: int, ignore_index: int = 255) -> 
     if 0 <= ignore_index < num_classes:
         presence[:, ignore_index] = 0
     return presence
-
-
-def released_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a decode head, where left out as released."""
-    cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-    common = dict(norm_cfg=dict(type='BN'), align_corners=True, init_cfg=None)
-    return common | dict(loss_decode=cross_entropy) | kwargs
 
 
 @MODELS.register_module()
@@ -262,7 +257,7 @@ class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
     def __init__(
         self, *, channels: int = 512, num_codes: int = 32, se_weight: float = 0.2, **kwargs: Any
     ) -> None:
-        super().__init__(channels=channels, **released_defaults(kwargs))
+        super().__init__(channels=channels, **released_defaults(kwargs, align_corners=True))
         layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         self.bottleneck = ConvModule(self.in_channels, channels, 1, **layers)
         self.enc_module = EncModule(channels, num_codes, **layers)
@@ -345,7 +340,9 @@ class FastFCNASPPHead(PyTorchInit, ASPPHead):
         pyramid_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dilations, channels=channels, **released_defaults(kwargs))
+        super().__init__(
+            dilations, channels=channels, **released_defaults(kwargs, align_corners=True)
+        )
         layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         self.bottleneck = nn.Sequential(
             ConvModule((len(dilations) + 1) * channels, channels, 1, **layers),

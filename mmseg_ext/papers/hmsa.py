@@ -29,10 +29,9 @@ from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 from ..errors import UserError
 from ..layers.feature_tap import WrapperHead, substitute
 from ..layers.pytorch_init import PyTorchInit
+from ..layers.sizes import Size, size_of
 from ..segmentors.pairs import check_head_class
 from ..segmentors.protocols import HasAuxiliaryLogits, Maps, Pixel
-
-Size = tuple[int, int]  # (h, w)
 
 
 class ScaleAttention(PyTorchInit):
@@ -217,10 +216,10 @@ class HMSA(WindowedEncoderDecoder):
         self, inputs: Tensor, scale: Fraction, *, largest: bool = False, **side_inputs: Any
     ) -> ScalePass:
         """Features, logits and attention of the images (N, 3, H, W) at a scale."""
-        size = scaled_size(_size(inputs), scale)
+        size = scaled_size(size_of(inputs), scale)
         if min(size) < 1:
             raise UserError(
-                f'an image of {_size(inputs)} has no pixel left at scale {float(scale):g}: '
+                f'an image of {size_of(inputs)} has no pixel left at scale {float(scale):g}: '
                 'use larger scales'
             )
         if scale != 1:
@@ -293,8 +292,8 @@ class HMSA(WindowedEncoderDecoder):
         """
         if scale >= 1:
             lerp = torch.lerp if torch.is_grad_enabled() else Tensor.lerp_  # the graph keeps `pred`
-            return lerp(self._resize(pred, _size(logits)), logits, weight)
-        size = _size(pred)
+            return lerp(self._resize(pred, size_of(logits)), logits, weight)
+        size = size_of(pred)
         product = self._resize(weight * logits, size)
         weight = self._resize(weight, size)
         return product.add_(pred).addcmul_(weight, pred, value=-1)
@@ -315,7 +314,7 @@ class HMSA(WindowedEncoderDecoder):
         side_inputs = self.side_inputs(inputs, batch_img_metas)
         largest, *smaller = self.test_scales
         size, _, _, logits, _ = self.run_scale(inputs, largest, largest=True, **side_inputs)
-        following = scaled_size(_size(inputs), smaller[0]) if largest > 1 else size
+        following = scaled_size(size_of(inputs), smaller[0]) if largest > 1 else size
         skips = not self.align_corners and skips_full_size(logits, size, following)
         pred = self._resize(logits, following if skips else size)
         for scale in smaller:
@@ -345,7 +344,7 @@ class HMSA(WindowedEncoderDecoder):
         """
         side_inputs = self.side_inputs(inputs, data_samples)
         head_maps: Maps = {}
-        size = _size(inputs)
+        size = size_of(inputs)
         maps: Maps = {}
         remainder = inputs.new_ones(len(inputs), 1, *size)  # 1 minus the weights so far
         weights: list[Tensor] = []
@@ -366,11 +365,6 @@ class HMSA(WindowedEncoderDecoder):
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize_float(x, size, self.align_corners)
-
-
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
 
 
 def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:

@@ -29,6 +29,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.norms import trains_on_one_value
 from ..layers.pytorch_init import PyTorchInit
 from ..segmentors.protocols import Maps, Point
@@ -314,7 +315,6 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         pool_sizes: Sequence[int] = (20, 12),
         num_mpm: int = 2,
         dropout_ratio: float = 0.1,
-        align_corners: bool = True,
         **kwargs: Any,
     ) -> None:
         single = isinstance(in_channels, int)
@@ -331,14 +331,11 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
                 f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
                 f'{in_channels}: it needs 4, set pool_channels'
             )
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
-            align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs, align_corners=True),
         )
         self.reduce = ConvModule(width, pool_channels, 1, norm_cfg=self.norm_cfg)
         self.mixed_pooling = nn.Sequential(
@@ -347,7 +344,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
                     pool_channels,
                     pool_sizes=pool_sizes,
                     norm_cfg=self.norm_cfg,
-                    align_corners=align_corners,
+                    align_corners=self.align_corners,
                 )
                 for _ in range(num_mpm)
             )

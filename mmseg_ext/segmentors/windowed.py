@@ -17,6 +17,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.layers.feature_tap import WrapperHead
+from mmseg_ext.layers.precision import wide_dtype
+from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
     ExplainsHead,
@@ -31,7 +33,7 @@ from mmseg_ext.segmentors.shared_keys import (
     levels_of_blank_image,
     with_shared_keys,
 )
-from mmseg_ext.segmentors.windows import Size, Windows, window_meta
+from mmseg_ext.segmentors.windows import Windows, window_meta
 
 
 @MODELS.register_module()
@@ -130,7 +132,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
             item.metainfo if isinstance(item, BaseDataElement) else item
             for item in samples_or_metas or [{}] * len(inputs)
         ]
-        return self.decode_head.side_inputs(metas, tuple(inputs.shape[2:]))
+        return self.decode_head.side_inputs(metas, size_of(inputs))
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Images (N, 3, H, W) to the mean logits (N, K, H, W), float32, of the windows."""
@@ -140,9 +142,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
             windows = windows.as_high_as(height)
         below, right = (max(0, c - n) for c, n in zip(windows.crop, (height, width), strict=True))
         inputs = F.pad(inputs, (0, right, 0, below)) if below or right else inputs
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
         size = (len(inputs), self.out_channels, *inputs.shape[2:])
-        logits = inputs.new_zeros(size, dtype=dtype)
+        logits = inputs.new_zeros(size, dtype=wide_dtype(inputs))
         for indices, crops, metas in self._window_batches(inputs, batch_img_metas, windows):
             crop_logits = self.encode_decode(crops, metas)
             for index, logits_of_crop in zip(indices, crop_logits, strict=True):
@@ -155,7 +156,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     ) -> Iterator[tuple[list[tuple], Tensor, list[dict]]]:
         """Batches of n windows: indices into ``inputs``, crops (n, 3, h, w), and their metas."""
         (h, w), (height, width) = windows.crop, inputs.shape[2:]
-        images = [tuple(meta['img_shape'][:2]) for meta in batch_img_metas]
+        images = [unpadded_size(meta, (height, width)) for meta in batch_img_metas]
         corners = [
             (i, top, left)
             for i in range(len(inputs))
@@ -246,8 +247,7 @@ def _labels_of_input(data_samples: list | None, size: Size) -> Tensor | None:
     for sample in data_samples:
         label = sample.gt_sem_seg.data[None]
         if label.shape[2:] != size:
-            meta = sample.metainfo
-            left, right, top, bottom = meta.get('img_padding_size', [0] * 4)
+            left, right, top, bottom = padding_of(sample.metainfo)
             inside = (size[0] - top - bottom, size[1] - left - right)
             label = F.interpolate(label.float(), size=inside, mode='nearest-exact').to(label.dtype)
             label = F.pad(label, (left, right, top, bottom), value=255)

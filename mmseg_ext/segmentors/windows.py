@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-
-Size = tuple[int, int]  # (h, w)
+from ..layers.sizes import Size
 
 
 class Windows(NamedTuple):

@@ -121,7 +121,7 @@ def run_train_step(case: Case) -> Results:
     crop = roi_align(case.inputs['coarse'], h['boxes_xyxy'], tuple(fine.shape[2:]))
     logits = refiner(crop, fine)  # the released order of training
     logits.retain_grad()
-    loss = MagNetOhemLoss(thres=h['thres'], min_kept=h['min_kept'])
+    loss = MagNetOhemLoss(threshold=h['thres'], min_kept=h['min_kept'])
     value = loss(logits, case.inputs['labels'].long(), ignore_index=h['ignore'])
     value.backward()
     grads = dict(

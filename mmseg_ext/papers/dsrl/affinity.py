@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import UserError
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.precision import at_least_float32
+from ...layers.sizes import Size
 
 
 def strip_rows(x: Tensor) -> int:
@@ -146,9 +146,7 @@ class FeatureAffinityLoss(nn.Module):
         """Both maps (N, C, h, w) as the loss compares them: float32, equal size, unit norm."""
         if self.detach_sr:
             sr = sr.detach()
-        maps = [
-            self._pool(x.to(torch.promote_types(x.dtype, torch.float32)), size) for x in (seg, sr)
-        ]
+        maps = [self._pool(at_least_float32(x), size) for x in (seg, sr)]
         common = tuple(min(lengths) for lengths in zip(*(x.shape[2:] for x in maps), strict=True))
         maps = [x if x.shape[2:] == common else F.adaptive_avg_pool2d(x, common) for x in maps]
         if self.p is not None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from ...baselines.dense_deeplab import DeepLabDecoder
 from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, resize
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
 
 # Upsamplers of logits (SSSR)
 

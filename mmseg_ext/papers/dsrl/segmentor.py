@@ -12,15 +12,16 @@ from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from mmseg_ext.host import swaps_channels
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ...errors import UserError
 from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
 from ...layers.levels import resize
+from ...layers.pixel_values import denormalize
+from ...layers.sizes import Size, padding_of, size_of, without_padding
 from ...segmentors.protocols import Maps, Pixel
 from .affinity import affinity_difference, affinity_of_pixel
-
-Size = tuple[int, int]  # (h, w)
 
 
 @MODELS.register_module()
@@ -180,7 +181,7 @@ class DSRL(WindowedEncoderDecoder):
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
         side_inputs = self.side_inputs(inputs, data_samples)
         output, feats, logits, full = self.run_head(levels, size, side_inputs)
@@ -207,7 +208,7 @@ class DSRL(WindowedEncoderDecoder):
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Images (N, 3, H, W) to logits (N, K, H, W), float32."""
         side_inputs = self.side_inputs(inputs, batch_img_metas)
-        *_, full = self.run_head(self.extract_feat(inputs), _size(inputs), side_inputs)
+        *_, full = self.run_head(self.extract_feat(inputs), size_of(inputs), side_inputs)
         return full[:, : self.out_channels]  # some heads have spare classes after these
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
@@ -239,7 +240,7 @@ class DSRL(WindowedEncoderDecoder):
               similarities of all positions to the pixel, in each branch.
             - Maps of the decode head.
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
         maps: Maps = {}
         if self.sisr is not None:
@@ -260,11 +261,9 @@ class DSRL(WindowedEncoderDecoder):
         return maps | self.explain_head(levels, inputs, data_samples, pixel)
 
     def _rgb(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) before normalisation, RGB in [0, 1]."""
-        means = self.data_preprocessor
-        if getattr(means, '_enable_normalize', False):
-            images = images * means.std + means.mean
-        if not getattr(means, '_channel_conversion', True):
+        """Normalised images (N, 3, H, W) in [0, 1], in the order red, green, blue."""
+        images = denormalize(images, self.data_preprocessor)
+        if not swaps_channels(self.data_preprocessor):  # OpenCV loads blue, green, red
             images = images.flip(1)
         return (images / 255).clamp(0, 1)
 
@@ -294,11 +293,9 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
         ignore_index: Label of pixels without a class.
     """
     label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
-    inside = torch.ones_like(label, dtype=torch.bool)
+    inside = torch.zeros_like(label, dtype=torch.bool)
     for mask, sample in zip(inside, data_samples, strict=True):
-        left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
-        mask[:, :top] = mask[:, mask.shape[1] - bottom :] = False
-        mask[..., :left] = mask[..., mask.shape[2] - right :] = False
+        without_padding(mask, padding_of(sample.metainfo)).fill_(True)
     labelled = inside & (label != ignore_index)
     for dim in (2, 3):
         low = torch.where(inside, images, torch.inf).amin(dim, keepdim=True)
@@ -306,11 +303,6 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
         flat = (low >= high).all(1, keepdim=True) & ~labelled.any(dim, keepdim=True)
         inside = inside & ~flat
     return inside
-
-
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
 
 
 def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:

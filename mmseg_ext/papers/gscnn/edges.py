@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...layers.precision import at_least_float32
+
 
 def class_edges(
     label: Tensor,
@@ -51,11 +53,6 @@ def class_edges(
     return edges[..., radius : h - radius, radius : w - radius]
 
 
-def precise(x: Tensor) -> Tensor:
-    """In float32 or better, whatever autocast made of it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
     """Mean of the weighted sigmoid cross entropy: with the fraction s of edges in ``target``, an
     edge has the weight 1 - s, and any other pixel s.
@@ -92,7 +89,7 @@ class BalancedEdgeLoss(nn.Module):
 
     def forward(self, edge: Tensor, target: Tensor) -> Tensor:
         """Logits (N, 1, H, W) and their target (N, 1, H, W), bool, to a scalar, float32."""
-        logits = precise(edge)
+        logits = at_least_float32(edge)
         return self.loss_weight * balanced_bce(
             logits.sigmoid() if self.double_sigmoid else logits, target
         )

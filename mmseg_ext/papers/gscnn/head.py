@@ -15,11 +15,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
-from ...layers.norms import trains_on_one_value
+from ...layers.norms import require_several_images
+from ...layers.pointwise import pointwise_of_maps
+from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
 from ...segmentors.protocols import Maps, Point
-from .edges import class_edges, precise
+from .edges import class_edges
 
 LOSS_DECODE = MappingProxyType(dict(type='ImageWeightedCELoss'))
 LOSS_EDGE = MappingProxyType(dict(type='BalancedEdgeLoss'))
@@ -53,7 +56,7 @@ class GatedConv(nn.Module):
         """Features (N, C, H, W) and a map (N, 1, H, W) to the gate (N, 1, H, W) in (0, 1)."""
         mixed = self.mix_features(self.norm_features(x))
         mixed += self.mix_side(self.norm_side(side))
-        return precise(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
+        return at_least_float32(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Features (N, C, H, W) and their gate to (N, C', H, W)."""
@@ -101,7 +104,7 @@ class ShapeStream(nn.Module):
             if maps is not None:
                 maps |= {f'side_{i}': side_map, f'gate_{i}': gate, f'shape_{i}': x}
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv_edge(precise(x))
+            return self.conv_edge(at_least_float32(x))
 
 
 class EdgePyramid(nn.Module):
@@ -139,11 +142,7 @@ class EdgePyramid(nn.Module):
             edge: Map of edges (N, 1, H', W'), which is sampled without smoothing; None without a
                 branch of edges.
         """
-        if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise UserError(
-                'GSCNNHead pools one image to one value a channel, on which batch norm cannot '
-                'train: put two or more images into a batch'
-            )
+        require_several_images('GSCNNHead', self.image_pool.norm, len(x))
         yield self.image_pool(x.mean((2, 3), keepdim=True))
         if self.edge_conv is not None:
             yield self.edge_conv(resize(edge, x.shape[2:], align_corners=True).to(x.dtype))
@@ -206,7 +205,6 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         shape_stream: bool = True,
         edge_radius: int = 2,
         skip_class0: bool = False,
-        loss_decode: Any = LOSS_DECODE,
         loss_edge: Mapping | None = LOSS_EDGE,
         loss_att: Mapping | None = LOSS_ATT,
         edge_threshold: float = 0.8,
@@ -222,14 +220,11 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             )
         parallel = kwargs.get('input_transform') == 'resize_concat'
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        if isinstance(loss_decode, Mapping):
-            loss_decode = dict(loss_decode)
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
-            loss_decode=loss_decode,
-            **(dict(init_cfg=None, norm_cfg=dict(type='BN')) | kwargs),
+            **released_defaults(kwargs, loss_decode=dict(LOSS_DECODE)),
         )
         if self.out_channels == 1:
             raise UserError(
@@ -325,12 +320,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         The released code concatenates the branches b_i: ``W [b_1, ..., b_n]`` is the sum of
         ``W_i b_i``, with slices W_i of the weights.
         """
-        weights = iter(self.bottleneck.weight.split(self.channels, dim=1))
-        projections = (F.conv2d(x, next(weights)) for x in self.pyramid.branches(x, attention))
-        image, total = next(projections), next(projections)
-        for projection in projections:
-            total += projection
-        return total.add_(image)
+        return pointwise_of_maps(self.bottleneck, self.pyramid.branches(x, attention))
 
     def decode(self, fine: Sequence[Tensor], high: Tensor) -> Tensor:
         """Fine levels and the result of the pyramid to the features of the logits.
@@ -354,7 +344,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         logits, edge = seg_logits
         label = self._stack_batch_gt(batch_data_samples)
         size = label.shape[2:]
-        logits = resize(precise(logits), size, self.align_corners)
+        logits = resize(at_least_float32(logits), size, self.align_corners)
         losses = super().loss_by_feat(logits, batch_data_samples)
         edge = resize(edge, size, align_corners=True)
         ignored = dict(ignore_index=self.ignore_index)

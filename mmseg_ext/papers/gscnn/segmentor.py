@@ -10,6 +10,7 @@ from torch import Tensor
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ...errors import UserError
+from ...layers.pixel_values import denormalize
 from ...segmentors.protocols import Maps, Pixel
 from .canny import canny
 from .head import GSCNNHead
@@ -64,9 +65,7 @@ class GSCNN(WindowedEncoderDecoder):
 
     def _as_loaded(self, inputs: Tensor) -> Tensor:
         """Images (N, C, H, W) before normalisation, uint8."""
-        means = self.data_preprocessor
-        if getattr(means, '_enable_normalize', False):
-            inputs = inputs * means.std + means.mean
+        inputs = denormalize(inputs, self.data_preprocessor)
         return inputs.round().clamp(0, 255).to(torch.uint8)
 
     def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:

@@ -1,7 +1,8 @@
 """Network that merges two predictions of a patch, and its loss."""
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmseg.models.backbones.resnet import Bottleneck
 from mmseg.models.utils import ResLayer
@@ -9,6 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...layers.pytorch_init import PyTorchInit
+from ...losses import WeightedCELoss
 
 
 @MODELS.register_module()
@@ -53,47 +55,22 @@ class MagNetRefiner(PyTorchInit):
 
 
 @MODELS.register_module()
-class MagNetOhemLoss(nn.Module):
-    """Mean cross entropy of the pixels whose class has a low probability.
-
-    Pixels below the larger of ``thres`` and the probability that has ``min_kept`` smaller ones in
-    the batch count, as released. The host's ``OhemCrossEntropy`` is the same rule, but loses its
-    graph on a batch without labels and is NaN on one without hard pixels; both give 0 here.
+class MagNetOhemLoss(WeightedCELoss):
+    """Mean cross entropy of the pixels whose class has a low probability, as released.
 
     Args:
-        thres: Probability under which a pixel always counts.
-        min_kept: So many pixels of a batch count at least.
-        loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        threshold: Probability of the labelled class below which a pixel always counts.
+        strict: Whether a pixel at the threshold itself does not count.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
+        **kwargs: Further arguments of ``WeightedCELoss``.
     """
 
     def __init__(
         self,
         *,
-        thres: float = 0.7,
-        min_kept: int = 100_000,
-        loss_weight: float = 1.0,
+        threshold: float = 0.7,
+        strict: bool = True,
         loss_name: str = 'loss_ohem',
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.thres = thres
-        self.min_kept = min_kept
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
-
-    def forward(self, logits: Tensor, label: Tensor, ignore_index: int = 255) -> Tensor:
-        """Logits (N, K, H, W) and class indices (N, H, W), int64, to a scalar, float32 or better.
-
-        A negative ``ignore_index`` ignores nothing.
-        """
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        valid = label != ignore_index
-        target = torch.where(valid, label, 0)
-        terms = F.cross_entropy(logits, target, reduction='none')  # (N, H, W)
-        probs = torch.exp(-terms.detach())
-        ranked = torch.where(valid, probs, torch.inf).flatten().sort().values
-        last = (valid.sum() - 1).clamp(min=0)
-        threshold = ranked.gather(0, last.clamp(max=self.min_kept)[None]).clamp(min=self.thres)
-        kept = valid & (probs < threshold)
-        total = torch.where(kept, terms, 0).sum() / kept.sum().clamp(min=1)
-        return self.loss_weight * total
+        super().__init__(threshold=threshold, strict=strict, loss_name=loss_name, **kwargs)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
 from mmseg_ext.layers.feature_tap import FeatureTap
+from mmseg_ext.layers.unwrapping import unwrap
 from mmseg_ext.papers.pixel_contrast.head import PixelContrastHead
 from mmseg_ext.papers.pixel_contrast.sampling import (
     by_image,
@@ -66,7 +66,7 @@ class EmbeddingsHook(Hook):
         if self._left <= 0:
             return
         self._left -= len(data_batch['data_samples'])
-        model = _model(runner)
+        model = unwrap(runner.model)
         data = model.data_preprocessor(data_batch, False)
         inputs, samples = data['inputs'], data['data_samples']
         vectors = self._vectors(model, inputs, samples)
@@ -91,7 +91,7 @@ class EmbeddingsHook(Hook):
         return self._tap(model, inputs, samples)[1]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        head, fill = _model(runner).decode_head, {}
+        head, fill = unwrap(runner.model).decode_head, {}
         bank = head.bank if isinstance(head, PixelContrastHead) else None
         if bank is not None:
             # The message hub is saved in checkpoints and restored from them.
@@ -113,7 +113,3 @@ class EmbeddingsHook(Hook):
             fill,
             bank.queues if bank is not None else (),
         )
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

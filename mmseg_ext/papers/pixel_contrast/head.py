@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.feature_tap import WrapperHead
 from ...layers.levels import pointwise_of_levels
+from ...layers.precision import at_least_float32
 from ...segmentors.protocols import ExplainsHead, Maps, Point
 from .memory import MemoryBank, class_means
 from .sampling import labels_at, pixels_at
@@ -41,8 +42,7 @@ class Projection(BaseModule):
 
     def unit(self, x: Tensor) -> Tensor:
         """Features (..., C) to unit vectors (..., D), float32 or better."""
-        x = self.last(x)
-        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+        return F.normalize(at_least_float32(self.last(x)), dim=-1)
 
 
 @MODELS.register_module()

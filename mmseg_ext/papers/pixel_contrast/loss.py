@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.precision import at_least_float32
 from .memory import BELOW_ALL, MemoryBank
 from .sampling import Anchors, sample_anchors
 
@@ -113,7 +114,7 @@ class PixelContrastLoss(nn.Module):
             0.
         """
         with torch.autocast(anchors.device.type, enabled=False):
-            x = anchors.to(torch.promote_types(anchors.dtype, torch.float32))
+            x = at_least_float32(anchors)
             if bank is None:
                 terms, counted = self._each_other(x, classes, valid)
             else:

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = Sequence[int]  # (h, w)
 
-
-def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
+def labels_at(label: Tensor, size: Sequence[int], num_classes: int, ignore_index: int) -> Tensor:
     """Labels (N, H, W) at (h, w), int64: row i is row floor(i * H / h); K where ignored."""
     rows, columns = (
         torch.arange(new, device=label.device) * old // new
