@@ -26,7 +26,7 @@ class ImageSums:
         self._last = values
 
     def take(self, size: int) -> tuple[int, Any]:
-        """Number of this process's images of ``size`` in all, and their sum (0 for none); resets."""
+        """Number and sum (0 for none) of this process's share of ``size`` images; then resets."""
         rank, world_size = get_dist_info()
         share = len(range(rank, size, world_size))
         repeats_last = self._images > share
