@@ -3,7 +3,7 @@
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mmseg.registry
@@ -156,23 +156,49 @@ def dry_run(cfg: Config) -> None:
     print('dry run: nothing was written')
 
 
+def run_test(
+    cfg: Config,
+    *,
+    max_labels: int | None = SAMPLED_LABELS,
+    before_test: Callable[[Runner], None] | None = None,
+) -> tuple[Runner, dict[str, float], dict[str, SplitReport]]:
+    """Checks the data and the weights of a test, then runs it.
+
+    Args:
+        cfg: Config of ``prepare.prepare_test``.
+        max_labels: Number of labels to read for the check; None reads all.
+        before_test: Function called with the Runner before the test, when the model has its
+            weights.
+
+    Returns:
+        The Runner, the scores, and the report of each split; other processes than the first have no
+        report.
+    """
+    with translate_config_errors(cfg):
+        reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
+        runner = build_runner(cfg)
+        check_weights(runner, cfg.load_from, strict=True)
+        if before_test is not None:
+            before_test(runner)
+        return runner, runner.test(), reports
+
+
 def test(cfg: Config) -> dict[str, float]:
     """Tests a checkpoint; the scores of the metrics, and that of the best constant prediction.
 
     The latter is measured on the labels as they are on disk. All scores are printed and written to
     ``table.md`` in the work directory.
     """
-    with translate_config_errors(cfg):
-        metrics = _test(cfg)
+    runner, metrics, reports = run_test(cfg, max_labels=None)
+    _report_test(cfg, runner, metrics, reports)
     leave_process_group()
     return metrics
 
 
-def _test(cfg: Config) -> dict[str, float]:
-    reports = check_data(cfg, ('test',), max_labels=None) if is_first_process() else {}
-    runner = build_runner(cfg)
-    check_weights(runner, cfg.load_from, strict=True)
-    metrics = runner.test()
+def _report_test(
+    cfg: Config, runner: Runner, metrics: dict[str, float], reports: dict[str, SplitReport]
+) -> None:
+    """Adds the best constant prediction to ``metrics``, prints a summary and writes the table."""
     notes = [_what_was_tested(cfg)]
     for report in reports.values():
         if report.labels_read:
@@ -187,7 +213,6 @@ def _test(cfg: Config) -> dict[str, float]:
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))
         print(f'scores: {table}')
-    return metrics
 
 
 def _what_was_tested(cfg: Config) -> str:
