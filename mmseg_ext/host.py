@@ -5,7 +5,8 @@ and of what has to be repaired for ours to plug into either.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,19 @@ def restart_sampler(sampler: 'InfiniteSampler') -> None:
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a deviation."""
     return data_preprocessor._enable_normalize
+
+
+@contextmanager
+def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Lets the host read the checkpoints of this machine by ``load(path, map_location)``."""
+    from mmengine.runner import CheckpointLoader
+
+    before = CheckpointLoader._schemes['']
+    CheckpointLoader.register_scheme('', load, force=True)
+    try:
+        yield
+    finally:
+        CheckpointLoader.register_scheme('', before, force=True)
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmseg_ext.checkpoints import read
@@ -61,14 +62,27 @@ def build_runner(cfg: Config) -> Runner:
     """The Runner that the config names, on as many processes as its launcher started."""
     make_writable(cfg.work_dir)
     init_dist_for_cpu_or_gpu(cfg, cfg.launcher)
-    if 'runner_type' in cfg:
-        return mmseg.registry.RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    build = mmseg.registry.RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    runner = build(cfg)
+    runner.register_hook(FreeCheckpointsHook())
+    return runner
+
+
+class FreeCheckpointsHook(Hook):
+    """Frees the checkpoints that were read once the Runner has taken its weights from them."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        read.forget_checkpoints()
+
+    def before_test(self, runner: Runner) -> None:
+        read.forget_checkpoints()
 
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
-    with translate_config_errors(cfg):
+    with translate_config_errors(cfg), read.reading_once():
         _train(cfg)
     leave_process_group()
 
@@ -133,8 +147,12 @@ def best_checkpoint(work_dir: str | Path) -> str | None:
 def dry_run(cfg: Config) -> None:
     """Makes all checks and takes one training and one validation batch; leaves no file behind."""
     check_writable(cfg.work_dir)
-    _check_before_training(cfg)
-    with tempfile.TemporaryDirectory() as folder, translate_config_errors(cfg):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        read.reading_once(),
+        translate_config_errors(cfg),
+    ):
+        _check_before_training(cfg)
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
@@ -174,7 +192,7 @@ def run_test(
         The Runner, the scores, and the report of each split; other processes than the first have no
         report.
     """
-    with translate_config_errors(cfg):
+    with translate_config_errors(cfg), read.reading_once():
         reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
         runner = build_runner(cfg)
         check_weights(runner, cfg.load_from, strict=True)
