@@ -57,6 +57,8 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
         ValueError: ``in_channels`` is a single number.
     """
 
+    host_counterpart = dict(type='FPNHead', channels=128, feature_strides=[4, 8, 16, 32])
+
     def __init__(
         self,
         *,

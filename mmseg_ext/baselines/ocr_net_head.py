@@ -69,6 +69,8 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
         ValueError: ``in_channels`` is a single number.
     """
 
+    host_counterpart = dict(type='OCRHead')
+
     aux_logits = (1,)
 
     def __init__(

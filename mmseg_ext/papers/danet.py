@@ -212,6 +212,8 @@ class DANetHead(PyTorchInit, DAHead):
         ValueError: no channel is left for query and key, or ``cam_sign`` is another number.
     """
 
+    host_counterpart = dict(type='DAHead', pam_channels=64)
+
     aux_logits = (1, 2)
 
     def __init__(

@@ -38,6 +38,8 @@ Levels = tuple[Tensor, ...]
 class JointUpsampler(PyTorchInit):
     """Base of necks that make one map of stride 8 from the levels of strides 8, 16 and 32."""
 
+    host_backbone = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))  # in place of the neck
+
     in_channels: Sequence[int]
     parts: Sequence[str]  # of the map's channels, each of the same size
 
@@ -250,6 +252,8 @@ class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
         **kwargs: As for the host's ``BaseDecodeHead``.
     """
 
+    host_counterpart = dict(type='EncHead')
+
     def __init__(
         self, *, channels: int = 512, num_codes: int = 32, se_weight: float = 0.2, **kwargs: Any
     ) -> None:
@@ -314,6 +318,8 @@ class FastFCNASPPHead(PyTorchInit, ASPPHead):
         pyramid_dropout: Drops whole channels after the 1x1 convolution.
         **kwargs: As for the host's ``BaseDecodeHead``.
     """
+
+    host_counterpart = dict(type='ASPPHead', dilations=(1, 12, 24, 36))
 
     def __init__(
         self,

@@ -305,6 +305,8 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         ValueError: a single level, an unknown gate, or an argument that a gate refuses.
     """
 
+    host_counterpart = dict(type='DepthwiseSeparableASPPHead', c1_channels=48)
+
     def __init__(
         self,
         *,
@@ -512,6 +514,8 @@ class HANetAuxHead(ReleasedInit, FCNHead):
         channels: Of the convolution.
         **kwargs: As for the host's ``FCNHead``; the loss counts 0.4.
     """
+
+    host_counterpart = dict(type='FCNHead', num_convs=1, concat_input=False)
 
     def __init__(
         self, in_channels: int = 1024, in_index: int = 2, channels: int = 512, **kwargs: Any

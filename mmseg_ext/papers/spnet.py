@@ -130,6 +130,8 @@ class SPNetResNet(ResNetV1c):
         ValueError: The blocks of ``depth`` are no bottlenecks.
     """
 
+    host_counterpart = dict(type='ResNetV1c')
+
     def __init__(
         self,
         depth: int,
@@ -299,6 +301,8 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
     Raises:
         ValueError: Several levels without ``resize_concat``, or too few channels.
     """
+
+    host_counterpart = dict(type='PSPHead')
 
     def __init__(
         self,

@@ -185,6 +185,8 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             ``type='GSCNN'``.
     """
 
+    host_counterpart = dict(type='DepthwiseSeparableASPPHead', c1_channels=48)
+
     def __init__(
         self,
         *,
