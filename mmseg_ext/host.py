@@ -6,7 +6,8 @@ and of what has to be repaired for ours to plug into either.
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,19 @@ def call_after_building_heads(check: 'Callable[[EncoderDecoder], None]') -> None
 
     for name in ('_init_decode_head', '_init_auxiliary_head'):
         setattr(EncoderDecoder, name, checked(getattr(EncoderDecoder, name)))
+
+
+@contextmanager
+def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Lets the host read the checkpoints of this machine by ``load(path, map_location)``."""
+    from mmengine.runner import CheckpointLoader
+
+    before = CheckpointLoader._schemes['']
+    CheckpointLoader.register_scheme('', load, force=True)
+    try:
+        yield
+    finally:
+        CheckpointLoader.register_scheme('', before, force=True)
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

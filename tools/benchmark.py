@@ -1,8 +1,8 @@
 """Measures training and inference of models against the host's nearest ones, in the same run.
 
 Both see the same random images, in turn. What a paper's training has takes part: its losses, its
-optimiser. The host's nearest model has the host's classes in the place of ours
-(mmseg_ext/benchmark/host_model.py says which); --against names another.
+optimiser. The host's nearest model has the host's classes in the place of ours, which our classes
+declare (host_counterpart); --against names another.
 
 Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
 """

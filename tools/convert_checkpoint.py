@@ -17,8 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('paper', choices=sorted(converters()), help='whose names, or "plain"')
-    parser.add_argument('src', type=Path, nargs='+', help='released checkpoint; of magnet several')
+    parser.add_argument('paper', choices=sorted(converters()), help='the paper, or "plain"')
+    parser.add_argument(
+        'src', type=Path, nargs='+', help='released checkpoint; several files where released so'
+    )
     parser.add_argument('dst', type=Path, help='file to write')
     args = parser.parse_args()
     weights = convert(args.paper, *map(read_weights, args.src))

@@ -59,6 +59,7 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
     """
 
     reads_levels = True
+    host_counterpart = dict(type='FPNHead', channels=128, feature_strides=[4, 8, 16, 32])
 
     def __init__(
         self,

@@ -70,6 +70,8 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
         ValueError: ``in_channels`` is a single number.
     """
 
+    host_counterpart = dict(type='OCRHead')
+
     aux_logits = (1,)
 
     reads_levels = True

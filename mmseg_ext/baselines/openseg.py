@@ -21,6 +21,8 @@ from .ocr_net_head import OCRNetHead
 class OpensegResNet(ResNetV1c):
     """``ResNetV1c`` whose max pooling rounds sizes up, and whose deep stem ends in 128 channels."""
 
+    host_counterpart = dict(type='ResNetV1c')
+
     def __init__(self, *, stem_channels: int = 128, **kwargs: Any) -> None:
         super().__init__(stem_channels=stem_channels, **kwargs)
         self.maxpool.ceil_mode = True
@@ -36,6 +38,8 @@ class OpensegASPPHead(ASPPHead):
         dropout_ratio: None as released.
         **kwargs: As for the host's ``ASPPHead``.
     """
+
+    host_counterpart = dict(type='ASPPHead', dilations=(1, 12, 24, 36))
 
     def __init__(
         self,

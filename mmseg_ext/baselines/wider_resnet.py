@@ -159,6 +159,9 @@ class WiderResNetA2(BaseModule):
 class StemResNet(ResNetV1c):
     """``ResNetV1c`` that returns its stem, of stride 2, before the levels of its stages."""
 
+    host_counterpart = dict(type='ResNetV1c')
+    stem_levels = 1  # before the levels of the host's network
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the stem (N, C, H / 2, W / 2) and the levels of ``out_indices``.
 

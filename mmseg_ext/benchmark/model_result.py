@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from mmseg_ext.benchmark.measuring import in_fresh_process, machine
 from mmseg_ext.benchmark.model_costs import Costs, measure_costs
 from mmseg_ext.checkpoints.write import write_atomically
-from mmseg_ext.config import checks, prepare, walk
+from mmseg_ext.config import prepare, walk
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import UserError
@@ -150,27 +151,28 @@ def _run(cwd: str, gpu: int | None, config: str, *args: Any) -> str:
 def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelResult:
     cfg = prepare.prepare_test(config, checkpoint, work_dir=str(folder), **options)
     _set_metrics(cfg, folder)
-    with checks.translate_config_errors(cfg):
-        launch.check_data(cfg, ('test',))
-        runner = launch.build_runner(cfg)
-        launch.check_weights(runner, checkpoint, strict=True)
+    costs: list[Costs] = []
+
+    def measure(runner: Runner) -> None:
         loader = runner.test_loop.dataloader
         runner.model.eval()
-        costs = measure_costs(runner.model, loader.collate_fn([loader.dataset[0]]))
-        metrics = runner.test()
+        costs.append(measure_costs(runner.model, loader.collate_fn([loader.dataset[0]])))
+
+    runner, metrics, _ = launch.run_test(cfg, before_test=measure)
     scores = {name: metrics.get(name) for name in ('mIoU', 'mAcc', 'aAcc')}
     scores['boundary_f'] = metrics[f'mBF.{BORDER}']
-    meta = loader.dataset.metainfo
+    dataset = runner.test_loop.dataloader.dataset
+    meta = dataset.metainfo
     counts = next(m for m in runner.test_evaluator.metrics if isinstance(m, ClassIoUMetric))
     assert counts.confusion is not None
     return ModelResult(
-        images=len(loader.dataset),
+        images=len(dataset),
         classes=list(meta['classes']),
         palette=[list(map(int, color)) for color in meta['palette']],
         scores={name: _number(value) for name, value in scores.items()},
         iou=[_number(metrics[f'IoU.{name}']) for name in meta['classes']],
         confusion=counts.confusion.tolist(),
-        costs=costs,
+        costs=costs[0],
         device=machine(str(next(runner.model.parameters()).device)),
     )
 

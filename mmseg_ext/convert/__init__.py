@@ -19,10 +19,18 @@ __all__ = ['convert', 'converters', 'read_weights']
 
 
 def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """Converter by paper, and ``plain``, which leaves out what a wrapper or training added."""
-    modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
-    papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
+    """Converter by paper, and ``plain``, which omits what a wrapper or training added."""
+    papers = {name: module.convert for name, module in _modules().items()}
     return papers | dict(plain=plain)
+
+
+def _modules() -> dict[str, Any]:
+    """Modules of converters by paper.
+
+    One says ``SEVERAL_FILES = True`` where its paper was released in several files.
+    """
+    modules = {i.name: import_module(f'{__name__}.{i.name}') for i in iter_modules(__path__)}
+    return {name: module for name, module in modules.items() if hasattr(module, 'convert')}
 
 
 def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,9 +39,9 @@ def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: there is neither.
     """
-    parts = tuple(f'{part}.' for part in TRAINING_ONLY)
-    kept = {name: t for name, t in state_dict.items() if not name.startswith(parts)}
-    return kept if len(kept) < len(state_dict) else plain_state_dict(state_dict)
+    prefixes = tuple(f'{module}.' for module in TRAINING_ONLY)
+    weights = {name: t for name, t in state_dict.items() if not name.startswith(prefixes)}
+    return weights if len(weights) < len(state_dict) else plain_state_dict(state_dict)
 
 
 def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -42,22 +50,22 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         paper: One of ``converters()``.
         *files: Released names to tensors, with or without the prefix of data parallel training.
-            MagNet was released in several files, every other paper in one.
+            They are several only where the paper was released so.
 
     Raises:
         ValueError: ``paper`` or names in ``files`` are unknown, or the files are too many.
     """
-    known = converters()
-    if paper not in known:
-        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
-    if len(files) > 1 and paper != 'magnet':
+    by_paper = converters()
+    if paper not in by_paper:
+        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(by_paper)}')
+    if len(files) > 1 and not getattr(_modules().get(paper), 'SEVERAL_FILES', False):
         raise UserError(f'{paper} was released in one file, got {len(files)}: give one')
     named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
     try:
-        return known[paper](*named)
+        return by_paper[paper](*named)
     except OtherModelError as error:
-        others = ', '.join(name for name in known if name != paper)
-        raise UserError(f'{error}; if it is not of {paper}, give one of {others}') from error
+        names = ', '.join(name for name in by_paper if name != paper)
+        raise UserError(f'{error}; if it is not of {paper}, give one of {names}') from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from ..errors import UserError
 from .hmsa import OBJECT_ATTENTION
 from .renaming import rename
 
+SEVERAL_FILES = True  # the segmentor's and those of the refiners
 REFINER = (
     (r'bn0\.', 'bn0.'),
     (r'conv(\d)\.', r'conv\1.conv.'),

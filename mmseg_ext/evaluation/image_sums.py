@@ -12,6 +12,10 @@ class ImageSums:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
         self._images = 0
         self._total: Any = 0  # of all images but the last
         self._last: Any = 0
@@ -22,10 +26,11 @@ class ImageSums:
         self._last = values
 
     def take(self, size: int) -> tuple[int, Any]:
-        """This process's share of ``size`` images and its sum (0 for none); starts anew."""
+        """Number and sum (0 for none) of this process's share of ``size`` images; then resets."""
         rank, world_size = get_dist_info()
-        own = len(range(rank, size, world_size))
-        again = self._images > own
-        taken = min(self._images, own), self._total if again else self._total + self._last
-        self.__init__()  # type: ignore[misc]
-        return taken
+        share = len(range(rank, size, world_size))
+        repeats_last = self._images > share
+        count = min(self._images, share)
+        total = self._total if repeats_last else self._total + self._last
+        self.reset()
+        return count, total

@@ -216,6 +216,8 @@ class DANetHead(PyTorchInit, DAHead):
         UserError: No channel is left for query and key, or ``cam_sign`` is another number.
     """
 
+    host_counterpart = dict(type='DAHead', pam_channels=64)
+
     aux_logits = (1, 2)
     explains_pixels = True
 

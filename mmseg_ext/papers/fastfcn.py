@@ -41,6 +41,8 @@ Levels = tuple[Tensor, ...]
 class JointUpsampler(PyTorchInit):
     """Base of necks that make one map of stride 8 from the levels of strides 8, 16 and 32."""
 
+    host_backbone = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))  # in place of the neck
+
     in_channels: Sequence[int]
     branch_names: Sequence[str]  # of equal groups of the map's channels
 
@@ -253,6 +255,7 @@ class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
     """
 
     explains_pixels = False
+    host_counterpart = dict(type='EncHead')
 
     def __init__(
         self, *, channels: int = 512, num_codes: int = 32, se_weight: float = 0.2, **kwargs: Any
@@ -331,6 +334,8 @@ class FastFCNASPPHead(PyTorchInit, ASPPHead):
             convolution.
         **kwargs: Arguments of the host's ``BaseDecodeHead``.
     """
+
+    host_counterpart = dict(type='ASPPHead', dilations=(1, 12, 24, 36))
 
     def __init__(
         self,

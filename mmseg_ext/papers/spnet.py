@@ -133,6 +133,8 @@ class SPNetResNet(ResNetV1c):
         UserError: A ResNet of this ``depth`` has no bottlenecks.
     """
 
+    host_counterpart = dict(type='ResNetV1c')
+
     def __init__(
         self,
         depth: int,
@@ -305,6 +307,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
     """
 
     explains_pixels = False
+    host_counterpart = dict(type='PSPHead')
 
     def __init__(
         self,

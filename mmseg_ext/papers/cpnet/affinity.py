@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import UserError
+from ...layers.precision import at_least_float32
+from ...layers.sizes import Size
 
-Size = tuple[int, int]  # (h, w)
 PAIRS = 2**20  # pairs of a pixel and a cell that the loss handles at a time: they fit a CPU's cache
 IGNORED, HIDDEN = -1, -2  # class of ignored pixels, and of cells that no sum counts
 
@@ -118,7 +119,7 @@ def affinity_terms(
     """
     size = (prior.shape[2], prior.shape[3])
     aligned = size == tuple(grid)
-    logits = prior.flatten(2).to(torch.promote_types(prior.dtype, torch.float32))
+    logits = at_least_float32(prior.flatten(2))
     pixels, cells = (class_ids(label, s, ignore_index) for s in (size, grid))
     masked = ignore == 'mask'
     counted = pixels != IGNORED if masked else torch.ones_like(pixels, dtype=torch.bool)

@@ -104,6 +104,8 @@ class CPNetHead(BaseDecodeHead):
             the number of cells, or an unknown ``key_mode``.
     """
 
+    host_counterpart = dict(type='PSPHead')
+
     def __init__(
         self,
         in_channels: int | Sequence[int],

@@ -192,6 +192,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         "GSCNNHead's shape stream sees edges of the image, which only type='GSCNN' gives: "
         "set model=dict(type='GSCNN') or shape_stream=False"
     )
+    host_counterpart = dict(type='DepthwiseSeparableASPPHead', c1_channels=48)
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.precision import at_least_float32, wide_dtype
 from .positions import sinusoid_table
 
 
@@ -17,7 +18,7 @@ def mean_of_rows(x: Tensor) -> Tensor:
 
     The gradient of a sum is expanded and not stored for each pixel.
     """
-    total = x.sum(3, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    total = x.sum(3, keepdim=True, dtype=wide_dtype(x))
     return (total / x.shape[3]).to(x.dtype)
 
 
@@ -122,7 +123,7 @@ class HeightAttention(nn.Module):
         if self.injection == 2:
             x = x + self.code(index)
         x = self.conv_gate(self.expand(x))
-        return x.to(torch.promote_types(x.dtype, torch.float32)).sigmoid()
+        return at_least_float32(x).sigmoid()
 
     def code(self, index: Tensor) -> Tensor:
         """Codes (N, channels, rows, 1) of positions (N, rows)."""

@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ...layers.head_defaults import CROSS_ENTROPY, released_defaults
 from .initialisation import ReleasedInit
 
 
@@ -26,14 +27,13 @@ class HANetAuxHead(ReleasedInit, FCNHead):
         **kwargs: Arguments of ``FCNHead``. The loss has the weight 0.4 by default.
     """
 
+    host_counterpart = dict(type='FCNHead', num_convs=1, concat_input=False)
+
     def __init__(
         self, in_channels: int = 1024, in_index: int = 2, channels: int = 512, **kwargs: Any
     ) -> None:
-        loss = dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4)
-        defaults: dict[str, Any] = dict(
-            num_convs=1, concat_input=False, norm_cfg=dict(type='BN'), loss_decode=loss
-        )
-        kwargs = dict(init_cfg=None) | defaults | kwargs
+        loss = dict(CROSS_ENTROPY, loss_weight=0.4)
+        kwargs = released_defaults(kwargs, num_convs=1, concat_input=False, loss_decode=loss)
         super().__init__(in_channels=in_channels, in_index=in_index, channels=channels, **kwargs)
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list) -> dict:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.aspp_head import ASPPModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -13,8 +12,11 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
-from ...layers.norms import trains_on_one_value
+from ...layers.norms import require_several_images
+from ...layers.pointwise import pointwise_of_maps
+from ...layers.sizes import Size
 from ...segmentors.protocols import Maps, Point
 from .attention import (
     HeightAttention,
@@ -24,7 +26,7 @@ from .attention import (
     require_choice,
 )
 from .initialisation import ReleasedInit
-from .positions import POSITIONS, ROW_META, Size, positions_of
+from .positions import POSITIONS, ROW_META, positions_of
 
 
 @MODELS.register_module()
@@ -70,6 +72,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         UserError: A single level, an unknown gate, or an argument that a gate refuses.
     """
 
+    host_counterpart = dict(type='DepthwiseSeparableASPPHead', c1_channels=48)
     reads_levels = True
 
     def __init__(
@@ -95,14 +98,12 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             )
         parallel = kwargs.get('input_transform') == 'resize_concat'
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
             align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs),
         )
         layers: Any = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         widths = list(in_channels)
@@ -221,11 +222,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
 
     def _pyramid(self, x: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled image (N, C, H, 1), equal in all rows, and the other branches (N, B, H, W)."""
-        if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise UserError(
-                'HANetHead pools an image to a single value for each channel, on which batch norm '
-                'cannot train: put two or more images into a batch'
-            )
+        require_several_images('HANetHead', self.image_pool.norm, len(x))
         image = self.image_pool(means.mean(2, keepdim=True))
         return image.expand(-1, -1, x.shape[2], -1), torch.cat(self.aspp(x), dim=1)
 
@@ -234,10 +231,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
 
         The pooled image is equal in a row: its share is computed once per row and added as a bias.
         """
-        conv = self.bottleneck.conv
-        weights = conv.weight.split([image.shape[1], branches.shape[1]], dim=1)
-        x = F.conv2d(branches, weights[1])
-        x += F.conv2d(image, weights[0], conv.bias)
+        x = pointwise_of_maps(self.bottleneck.conv, (image, branches))
         return self.bottleneck.activate(self.bottleneck.norm(x))
 
     explains_pixels = False

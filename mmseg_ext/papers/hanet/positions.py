@@ -8,8 +8,7 @@ from mmseg.registry import TRANSFORMS
 from torch import Tensor
 
 from ...errors import UserError
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
 
 POSITIONS = 128  # a position is 0 (top row) to 127 (bottom row); 128 stands for padding
 ROW_MAP = 'gt_row_pos'  # key in the results of a pipeline

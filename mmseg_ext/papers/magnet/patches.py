@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
+
 Corner = tuple[int, int]  # (top, left) of a patch, in pixels of a scale
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
+
 MEDIAN_VALUES = 2**23  # values sorted at a time by the median filter: 32 MiB
 
 

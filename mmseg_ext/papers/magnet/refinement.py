@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...layers.precision import at_least_float32
 from .memory import MIB, PatchBatches, bytes_per_pixel
 from .patches import (
     Corner,
@@ -40,7 +41,7 @@ class Stage(NamedTuple):
 
 def softmax(logits: Tensor) -> Tensor:
     """Probabilities over dimension 1, float32 or better."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return at_least_float32(logits).softmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
