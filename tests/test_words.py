@@ -73,8 +73,6 @@ UNFINISHED = (
     'mmseg_ext/datasets/class_uniform.py',
     'mmseg_ext/evaluation',
     'mmseg_ext/inference',
-    'mmseg_ext/layers',
-    'mmseg_ext/losses',
     'mmseg_ext/papers',
     'mmseg_ext/segmentors',
     'mmseg_ext/visualization',

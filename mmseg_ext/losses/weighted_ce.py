@@ -1,8 +1,8 @@
-"""Softmax cross entropy as PyTorch averages it, of all pixels or of the hard ones alone.
+"""Softmax cross entropy, averaged as in PyTorch, of all pixels or of the hard pixels only.
 
-The hard pixels are those of SPNet's released code (CVPR 2020, arXiv 2003.13328). Differs from it:
-they are found on the device, without a wait, and a batch without labels gives 0 and not NaN. The
-host's ``OhemCrossEntropy`` keeps other pixels and divides by their number.
+The hard pixels are chosen as in SPNet's released code (CVPR 2020, arXiv 2003.13328). Differs from
+it: they are found on the device without synchronisation, and a batch without labels gives 0
+instead of NaN. The host's ``OhemCrossEntropy`` chooses other pixels and divides by their number.
 """
 
 from collections.abc import Sequence
@@ -20,41 +20,43 @@ IGNORED = -1
 
 
 def hard_pixels(probs: Tensor, valid: Tensor, hard_below: float, min_kept: int) -> Tensor:
-    """Valid pixels that are not yet sure of their class, ``min_kept`` of them at least.
+    """Mask of the valid pixels whose labelled class has a low probability.
 
     Args:
-        probs: Probability of the labelled class, of any shape; the whole batch is ranked together.
-        valid: Of the same shape, bool.
-        hard_below: Pixels up to this probability are kept, and more if they are too few.
-        min_kept: That many of the least probable are kept in any case.
+        probs: Probability of the labelled class, any shape; all pixels of a batch are ranked
+            together.
+        valid: Mask of the valid pixels, same shape, bool.
+        hard_below: Largest probability of a hard pixel; it is raised if fewer than ``min_kept``
+            pixels are hard.
+        min_kept: Smallest number of pixels to keep: those of lowest probability.
 
     Returns:
-        Of the same shape, bool.
+        Mask of the hard pixels, same shape, bool.
     """
     if min_kept >= probs.numel():
         return valid
-    ranked = torch.where(valid, probs, torch.inf).flatten()  # inf where too few are valid: all kept
+    ranked = torch.where(valid, probs, torch.inf).flatten()  # threshold is inf if too few are valid
     threshold = ranked.kthvalue(min_kept).values.clamp(min=hard_below)
-    return valid & ~(probs > threshold)  # not <=, which would hide a NaN
+    return valid & ~(probs > threshold)  # unlike <=, this keeps NaN
 
 
 @MODELS.register_module()
 class WeightedCELoss(PixelLoss):
-    """Mean cross entropy of the valid pixels, each counted by the weight of its class.
+    """Mean cross entropy of the valid pixels, weighted by class.
 
-    The sum of the weighted terms is divided by the sum of their weights, in float32 or better;
-    0 without a valid pixel.
+    The sum of the weighted terms is divided by the sum of their weights, in float32 or better.
+    Without a valid pixel it is 0.
 
     Args:
-        class_weight: One factor a class; None counts all pixels alike.
-        hard_below: Averages only the pixels whose class has at most this probability (0.7 in
-            SPNet's released code); None averages all.
-        min_kept: So many pixels of a batch on one device are averaged in any case.
+        class_weight: Factor of each class; None gives all classes the same weight.
+        hard_below: Largest probability of the labelled class at which a pixel counts (0.7 in
+            SPNet's released code); None counts all pixels.
+        min_kept: Smallest number of pixels that count, per batch on a device.
         loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
     Raises:
-        ValueError: ``min_kept`` is below 1.
+        UserError: ``min_kept`` is below 1.
     """
 
     class_weight: Tensor | None
@@ -70,7 +72,7 @@ class WeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if min_kept < 1:
-            raise UserError(f'WeightedCELoss got min_kept={min_kept}: keep at least 1 pixel')
+            raise UserError(f'WeightedCELoss got min_kept={min_kept}: it must be at least 1')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
         self.hard_below = hard_below
@@ -86,7 +88,7 @@ class WeightedCELoss(PixelLoss):
         factors = valid.to(terms.dtype) * self._weights_of(target, logits.shape[1])
         if weight is not None:
             factors = factors * weight
-        # The smallest number above 0 stands for a sum of no weights.
+        # The smallest positive number replaces a sum of 0.
         divisor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
         return (terms * factors).sum() / divisor
 

@@ -133,7 +133,7 @@ def test_class_weights_are_not_in_the_checkpoint():
 def test_what_does_not_fit_is_refused_with_a_sentence(batch):
     with pytest.raises(ValueError, match='2 class weights, but the logits have 5 classes'):
         WeightedCELoss(class_weight=(1.0, 2.0))(*batch)
-    with pytest.raises(ValueError, match='min_kept=0: keep at least 1'):
+    with pytest.raises(ValueError, match='min_kept=0: it must be at least 1'):
         WeightedCELoss(hard_below=0.7, min_kept=0)
     with pytest.raises(ValueError, match='resize the logits'):
         WeightedCELoss()(batch[0][..., :4], batch[1])
