@@ -1,4 +1,4 @@
-"""Released checkpoints to ours: one key map per paper, in the module that has the paper's name."""
+"""Conversion of released checkpoints to this package: one module with a key map per paper."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -19,53 +19,52 @@ __all__ = ['convert', 'converters', 'read_weights']
 
 
 def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """Converter by paper, and ``plain``, which leaves out what a wrapper or training added."""
+    """Converters by paper, and ``plain``, which removes weights of wrapper heads or training."""
     modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
     papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
     return papers | dict(plain=plain)
 
 
 def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the model without wrapper heads, or of ``DSRL`` without what only training needs.
+    """Weights of a model without wrapper heads, or of ``DSRL`` without its training-only modules.
 
     Raises:
-        ValueError: there is neither.
+        UserError: The weights have no wrapper head and no training-only module.
     """
-    parts = tuple(f'{part}.' for part in TRAINING_ONLY)
-    kept = {name: t for name, t in state_dict.items() if not name.startswith(parts)}
-    return kept if len(kept) < len(state_dict) else plain_state_dict(state_dict)
+    prefixes = tuple(f'{module}.' for module in TRAINING_ONLY)
+    weights = {name: t for name, t in state_dict.items() if not name.startswith(prefixes)}
+    return weights if len(weights) < len(state_dict) else plain_state_dict(state_dict)
 
 
 def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names of our model of ``paper``.
+    """Weights with the names of this package's model of ``paper``.
 
     Args:
-        paper: One of ``converters()``.
-        *files: Released names to tensors, with or without the prefix of data parallel training.
-            MagNet was released in several files, every other paper in one.
+        paper: Name of a paper, a key of ``converters()``.
+        *files: Tensors by released name, with or without the prefix of data parallel training.
+            MagNet was released in several files, every other paper in one file.
 
     Raises:
-        ValueError: ``paper`` or names in ``files`` are unknown, or the files are too many.
+        UserError: ``paper`` or a name in ``files`` is unknown, or there are too many files.
     """
-    known = converters()
-    if paper not in known:
-        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(known)}')
+    available = converters()
+    if paper not in available:
+        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(available)}')
     if len(files) > 1 and paper != 'magnet':
         raise UserError(f'{paper} was released in one file, got {len(files)}: give one')
     named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
     try:
-        return known[paper](*named)
+        return available[paper](*named)
     except OtherModelError as error:
-        others = ', '.join(name for name in known if name != paper)
-        raise UserError(f'{error}; if it is not of {paper}, give one of {others}') from error
+        alternatives = ', '.join(name for name in available if name != paper)
+        raise UserError(f'{error}; if it is not of {paper}, choose from {alternatives}') from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Name to tensor, from a file of weights or a whole checkpoint; runs no code from the file.
+    """Tensors by name from a file of weights or a checkpoint; it runs no code from the file.
 
     Raises:
-        UserError: there is no such file.
-        ValueError: the file is no checkpoint.
+        UserError: The file does not exist or is no checkpoint.
     """
     if not Path(path).is_file():
         raise UserError(f'{path} is not a file: give the downloaded checkpoint')

@@ -107,7 +107,7 @@ class _UnexplainedLabels(torch.autograd.Function):
     """Half the log determinant of the labels' covariance that the prediction does not explain.
 
     For the pooled probabilities P and labels T, (N, K, h, w) each, with covariances S of their
-    patches and a = ``RIDGE``, it returns
+    patches (sums, not means, over all patches) and a = ``RIDGE``, it returns
 
         1/2 log det(A + aI),  A = S_tt - S_tp (S_pp + aI)^-1 S_pt
 
@@ -175,8 +175,8 @@ def region_terms(
     """The cross entropy of the pixels, and the RMI term of their patches.
 
     The RMI term is 1/2 log det(A + aI) / radius^2 (see ``_UnexplainedLabels``), averaged over
-    images and summed over classes. Up to a constant it is -1 times a lower bound of the mutual information
-    between labels and probabilities of a patch. It is at least ``K * FLOOR``.
+    images and summed over classes. Up to a constant it is -1 times a lower bound of the mutual
+    information between labels and probabilities of a patch. It is at least ``K * FLOOR``.
 
     Args:
         logits: Logits, (N, K, H, W), any float type.
