@@ -1,4 +1,4 @@
-"""What batch norm cannot do."""
+"""A check for batch norms that cannot train."""
 
 from mmengine.dist import get_world_size
 from torch import nn
@@ -8,9 +8,12 @@ from ..errors import UserError
 
 
 def trains_on_one_value(norm: nn.Module, values: int) -> bool:
-    """Whether a norm would learn from a single value a channel, given ``values`` on this process.
+    """Whether a batch norm trains with a single value per channel, for which it raises an error.
 
-    Batch norm cannot. One that is synchronised with other processes has theirs too.
+    Args:
+        norm: Any module; modules other than batch norms give False.
+        values: Number of values per channel on this process. A ``SyncBatchNorm`` also uses the
+            values of other processes.
     """
     if values > 1 or not (isinstance(norm, _BatchNorm) and norm.training):
         return False
