@@ -75,8 +75,9 @@ UNFINISHED = (
     'mmseg_ext/inference',
     'mmseg_ext/layers',
     'mmseg_ext/losses',
-    'mmseg_ext/papers',
-    'mmseg_ext/segmentors',
+    'mmseg_ext/papers/cpnet',
+    'mmseg_ext/papers/hanet',
+    'mmseg_ext/papers/magnet',
     'mmseg_ext/visualization',
     'tools',
 )
