@@ -182,7 +182,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
 
         Args:
             inputs: Preprocessed images, as for ``predict``.
-            data_samples: Their data samples, as for ``predict``.
+            data_samples: Data samples of the images, as for ``predict``.
             pixel: (x, y) of the input, for heads that explain single pixels.
 
         Raises:

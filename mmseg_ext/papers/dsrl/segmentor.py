@@ -88,7 +88,8 @@ class DSRL(WindowedEncoderDecoder):
             or a reconstruction without loss.
     """
 
-    sisr: Any  # a module, or None where the model has no such part; likewise the next three
+    # Modules, or None in a model without them.
+    sisr: Any
     loss_sisr: Any
     loss_fa: Any
     fa_transform: Any
@@ -313,5 +314,5 @@ def _size(x: Tensor) -> Size:
 
 
 def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:
-    """Module of a config without type or keys of ``common`` where these are the default."""
+    """Module of a config, which may omit the type of ``default`` and the keys of ``common``."""
     return None if cfg is None else MODELS.build({'type': default['type'], **common, **cfg})

@@ -11,7 +11,7 @@ Size = Sequence[int]  # (h, w)
 
 
 def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
-    """Labels (N, H, W) at (h, w), int64: row i is row floor(i * H / h); K where ignored."""
+    """Labels (N, H, W) resized to (h, w), int64, K where ignored; row i is row floor(i * H / h)."""
     rows, columns = (
         torch.arange(new, device=label.device) * old // new
         for new, old in zip(size, label.shape[1:], strict=True)
@@ -22,7 +22,7 @@ def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) ->
 
 
 def by_image(label: Tensor, num_classes: int) -> Tensor:
-    """Labels (N, h, w) to cells ``image * K + class``, (N, h*w); ``N * K`` where ignored."""
+    """Cell ``image * K + class`` of each pixel of labels (N, h, w), (N, h*w); N * K if ignored."""
     image = torch.arange(len(label), device=label.device)[:, None]
     label = label.flatten(1)
     cells = image * num_classes + label
