@@ -75,8 +75,6 @@ UNFINISHED = (
     'mmseg_ext/datasets/class_uniform.py',
     'mmseg_ext/evaluation',
     'mmseg_ext/inference',
-    'mmseg_ext/papers',
-    'mmseg_ext/segmentors',
     'mmseg_ext/visualization',
 )
 FILES = [

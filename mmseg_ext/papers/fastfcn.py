@@ -10,7 +10,7 @@ levels, for any head that reads such a map. Differs from the released code:
 - the layer that predicts this set runs only in training.
 
 With ``align_corners=True`` the host's ``JPU`` and ``PSPHead`` compute the released function. Its
-``EncHead`` and ``ASPPHead`` compute another one.
+``EncHead`` and ``ASPPHead`` compute another function.
 """
 
 from abc import abstractmethod
@@ -280,7 +280,7 @@ class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
         return logits
 
     def loss_by_feat(self, seg_logits: Any, batch_data_samples: list) -> dict:
-        """Losses of what ``forward`` returns in training, its logits (N, K, h, w) of any size."""
+        """Losses of the output of ``forward`` in training, whose logits may have any size."""
         if self.se_layer is None:
             return super().loss_by_feat(seg_logits, batch_data_samples)
         logits, classes = seg_logits

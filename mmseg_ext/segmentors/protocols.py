@@ -1,10 +1,10 @@
-"""What parts of an experiment may offer beyond the host's interfaces, declared once.
+"""Interfaces that parts of an experiment may have beyond those of the host.
 
-A part offers it by having the members of the class below; it inherits nothing. Whoever uses a part
-asks ``isinstance(part, ...)`` where the part is built. ``isinstance`` looks for members by name:
-submodules of a ``torch.nn.Module`` cannot be members.
+A part has an interface when it has all members of the class; it need not inherit from the class.
+Code that uses a part asks ``isinstance(part, ExplainsHead)`` once, when the part is built.
 
-Shapes: N images, K classes, C channels, H x W pixels of the input.
+``isinstance`` looks for members in the class and in the attributes of the object, not among the
+submodules of a ``torch.nn.Module``. So a member is a method, a property or a plain attribute.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ Size = tuple[int, int]  # (h, w)
 
 @runtime_checkable
 class ExplainsModel(Protocol):
-    """A segmentor that shows named maps of its computation.
+    """A segmentor that returns named maps of its computation.
 
-    ``visualization.pictures.draw_maps`` says how each map is drawn.
+    ``visualization.pictures.draw_maps`` draws them; its docstring says how.
     """
 
     @property
     def explains(self) -> bool:
-        """Whether this model, as configured, has any map to show."""
+        """Whether the model, as it is configured, has maps."""
 
     @property
     def explains_pixels(self) -> bool:
-        """Whether some of the maps can be about a single pixel."""
+        """Whether the model has maps of a single pixel."""
 
     def explain(
         self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
@@ -42,8 +42,8 @@ class ExplainsModel(Protocol):
 
         Args:
             inputs: Preprocessed images (N, 3, H, W), as for ``predict``.
-            data_samples: Their data samples, as for ``predict``.
-            pixel: Pixel that the maps are about; None for maps of the whole image.
+            data_samples: Data samples of the images, as for ``predict``.
+            pixel: Pixel to explain; None for maps of the whole image.
 
         Raises:
             UserError: A pixel is given, but the model does not explain single pixels.
@@ -52,11 +52,11 @@ class ExplainsModel(Protocol):
 
 @runtime_checkable
 class ExplainsHead(Protocol):
-    """A decode head that shows named maps of its computation."""
+    """A decode head that returns named maps of its computation."""
 
     @property
     def explains_pixels(self) -> bool:
-        """Whether the head makes use of ``point``."""
+        """Whether the head has maps of a single pixel."""
 
     def explain(
         self,
@@ -70,16 +70,16 @@ class ExplainsHead(Protocol):
 
         Args:
             levels: Levels (N, C_i, H_i, W_i) of the backbone or neck, as for ``forward``.
-            point: Pixel that the maps are about; None for maps of the whole image. A head without
-                ``explains_pixels`` is never given any.
-            label: Class indices (N, 1, H, W), where they are known.
-            **side_inputs: Result of the head's own ``side_inputs``, as for ``forward``.
+            point: Pixel to explain; None for maps of the whole image, and always None where
+                ``explains_pixels`` is false.
+            label: Class indices (N, 1, H, W); None without labels.
+            **side_inputs: Result of the head's ``side_inputs``, as for ``forward``.
         """
 
 
 @runtime_checkable
 class ExplainsBackbone(Protocol):
-    """A backbone or neck that shows named maps of its computation."""
+    """A backbone or neck that returns named maps of its computation."""
 
     def explain(self, inputs: Any) -> tuple[Sequence[Tensor], Maps]:
         """The levels that ``forward`` returns, and the maps.
@@ -97,7 +97,7 @@ class TakesSideInputs(Protocol):
         """Keyword arguments of ``forward`` and ``explain`` for a batch.
 
         Args:
-            metas: Meta of each image, empty where nothing is known of it. The meta of a sliding
+            metas: Meta of each image; empty for images without data samples. The meta of a sliding
                 window holds ``window=(top, left)``, its corner in an image of
                 ``window_of=(height, width)``. Pixels of the window outside that image are padding.
             size: (H, W) of the input.
@@ -119,11 +119,11 @@ class NeedsSegmentor(Protocol):
 
     @property
     def needs_segmentor(self) -> str | None:
-        """Registered name of the segmentor; None where every segmentor will do."""
+        """Registered name of the segmentor; None where any segmentor works."""
 
     @property
     def segmentor_advice(self) -> str:
-        """Sentence for a user whose model is another segmentor."""
+        """Error message for a user who puts the head into another segmentor."""
 
 
 @runtime_checkable
@@ -171,5 +171,5 @@ class HasSeed(Protocol):
 
 
 def no_single_pixels(name: str) -> UserError:
-    """The error of a pixel that is asked of a model or head without maps of single pixels."""
+    """Error for a call of ``explain`` with a pixel, where there are no maps of single pixels."""
     return UserError(f'{name} does not explain single pixels: call explain without pixel')

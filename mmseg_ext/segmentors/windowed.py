@@ -47,10 +47,11 @@ class WindowedEncoderDecoder(EncoderDecoder):
     on the right and below.
 
     With ``full_height=True`` a window spans the height of the image. Where that is more than the
-    height of ``crop_size``, the window's width and stride grow in proportion. Some papers test so
-    at several scales.
+    height of ``crop_size``, the window's width and stride grow in proportion. Some papers test at
+    several scales in this way.
 
-    Parts of the model may offer more than the host asks for: ``segmentors/protocols.py`` lists it.
+    Heads may take further inputs, and all parts may explain themselves: ``segmentors/protocols.py``
+    declares the interfaces.
 
     Args:
         decode_head: Config of the head.
@@ -108,7 +109,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
         return self.decode_head(self.extract_feat(inputs), **side_inputs)
 
     def _init_decode_head(self, decode_head: Any) -> None:
-        """Builds the decode head, then asks each part what it offers."""
+        """Builds the decode head, then asks each part which interfaces it has."""
         super()._init_decode_head(decode_head)
         head: Any = self.decode_head
         plain_head = head.head if isinstance(head, WrapperHead) else head
@@ -196,7 +197,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
 
         Args:
             inputs: Preprocessed images, as for ``predict``.
-            data_samples: Their data samples, as for ``predict``.
+            data_samples: Data samples of the images, as for ``predict``.
             pixel: (x, y) of the input, for heads that explain single pixels.
 
         Raises:

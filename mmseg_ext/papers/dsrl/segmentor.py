@@ -89,7 +89,8 @@ class DSRL(WindowedEncoderDecoder):
             or a reconstruction without loss.
     """
 
-    sisr: Any  # a module, or None where the model has no such part; likewise the next three
+    # Modules, or None in a model without them.
+    sisr: Any
     loss_sisr: Any
     loss_fa: Any
     fa_transform: Any
@@ -306,5 +307,5 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
 
 
 def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:
-    """Module of a config without type or keys of ``common`` where these are the default."""
+    """Module of a config, which may omit the type of ``default`` and the keys of ``common``."""
     return None if cfg is None else MODELS.build({'type': default['type'], **common, **cfg})

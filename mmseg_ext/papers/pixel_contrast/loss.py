@@ -136,8 +136,8 @@ class PixelContrastLoss(nn.Module):
     def _bank_terms(self, x: Tensor, classes: Tensor, bank: MemoryBank) -> Tensor:
         """Terms (S,), a few anchors at a time.
 
-        The bank is constant, so a term depends on its own anchor alone: its gradient is made beside
-        its value, and similarities are neither kept nor made again.
+        The bank is constant, so a term depends only on its own anchor. Its gradient is computed
+        together with its value, and similarities are neither stored nor computed again.
         """
         chances: list[Tensor] = []
         if self.semi_hard is not None:

@@ -8,8 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+<<<<<<< HEAD
 def labels_at(label: Tensor, size: Sequence[int], num_classes: int, ignore_index: int) -> Tensor:
     """Labels (N, H, W) at (h, w), int64: row i is row floor(i * H / h); K where ignored."""
+=======
+
+def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels (N, H, W) resized to (h, w), int64, K where ignored; row i is row floor(i * H / h)."""
+>>>>>>> w_e
     rows, columns = (
         torch.arange(new, device=label.device) * old // new
         for new, old in zip(size, label.shape[1:], strict=True)
@@ -20,7 +26,7 @@ def labels_at(label: Tensor, size: Sequence[int], num_classes: int, ignore_index
 
 
 def by_image(label: Tensor, num_classes: int) -> Tensor:
-    """Labels (N, h, w) to cells ``image * K + class``, (N, h*w); ``N * K`` where ignored."""
+    """Cell ``image * K + class`` of each pixel of labels (N, h, w), (N, h*w); N * K if ignored."""
     image = torch.arange(len(label), device=label.device)[:, None]
     label = label.flatten(1)
     cells = image * num_classes + label
