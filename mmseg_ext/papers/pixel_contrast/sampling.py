@@ -1,6 +1,5 @@
 """Draws pixels of a batch by class, without waiting for the device."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,14 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-<<<<<<< HEAD
-def labels_at(label: Tensor, size: Sequence[int], num_classes: int, ignore_index: int) -> Tensor:
-    """Labels (N, H, W) at (h, w), int64: row i is row floor(i * H / h); K where ignored."""
-=======
-
 def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
     """Labels (N, H, W) resized to (h, w), int64, K where ignored; row i is row floor(i * H / h)."""
->>>>>>> w_e
     rows, columns = (
         torch.arange(new, device=label.device) * old // new
         for new, old in zip(size, label.shape[1:], strict=True)
