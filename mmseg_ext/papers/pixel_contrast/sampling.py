@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...layers.sizes import Size
+
 
 def labels_at(label: Tensor, size: Size, num_classes: int, ignore_index: int) -> Tensor:
     """Labels (N, H, W) resized to (h, w), int64, K where ignored; row i is row floor(i * H / h)."""
