@@ -4,7 +4,6 @@ This is the only module that knows of the two families (``onedl-*``, maintained,
 and of what has to be repaired for ours to plug into either.
 """
 
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ if TYPE_CHECKING:  # the host is imported by functions: a missing one gets a sen
     from mmengine.dataset import InfiniteSampler
     from mmengine.optim import OptimWrapper
     from mmengine.runner import Runner
-    from mmseg.models.segmentors import EncoderDecoder
 
 RECIPE = "pip install torch, then pip install -e '.[onedl]' in the folder of mmsegmentation-ext"
 ORIGINALS = ('mmcv', 'mmcv-full', 'mmcv-lite', 'mmengine', 'mmengine-lite', 'mmsegmentation')
@@ -116,25 +114,6 @@ def normalizes(data_preprocessor: Any) -> bool:
 def swaps_channels(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor turns BGR into RGB, or RGB into BGR."""
     return getattr(data_preprocessor, '_channel_conversion', False)
-
-
-def call_after_building_heads(check: 'Callable[[EncoderDecoder], None]') -> None:
-    """Lets the host's ``EncoderDecoder``, and so its children, call ``check(self)`` when built.
-
-    It is called after the decode heads and again after the auxiliary heads.
-    """
-    from mmseg.models.segmentors import EncoderDecoder
-
-    def checked(build_heads: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-        @functools.wraps(build_heads)
-        def build_and_check(segmentor: Any, cfg: Any) -> None:
-            build_heads(segmentor, cfg)
-            check(segmentor)
-
-        return build_and_check
-
-    for name in ('_init_decode_head', '_init_auxiliary_head'):
-        setattr(EncoderDecoder, name, checked(getattr(EncoderDecoder, name)))
 
 
 @contextmanager

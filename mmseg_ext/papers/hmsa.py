@@ -125,6 +125,22 @@ class HMSAHead(WrapperHead):
                 self.scale_attn(feats)
         return output, logits, None
 
+    def loss(self, *args: Any) -> Any:
+        """Not for use: ``HMSA`` computes the losses.
+
+        Raises:
+            UserError: Another segmentor called it.
+        """
+        raise UserError(self.segmentor_advice)
+
+    def predict(self, *args: Any) -> Any:
+        """Not for use: ``HMSA`` computes the logits.
+
+        Raises:
+            UserError: Another segmentor called it.
+        """
+        raise UserError(self.segmentor_advice)
+
 
 class ScalePass(NamedTuple):
     """Features, logits and attention of the images at one scale."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmseg_ext.layers.feature_tap import WrapperHead
 from mmseg_ext.layers.precision import wide_dtype
 from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
+from mmseg_ext.segmentors.pairs import check_needed_segmentor
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
     ExplainsHead,
@@ -91,6 +92,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
         super().__init__(decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs)
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
+        check_needed_segmentor(self)
         check_levels(self._heads(), levels_of_blank_image(self))
 
     def _heads(self) -> dict[str, Any]:

@@ -298,6 +298,8 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             levels = self._transform_inputs(inputs)
         else:
             *inputs, canny = inputs
+            if canny.shape[1] != 1:
+                raise UserError(self.segmentor_advice)
             levels = self._transform_inputs(inputs)
             edge = self.shape([levels[0], *levels[-3:]], canny.shape[2:], maps)
             attention = self.attend(edge.sigmoid(), canny)

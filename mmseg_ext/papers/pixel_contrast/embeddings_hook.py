@@ -12,6 +12,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from mmseg_ext.layers.feature_tap import FeatureTap
+from mmseg_ext.layers.sizes import size_of
 from mmseg_ext.layers.unwrapping import unwrap
 from mmseg_ext.papers.pixel_contrast.head import PixelContrastHead
 from mmseg_ext.papers.pixel_contrast.sampling import (
@@ -70,7 +71,7 @@ class EmbeddingsHook(Hook):
         data = model.data_preprocessor(data_batch, False)
         inputs, samples = data['inputs'], data['data_samples']
         vectors = self._vectors(model, inputs, samples)
-        head, size = model.decode_head, vectors.shape[2:]
+        head, size = model.decode_head, size_of(vectors)
         k = head.num_classes
         label = torch.cat(
             [labels_at(s.gt_sem_seg.data.to(vectors.device), size, k, 255) for s in samples]

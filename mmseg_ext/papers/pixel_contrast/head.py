@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...layers.feature_tap import WrapperHead
 from ...layers.levels import pointwise_of_levels
 from ...layers.precision import at_least_float32
+from ...layers.sizes import size_of
 from ...segmentors.protocols import ExplainsHead, Maps, Point
 from .memory import MemoryBank, class_means
 from .sampling import labels_at, pixels_at
@@ -123,7 +124,7 @@ class PixelContrastHead(WrapperHead):
         warms_up = iteration is not None and iteration < self.loss_contrast.warmup_iters
         with torch.set_grad_enabled(torch.is_grad_enabled() and not warms_up):
             features = self._features(inputs)
-        size, num_classes = features.shape[2:], self.head.num_classes
+        size, num_classes = size_of(features), self.head.num_classes
         label = labels_at(label, size, num_classes, self.head.ignore_index)
         if warms_up:
             value = 0.0 * sum(p.sum() for p in self.projection.parameters())
