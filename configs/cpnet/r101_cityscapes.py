@@ -44,3 +44,4 @@ tta_pipeline = [
     ),
 ]
 train_dataloader = dict(batch_size=2)
+paper = dict(miou=81.3, split='Cityscapes test', source='Table 6, fine labels, scales and flip')

@@ -47,3 +47,4 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
+paper = dict(miou=66.50, split='Cityscapes val', source='released weights')

@@ -30,3 +30,4 @@ model = dict(
 train_dataloader = dict(batch_size=4)
 ten_times = dict(lr_mult=10.0)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=ten_times, head=ten_times)))
+paper = dict(miou=42.75, split='ADE20K val', source='paper, six scales and flip')

@@ -40,3 +40,4 @@ model = dict(
         loss_decode=dict(ce, loss_weight=0.4),
     ),
 )
+paper = dict(miou=77.67, split='Cityscapes val', source='released README, one scale')

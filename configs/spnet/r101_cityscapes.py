@@ -35,3 +35,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+paper = dict(miou=81.9, split='Cityscapes val', source='paper, as others cite it; 82.0 on test')

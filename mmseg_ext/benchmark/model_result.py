@@ -69,9 +69,9 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
     time.
     """
     digest = hashlib.sha256(str(Path(config).resolve()).encode())
-    read = walk.what_is_read(cfg)
-    asked = {key: read[key] for key in read if key not in ('work_dir', 'load_from', 'launcher')}
-    digest.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    no_matter = ('work_dir', 'load_from', 'launcher', 'paper')
+    settings = {k: v for k, v in walk.what_is_read(cfg).items() if k not in no_matter}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     if '://' in checkpoint:
         digest.update(checkpoint.encode())
     else:
@@ -89,13 +89,17 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
 
 
 def data_set_name(cfg: Config) -> tuple[str, str]:
-    """The name of the tested data, or of its folder, and of its split: ``('CamVid', 'test')``."""
+    """Name of the tested data, or of its folder, and name of its split: ``('CamVid', 'test')``.
+
+    The split is the stem of ``ann_file``, else the last folder of images that is not ``images``.
+    """
     leaf = next(iter(leaf_datasets(cfg.test_dataloader)))
     name = str(leaf['type']).removesuffix('Dataset')
     root = Path(leaf.get('data_root') or '').name
-    prefix = (leaf.get('data_prefix') or {}).get('img_path') or ''
+    folders = Path((leaf.get('data_prefix') or {}).get('img_path') or '').parts
+    splits = [Path(leaf.get('ann_file') or '').stem, *(f for f in folders[::-1] if f != 'images')]
     says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds')
-    return root if root and says_little else name, Path(prefix).name
+    return root if root and says_little else name, next(filter(None, splits), '')
 
 
 def run_in_process(
