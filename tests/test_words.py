@@ -67,7 +67,6 @@ OPENING = re.compile(r'(Of|What|That|Those|So many|How|Whoever|Who|Where)\b')
 SINGLE_BACKTICKS = re.compile(r'(?<!`)`[^`\n]+`(?!`)')
 # Folders whose words are still to be rewritten.
 UNFINISHED = (
-    'mmseg_ext/baselines',
     'mmseg_ext/benchmark',
     'mmseg_ext/convert/cpnet.py',
     'mmseg_ext/convert/hanet.py',

@@ -1,9 +1,9 @@
-"""DeepLabV3+ with dense convolutions: a neck of dilated convolutions and its decoder.
+"""DeepLabV3+ with dense convolutions: a neck of dilated convolutions, and a decoder.
 
 Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-Decoder with Atrous Separable Convolution for
 Semantic Image Segmentation", ECCV 2018, arXiv 1802.02611, in the form of Dootmaan/DSRL (MIT).
 Differs from the host's ``DepthwiseSeparableASPPHead``: no convolution is depthwise, and the dilated
-ones are a neck, so that several decoders read them.
+convolutions are a neck, so that several decoders can read them.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ from ..layers.norms import require_several_images
 
 @MODELS.register_module()
 class ASPPNeck(BaseModule):
-    """Fine and coarse level to the fine one as it is and the coarse one seen at several dilations.
+    """Applies atrous spatial pyramid pooling to the coarse level; the fine level is unchanged.
 
     Args:
-        in_channels: Of the two levels.
-        channels: Of each branch and of the result.
-        dilations: Of the 3x3 convolutions; beside them are a 1x1 convolution and the mean.
-        dropout_ratio: Of the result's values.
+        in_channels: Channels of the fine and the coarse level.
+        channels: Channels of each branch and of the result.
+        dilations: Dilations of the 3x3 branches; a 1x1 convolution and the mean are added.
+        dropout_ratio: Probability of dropping a value of the result.
         norm_cfg: Norm after each convolution.
-        init_cfg: As for the host's modules.
+        init_cfg: Initialisation, as in the host's modules.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class ASPPNeck(BaseModule):
 
 
 class DeepLabDecoder(nn.Module):
-    """Joins a fine and a coarse level by two 3x3 convolutions.
+    """Fuses a fine and a coarse level by two 3x3 convolutions.
 
     Args:
-        in_channels: Of the two levels.
-        channels: Of the first convolution.
-        out_channels: Of the second.
-        fine_channels: That the fine level is reduced to.
+        in_channels: Channels of the fine and the coarse level.
+        channels: Output channels of the first 3x3 convolution.
+        out_channels: Output channels of the second 3x3 convolution.
+        fine_channels: Channels of the fine level after a 1x1 convolution.
         norm_cfg: Norm after each convolution.
     """
 
@@ -105,14 +105,14 @@ class DenseDeepLabHead(BaseDecodeHead):
     """The decoder of DeepLabV3+ after ``ASPPNeck``.
 
     Args:
-        in_channels: Of the fine and the coarse level.
-        in_index: Their places in the neck's output.
-        channels: Of both 3x3 convolutions.
-        dropout_ratio: Before the classifier.
-        **kwargs: As for the host's ``BaseDecodeHead``.
+        in_channels: Channels of the fine and the coarse level.
+        in_index: Indices of the levels in the neck's output.
+        channels: Output channels of both 3x3 convolutions.
+        dropout_ratio: Probability of dropping a value before the classifier.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: ``in_channels`` is a single number.
+        UserError: ``in_channels`` is a single number.
     """
 
     reads_levels = True
@@ -136,7 +136,7 @@ class DenseDeepLabHead(BaseDecodeHead):
         )
         super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
         if dropout_ratio > 0:
-            self.dropout = nn.Dropout(dropout_ratio)  # of values; the host drops whole channels
+            self.dropout = nn.Dropout(dropout_ratio)  # drops values; the host drops whole channels
         self.decoder = DeepLabDecoder(in_channels, channels, channels, norm_cfg=self.norm_cfg)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -136,7 +136,7 @@ def run_hrnet_ocr(case: Case) -> Results:
     model, image = MODELS.build(hrnet_ocr_cfg(case.hyper['n_classes'])), case.inputs['img']
     load(model, case, paper='magnet')
     head = model.decode_head
-    _, aux = head.both(model.extract_feat(image))
+    _, aux = head.result_and_regions(model.extract_feat(image))
     aux = F.interpolate(aux, image.shape[2:], mode='bilinear', align_corners=True)
     return dict(y=logits_of(model, image), aux=aux[..., ::2, ::2]), {}
 
