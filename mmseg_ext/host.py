@@ -108,6 +108,14 @@ def normalizes(data_preprocessor: Any) -> bool:
     return data_preprocessor._enable_normalize
 
 
+def add_locations(registry: Any, locations: Sequence[str]) -> None:
+    """Lets a registry import modules of ours at its first look-up, as it imports the host's."""
+    missing = [location for location in locations if location not in registry._locations]
+    if missing:
+        registry._locations = [*registry._locations, *missing]
+        registry._imported = False  # it may have looked its own modules up already
+
+
 @contextmanager
 def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
     """Lets the host read the checkpoints of this machine by ``load(path, map_location)``."""
@@ -119,11 +127,3 @@ def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
         yield
     finally:
         CheckpointLoader.register_scheme('', before, force=True)
-
-
-def add_locations(registry: Any, locations: Sequence[str]) -> None:
-    """Lets a registry import modules of ours at its first look-up, as it imports the host's."""
-    missing = [location for location in locations if location not in registry._locations]
-    if missing:
-        registry._locations = [*registry._locations, *missing]
-        registry._imported = False  # it may have looked its own modules up already

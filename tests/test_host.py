@@ -57,6 +57,12 @@ def test_a_preprocessor_tells_whether_it_normalizes() -> None:
     assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
 
 
+def test_a_registry_imports_further_modules() -> None:
+    registry = Registry('things', locations=['json'])
+    host.add_locations(registry, ['json', 'csv'])
+    assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'
+
+
 def test_the_host_reads_checkpoints_as_asked() -> None:
     def load_from_nothing(path: str, map_location: object) -> dict:
         return dict(path=path)
@@ -66,9 +72,3 @@ def test_the_host_reads_checkpoints_as_asked() -> None:
         read = CheckpointLoader.load_checkpoint('x.pth')
     assert read == dict(path='x.pth'), f'CheckpointLoader._schemes: {ADVICE}'
     assert CheckpointLoader._schemes[''] is before
-
-
-def test_a_registry_imports_further_modules() -> None:
-    registry = Registry('things', locations=['json'])
-    host.add_locations(registry, ['json', 'csv'])
-    assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'

@@ -1,8 +1,8 @@
-"""Measures training and inference of models against the host's nearest ones, in the same run.
+"""Measures speed and memory of models against the nearest models of MMSegmentation, in one run.
 
-Both see the same random images, in turn. What a paper's training has takes part: its losses, its
-optimiser. The host's nearest model has the host's classes in the place of ours, which our classes
-declare (host_counterpart); --against names another.
+Both models get the same random images, in turn. Training includes the losses and the optimiser of
+the config. The nearest model replaces classes of this package by those of MMSegmentation that they
+name as host_counterpart; --against names another model.
 
 Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
 """
@@ -28,21 +28,21 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='the config files')
-    parser.add_argument('--against', metavar='CONFIG', help="instead of the host's nearest model")
-    modes = f'{", ".join(MODES)} (default: each), or some joined by +'
+    parser.add_argument('--against', metavar='CONFIG', help='config to compare with')
+    modes = f'{", ".join(MODES)} (default: each), or a combination joined by +'
     parser.add_argument('--modes', nargs='+', default=MODES, metavar='MODE', help=modes)
     parser.add_argument(
-        '--batch-size', type=int, nargs='+', default=[2], metavar='N', help='images at a time (2)'
+        '--batch-size', type=int, nargs='+', default=[2], metavar='N', help='batch sizes (2)'
     )
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help="of the images (default: the config's crop_size)",
+        help="size of the images (default: the config's crop_size)",
     )
     parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
-    parser.add_argument('--repeats', type=int, default=5, help='timed steps of either model (5)')
+    parser.add_argument('--repeats', type=int, default=5, help='timed steps of each model (5)')
     parser.add_argument('--out', metavar='FILE', help='write all numbers as JSON')
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Turns a paper's released weights into ours, or a wrapped model's weights into the plain model's.
+"""Converts released weights of a paper to this package, or weights of a wrapped model to plain.
 
 Example: python tools/convert_checkpoint.py hmsa cityscapes_ocrnet.HRNet_Mscale.pth hmsa.pth
 """
@@ -17,11 +17,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('paper', choices=sorted(converters()), help='the paper, or "plain"')
     parser.add_argument(
-        'src', type=Path, nargs='+', help='released checkpoint; several files where released so'
+        'paper',
+        choices=sorted(converters()),
+        help='paper of the weights; plain removes wrapper heads',
     )
-    parser.add_argument('dst', type=Path, help='file to write')
+    parser.add_argument(
+        'src', type=Path, nargs='+', help='released checkpoint; several if the release has several'
+    )
+    parser.add_argument('dst', type=Path, help='output file')
     args = parser.parse_args()
     weights = convert(args.paper, *map(read_weights, args.src))
     args.dst.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,16 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     )
 
 
+def starting_parts(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the weights that a training does not start without.
+
+    They are those of the model's ``frozen_part``, else of every submodule called ``backbone``.
+    """
+    frozen_part = getattr(model, 'frozen_part', None)
+    backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
+    return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
+
+
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
     """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
 
@@ -106,16 +116,6 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
                 _check_fit(submodule, init_cfg['checkpoint'], ('',))
-
-
-def starting_parts(model: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the weights that a training does not start without.
-
-    They are those of the model's ``frozen_part``, else of every submodule called ``backbone``.
-    """
-    frozen_part = getattr(model, 'frozen_part', None)
-    backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
-    return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
 
 
 def unwrap(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Released checkpoints to ours: one key map per paper, in the module that has the paper's name."""
+"""Conversion of released checkpoints to this package: one module with a key map per paper."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -19,25 +19,25 @@ __all__ = ['convert', 'converters', 'read_weights']
 
 
 def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """Converter by paper, and ``plain``, which omits what a wrapper or training added."""
+    """Converters by paper, and ``plain``, which removes weights of wrapper heads or training."""
     papers = {name: module.convert for name, module in _modules().items()}
     return papers | dict(plain=plain)
 
 
 def _modules() -> dict[str, Any]:
-    """Modules of converters by paper.
+    """Modules with a function ``convert``, by paper.
 
-    One says ``SEVERAL_FILES = True`` where its paper was released in several files.
+    A module sets ``SEVERAL_FILES = True`` if its paper was released in several files.
     """
     modules = {i.name: import_module(f'{__name__}.{i.name}') for i in iter_modules(__path__)}
     return {name: module for name, module in modules.items() if hasattr(module, 'convert')}
 
 
 def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the model without wrapper heads, or of ``DSRL`` without what only training needs.
+    """Weights of a model without wrapper heads, or of ``DSRL`` without its training-only modules.
 
     Raises:
-        ValueError: there is neither.
+        UserError: The weights have no wrapper head and no training-only module.
     """
     prefixes = tuple(f'{module}.' for module in TRAINING_ONLY)
     weights = {name: t for name, t in state_dict.items() if not name.startswith(prefixes)}
@@ -45,35 +45,34 @@ def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names of our model of ``paper``.
+    """Weights with the names of this package's model of ``paper``.
 
     Args:
-        paper: One of ``converters()``.
-        *files: Released names to tensors, with or without the prefix of data parallel training.
-            They are several only where the paper was released so.
+        paper: Name of a paper, a key of ``converters()``.
+        *files: Tensors by released name, with or without the prefix of data parallel training.
+            Most papers were released in one file.
 
     Raises:
-        ValueError: ``paper`` or names in ``files`` are unknown, or the files are too many.
+        UserError: ``paper`` or a name in ``files`` is unknown, or there are too many files.
     """
-    by_paper = converters()
-    if paper not in by_paper:
-        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(by_paper)}')
+    available = converters()
+    if paper not in available:
+        raise UserError(f'no converter is called {paper!r}: choose from {", ".join(available)}')
     if len(files) > 1 and not getattr(_modules().get(paper), 'SEVERAL_FILES', False):
         raise UserError(f'{paper} was released in one file, got {len(files)}: give one')
     named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
     try:
-        return by_paper[paper](*named)
+        return available[paper](*named)
     except OtherModelError as error:
-        names = ', '.join(name for name in by_paper if name != paper)
-        raise UserError(f'{error}; if it is not of {paper}, give one of {names}') from error
+        alternatives = ', '.join(name for name in available if name != paper)
+        raise UserError(f'{error}; if it is not of {paper}, choose from {alternatives}') from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Name to tensor, from a file of weights or a whole checkpoint; runs no code from the file.
+    """Tensors by name from a file of weights or a checkpoint; it runs no code from the file.
 
     Raises:
-        UserError: there is no such file.
-        ValueError: the file is no checkpoint.
+        UserError: The file does not exist or is no checkpoint.
     """
     if not Path(path).is_file():
         raise UserError(f'{path} is not a file: give the downloaded checkpoint')
