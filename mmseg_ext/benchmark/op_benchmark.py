@@ -63,13 +63,13 @@ class OpResult:
 
 def find_benchmarks(package: str) -> dict[str, OpBenchmark]:
     """The ``BENCHMARKS`` of all modules of an importable package, by name."""
-    found: dict[str, OpBenchmark] = {}
+    benchmarks: dict[str, OpBenchmark] = {}
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__, f'{package}.'):
         for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
-            if entry.name in found:
+            if entry.name in benchmarks:
                 raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
-            found[entry.name] = entry
-    return found
+            benchmarks[entry.name] = entry
+    return benchmarks
 
 
 def run_benchmark(name: str, package: str, device: str = 'cpu', repeats: int = 7) -> OpResult:
