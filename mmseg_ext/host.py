@@ -44,6 +44,9 @@ REGISTRIES = (
     'TRANSFORMS',
 )
 
+# Decode heads of the host that read several levels; its other heads read a single one.
+HEADS_OF_LEVELS = ('FPNHead', 'LightHamHead', 'SegformerHead', 'SETRMLAHead', 'UPerHead')
+
 
 def check_host() -> None:
     """Says what to run when the host is missing or installed twice.
@@ -105,15 +108,12 @@ def restart_sampler(sampler: 'InfiniteSampler') -> None:
 
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a deviation."""
-    return data_preprocessor._enable_normalize
+    return getattr(data_preprocessor, '_enable_normalize', False)
 
 
-def add_locations(registry: Any, locations: Sequence[str]) -> None:
-    """Lets a registry import modules of ours at its first look-up, as it imports the host's."""
-    missing = [location for location in locations if location not in registry._locations]
-    if missing:
-        registry._locations = [*registry._locations, *missing]
-        registry._imported = False  # it may have looked its own modules up already
+def swaps_channels(data_preprocessor: Any) -> bool:
+    """Whether a data preprocessor turns BGR into RGB, or RGB into BGR."""
+    return getattr(data_preprocessor, '_channel_conversion', False)
 
 
 @contextmanager
@@ -127,3 +127,11 @@ def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
         yield
     finally:
         CheckpointLoader.register_scheme('', before, force=True)
+
+
+def add_locations(registry: Any, locations: Sequence[str]) -> None:
+    """Lets a registry import modules of ours at its first look-up, as it imports the host's."""
+    missing = [location for location in locations if location not in registry._locations]
+    if missing:
+        registry._locations = [*registry._locations, *missing]
+        registry._imported = False  # it may have looked its own modules up already

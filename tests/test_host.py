@@ -57,10 +57,10 @@ def test_a_preprocessor_tells_whether_it_normalizes() -> None:
     assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
 
 
-def test_a_registry_imports_further_modules() -> None:
-    registry = Registry('things', locations=['json'])
-    host.add_locations(registry, ['json', 'csv'])
-    assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'
+def test_a_preprocessor_tells_whether_it_swaps_channels() -> None:
+    message = f'SegDataPreProcessor._channel_conversion: {ADVICE}'
+    assert not host.swaps_channels(SegDataPreProcessor()), message
+    assert host.swaps_channels(SegDataPreProcessor(bgr_to_rgb=True)), message
 
 
 def test_the_host_reads_checkpoints_as_asked() -> None:
@@ -72,3 +72,9 @@ def test_the_host_reads_checkpoints_as_asked() -> None:
         read = CheckpointLoader.load_checkpoint('x.pth')
     assert read == dict(path='x.pth'), f'CheckpointLoader._schemes: {ADVICE}'
     assert CheckpointLoader._schemes[''] is before
+
+
+def test_a_registry_imports_further_modules() -> None:
+    registry = Registry('things', locations=['json'])
+    host.add_locations(registry, ['json', 'csv'])
+    assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'

@@ -1,4 +1,4 @@
-"""Measures each fast operation against its released form: time, peak memory, largest difference.
+"""Measures fast operations against their released forms: time, peak memory, largest difference.
 
 Example: python tools/benchmark_ops.py rmi centroids --device cuda
 """
@@ -23,17 +23,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('names', nargs='*', metavar='NAME', help='operations, default: all')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='operations (default: all)')
     parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
-    parser.add_argument('--repeats', type=int, default=7, help='timed runs of either form (7)')
+    parser.add_argument('--repeats', type=int, default=7, help='timed runs of each form (7)')
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT))  # the released forms lie beside the tests
-    known = find_benchmarks(PACKAGE)
-    unknown = [name for name in args.names if name not in known]
+    sys.path.insert(0, str(ROOT))  # the released forms are in tests/oracles
+    available = find_benchmarks(PACKAGE)
+    unknown = [name for name in args.names if name not in available]
     if unknown:
-        parser.error(f'no operation is called {", ".join(unknown)}: there are {", ".join(known)}')
+        parser.error(
+            f'no operation is called {", ".join(unknown)}: choose from {", ".join(available)}'
+        )
     check_device(args.device)
-    names = args.names or list(known)
+    names = args.names or list(available)
     results = [
         run_benchmark(name, PACKAGE, args.device, args.repeats)
         for name in track(names, 'Measuring', console=Console(stderr=True), transient=True)

@@ -1,4 +1,4 @@
-"""Checks the data of a config: pairs, sizes, label values, classes; exits with 1 if it is not fit.
+"""Checks the data of a config: pairs, sizes, label values, classes; exits with 1 on problems.
 
 Example: python tools/check_dataset.py configs/hmsa/hrnet18s_ocr_camvid.py --data-root data/camvid
 """

@@ -23,7 +23,7 @@ def main() -> None:
         help='paper of the weights; plain removes wrapper heads',
     )
     parser.add_argument(
-        'src', type=Path, nargs='+', help='released checkpoint; several if the release has several'
+        'src', type=Path, nargs='+', help='released checkpoint, or its several files'
     )
     parser.add_argument('dst', type=Path, help='output file')
     args = parser.parse_args()

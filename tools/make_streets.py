@@ -13,7 +13,7 @@ def main() -> None:
         description="Draws street scenes with labels, in Cityscapes' classes and folder layout.",
         epilog='example: python tools/make_streets.py data/streets --train 500 --size 256 512',
     )
-    parser.add_argument('dir', help='folder to make')
+    parser.add_argument('dir', help='output folder')
     parser.add_argument('--train', type=int, default=500, help='scenes for training (500)')
     parser.add_argument('--val', type=int, default=100, help='scenes for validation (100)')
     parser.add_argument('--extra', type=int, default=200, help='scenes with coarse labels (200)')
@@ -23,9 +23,9 @@ def main() -> None:
         nargs=2,
         default=(256, 512),
         metavar=('H', 'W'),
-        help='of a scene (256 512)',
+        help='size of a scene (256 512)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='another one draws other scenes (0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the scenes (0)')
     args = parser.parse_args()
     try:
         new = make_streets(
@@ -38,7 +38,7 @@ def main() -> None:
         )
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    print(f'{args.dir}: drawn' if new else f'{args.dir}: holds these scenes already')
+    print(f'{args.dir}: drawn' if new else f'{args.dir} already holds these scenes')
 
 
 if __name__ == '__main__':

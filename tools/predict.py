@@ -1,4 +1,4 @@
-"""Predicts an image, a folder of images or a video and writes overlays and masks as PNG.
+"""Predicts an image, a folder of images or a video, and writes overlays and masks.
 
 Example: python tools/predict.py CONFIG CHECKPOINT street.jpg --out pictures --explain
 """
@@ -20,20 +20,24 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('input', type=Path, help='image, folder (with its sub-folders) or video')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
-    parser.add_argument('--explain', action='store_true', help="also draw the model's own maps")
+    parser.add_argument(
+        'input', type=Path, help='image, folder (sub-folders are included) or video'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='output folder')
+    parser.add_argument(
+        '--explain', action='store_true', help='also draw the maps that explain predictions'
+    )
     parser.add_argument(
         '--pixel', type=int, nargs=2, metavar=('X', 'Y'), help='explain this pixel of each image'
     )
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='cpu, cuda or cuda:1; a GPU where there is one',
+        help='cpu, cuda or cuda:1 (default: a GPU, or cpu without a GPU)',
     )
     args = parser.parse_args(arguments)
     with errors_in_a_line():
-        find_inputs(args.input)  # before the model is loaded
+        find_inputs(args.input)  # finds errors before the model is loaded
         predictor = Predictor(
             prepare.load_config(args.config),
             args.checkpoint,
@@ -42,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             pixel=args.pixel,
         )
         predict(predictor, args.input, args.out)
-    print(f'Pictures lie in {args.out}')
+    print(f'The pictures are in {args.out}')
 
 
 if __name__ == '__main__':

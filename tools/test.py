@@ -2,8 +2,9 @@
 
 Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/iter_100.pth --tta
 
-With --table it tests many models, each the best of its work directory or CONFIG=CHECKPOINT, and
-makes a table and a report of them; a table that was stopped goes on where it was.
+With --table it tests many models and writes a table and a report of them. A model's checkpoint is
+the best in its work directory, or CONFIG=CHECKPOINT names it. The same command continues a stopped
+table.
 
 Example: python tools/test.py --table configs/*/*_camvid.py --out work_dirs/camvid
 """
@@ -18,7 +19,7 @@ from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import errors_in_a_line
 
-GOES_ON = 'stopped: the same command goes on where it was'
+CONTINUES = 'stopped: the same command continues the table'
 ONE_MODEL = ('show', 'show_dir', 'work_dir')
 
 
@@ -27,13 +28,23 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     prepare.add_common_arguments(parser)
-    parser.add_argument('checkpoint', nargs='*', help='path or address; with --table more models')
-    parser.add_argument('--table', action='store_true', help='many models: CONFIG[=CHECKPOINT] ...')
-    parser.add_argument('--out', metavar='DIR', help='write the predicted classes, or the table')
+    parser.add_argument('checkpoint', nargs='*', help='path or URL; with --table further models')
+    parser.add_argument(
+        '--table', action='store_true', help='test many models: CONFIG[=CHECKPOINT] ...'
+    )
+    parser.add_argument(
+        '--out', metavar='DIR', help='folder for the predicted classes, or for the table'
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='write predictions over the images')
-    parser.add_argument('--wait-time', type=float, default=2, help='of --show, in seconds')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='folder for images with the prediction drawn over them'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds per image of --show (2)'
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='use the test-time augmentation of the config'
+    )
     args = parser.parse_intermixed_args()
     if args.table and any(getattr(args, name) for name in ONE_MODEL):
         parser.error('--show, --show-dir and --work-dir are for one model, not for --table')
@@ -52,12 +63,12 @@ def main() -> None:
     for name in (*ONE_MODEL, 'wait_time'):
         del args[name]
     out = args.pop('out') or 'work_dirs/table'
-    with errors_in_a_line(stopped=GOES_ON):
+    with errors_in_a_line(stopped=CONTINUES):
         rows = make_table([config, *checkpoint], out, **args)
     if launch.is_first_process():
         console = Console() if sys.stdout.isatty() else Console(width=160)
         console.print(rich_table(rows))
-        print(f'also as Markdown, CSV, JSON and report.html in {out}')
+        print(f'{out} holds the table as Markdown, CSV and JSON, and report.html')
     if failed := [row for row in rows if row.failed]:
         sys.exit('\n'.join(f'error: {row.name}: {row.problem}' for row in failed))
 

@@ -17,28 +17,42 @@ def parse_args() -> argparse.Namespace:
     )
     prepare.add_common_arguments(parser)
     parser.add_argument(
-        '--resume', nargs='?', const='auto', metavar='PATH', help='the latest checkpoint, or PATH'
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='continue from the latest checkpoint, or from PATH',
     )
     parser.add_argument(
         '--amp',
         nargs='?',
         const='auto',
         choices=('auto', 'bf16', 'fp16'),
-        help='mixed precision; fp16 on a GPU and bf16 on a CPU if not said',
+        help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
     )
-    parser.add_argument('--seed', type=int, help='of all random numbers')
-    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help='in pixels')
+    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    parser.add_argument(
+        '--crop-size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='size of training crops in pixels',
+    )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument('--max-iters', type=int, metavar='N', help='with the schedule scaled to it')
-    length.add_argument('--max-epochs', type=int, metavar='N', help='with the schedule scaled')
+    length.add_argument(
+        '--max-iters', type=int, metavar='N', help='number of iterations; scales the schedule'
+    )
+    length.add_argument(
+        '--max-epochs', type=int, metavar='N', help='number of epochs; scales the schedule'
+    )
     parser.add_argument(
         '--init',
         default='config',
         metavar='{config,none,PATH}',
-        help="starting weights: the config's, none, or a checkpoint file",
+        help='starting weights: those of the config (default), none, or a checkpoint file',
     )
     parser.add_argument(
-        '--dry-run', action='store_true', help='all checks and two batches, without writing a file'
+        '--dry-run', action='store_true', help='run all checks and two batches, and write no file'
     )
     return parser.parse_args()
 

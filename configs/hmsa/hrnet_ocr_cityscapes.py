@@ -21,7 +21,6 @@ model = dict(
             type='OCRNetHead',
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     train_scales=(0.5, 1.0),

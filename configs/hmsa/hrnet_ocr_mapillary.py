@@ -14,15 +14,14 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=65,
     type='HMSA',
     decode_head=dict(
         type='HMSAHead',
-        num_classes=65,
         head=dict(
             type='OCRNetHead',
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(type='PixelSumBCELoss', loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     train_scales=(0.5, 1.0),

@@ -22,7 +22,6 @@ model = dict(
         type='MagNetOCRHead',
         loss_decode=ce,
         loss_aux=dict(ce, loss_weight=0.4, loss_name='loss_aux'),
-        **_base_.levels,
     ),
 )
 shrink = dict(type='Resize', scale=(256, 128))

@@ -18,13 +18,11 @@ model = dict(
     decode_head=dict(type='SPNetHead'),
     auxiliary_head=dict(
         type='FCNHead',
-        num_classes=19,
         in_channels=1024,
         in_index=2,
         channels=256,
         num_convs=1,
         concat_input=False,
-        norm_cfg=_base_.norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4),
     ),

@@ -14,17 +14,16 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=150,
     backbone=dict(_delete_=True, type='SPNetResNet', depth=50, norm_cfg=_base_.norm_cfg),
-    decode_head=dict(type='SPNetHead', num_classes=150),
+    decode_head=dict(type='SPNetHead'),
     auxiliary_head=dict(
         type='FCNHead',
-        num_classes=150,
         in_channels=1024,
         in_index=2,
         channels=256,
         num_convs=1,
         concat_input=False,
-        norm_cfg=_base_.norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4),
     ),

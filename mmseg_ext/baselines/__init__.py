@@ -1,4 +1,4 @@
-"""Networks that papers build on, as the papers released them, where the host's differ."""
+"""Networks that papers build on, in their released form, where it differs from the host's."""
 
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
 from .espnetv2 import ESPNetV2, ESPNetV2Head

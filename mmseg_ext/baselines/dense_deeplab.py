@@ -1,9 +1,9 @@
-"""DeepLabV3+ with dense convolutions: a neck of dilated convolutions and its decoder.
+"""DeepLabV3+ with dense convolutions: a neck of dilated convolutions, and a decoder.
 
 Chen, Zhu, Papandreou, Schroff, Adam: "Encoder-Decoder with Atrous Separable Convolution for
 Semantic Image Segmentation", ECCV 2018, arXiv 1802.02611, in the form of Dootmaan/DSRL (MIT).
 Differs from the host's ``DepthwiseSeparableASPPHead``: no convolution is depthwise, and the dilated
-ones are a neck, so that several decoders read them.
+convolutions are a neck, so that several decoders can read them.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,22 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
+from ..layers.norms import require_several_images
 
 
 @MODELS.register_module()
 class ASPPNeck(BaseModule):
-    """Fine and coarse level to the fine one as it is and the coarse one seen at several dilations.
+    """Applies atrous spatial pyramid pooling to the coarse level; the fine level is unchanged.
 
     Args:
-        in_channels: Of the two levels.
-        channels: Of each branch and of the result.
-        dilations: Of the 3x3 convolutions; beside them are a 1x1 convolution and the mean.
-        dropout_ratio: Of the result's values.
+        in_channels: Channels of the fine and the coarse level.
+        channels: Channels of each branch and of the result.
+        dilations: Dilations of the 3x3 branches; a 1x1 convolution and the mean are added.
+        dropout_ratio: Probability of dropping a value of the result.
         norm_cfg: Norm after each convolution.
-        init_cfg: As for the host's modules.
+        init_cfg: Initialisation, as in the host's modules.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class ASPPNeck(BaseModule):
             conv_cfg=None, norm_cfg=norm_cfg or dict(type='BN'), act_cfg=dict(type='ReLU')
         )
         self.aspp = ASPPModule((1, *dilations), coarse, channels, **layers)
-        self.image_pool = nn.Sequential(
+        self.image_pool: Any = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), ConvModule(coarse, channels, 1, **layers)
         )
         self.bottleneck = ConvModule((len(dilations) + 2) * channels, channels, 1, **layers)
@@ -58,18 +60,19 @@ class ASPPNeck(BaseModule):
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (N, C_0, H, W) and (N, C_1, h, w) to the first and (N, channels, h, w)."""
         fine, coarse = inputs
+        require_several_images('ASPPNeck', self.image_pool[1].norm, len(coarse))
         mean = self.image_pool(coarse).expand(-1, -1, *coarse.shape[2:])
         return fine, self.dropout(self.bottleneck(torch.cat([*self.aspp(coarse), mean], dim=1)))
 
 
 class DeepLabDecoder(nn.Module):
-    """Joins a fine and a coarse level by two 3x3 convolutions.
+    """Fuses a fine and a coarse level by two 3x3 convolutions.
 
     Args:
-        in_channels: Of the two levels.
-        channels: Of the first convolution.
-        out_channels: Of the second.
-        fine_channels: That the fine level is reduced to.
+        in_channels: Channels of the fine and the coarse level.
+        channels: Output channels of the first 3x3 convolution.
+        out_channels: Output channels of the second 3x3 convolution.
+        fine_channels: Channels of the fine level after a 1x1 convolution.
         norm_cfg: Norm after each convolution.
     """
 
@@ -102,15 +105,17 @@ class DenseDeepLabHead(BaseDecodeHead):
     """The decoder of DeepLabV3+ after ``ASPPNeck``.
 
     Args:
-        in_channels: Of the fine and the coarse level.
-        in_index: Their places in the neck's output.
-        channels: Of both 3x3 convolutions.
-        dropout_ratio: Before the classifier.
-        **kwargs: As for the host's ``BaseDecodeHead``.
+        in_channels: Channels of the fine and the coarse level.
+        in_index: Indices of the levels in the neck's output.
+        channels: Output channels of both 3x3 convolutions.
+        dropout_ratio: Probability of dropping a value before the classifier.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: ``in_channels`` is a single number.
+        UserError: ``in_channels`` is a single number.
     """
+
+    reads_levels = True
 
     def __init__(
         self,
@@ -123,15 +128,15 @@ class DenseDeepLabHead(BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        defaults = dict(
+        kwargs = released_defaults(
+            kwargs,
             align_corners=True,
-            norm_cfg=dict(type='BN'),
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=dict(type='Kaiming', layer='Conv2d'),
         )
-        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **(defaults | kwargs))
+        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
         if dropout_ratio > 0:
-            self.dropout = nn.Dropout(dropout_ratio)  # of values; the host drops whole channels
+            self.dropout = nn.Dropout(dropout_ratio)  # drops values; the host drops whole channels
         self.decoder = DeepLabDecoder(in_channels, channels, channels, norm_cfg=self.norm_cfg)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -1,14 +1,14 @@
-"""ESPNetv2, a network of depthwise dilated convolutions, backbone and decoder.
+"""ESPNetv2, a network of depthwise dilated convolutions: backbone and decoder.
 
 Mehta, Rastegari, Shapiro, Hajishirzi: "ESPNetv2: A Light-weight, Power Efficient, and General
-Purpose Convolutional Neural Network", CVPR 2019, arXiv 1811.11431; its segmentation network as
-released in sacmehta/EdgeNets (MIT), which DSRL builds on.
+Purpose Convolutional Neural Network", CVPR 2019, arXiv 1811.11431. This is its segmentation network
+as released in sacmehta/EdgeNets (MIT), on which DSRL is based.
 
 Differs from the released code:
 
-- inputs of any size run, not only multiples of 16: decoder maps take the size of the encoder's;
-- the pooled image that reinforces a level is pooled on from the level before;
-- an activation that the down-samplers hold and do not use is left out.
+- Inputs may have any size, not only multiples of 16: decoder maps are resized to encoder maps.
+- The image for a level is pooled from the image for the level before it.
+- An activation that the released down-samplers do not use is omitted.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 
 WIDTHS = {  # channels of the four levels by width factor
@@ -34,7 +35,7 @@ WIDTHS = {  # channels of the four levels by width factor
     2.0: (32, 128, 256, 512),
 }
 POOL_SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)
-SMALLEST = 5  # rows and columns of a resized map in the pyramid
+SMALLEST = 5  # least number of rows and columns of a resized map in the pyramid
 KAIMING = [
     dict(type='Kaiming', layer='Conv2d'),
     dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
@@ -44,36 +45,39 @@ KAIMING = [
 def conv_norm(
     in_channels: int, channels: int, kernel_size: int = 1, *, act: bool = True, **kwargs: Any
 ) -> ConvModule:
-    """Convolution that keeps the size at stride 1, norm, and one PReLU slope per channel."""
+    """Convolution with padding that keeps the size at stride 1, norm, and PReLU per channel."""
     act_cfg = dict(type='PReLU', num_parameters=channels) if act else None
     kwargs |= dict(padding=kernel_size // 2, bias=False, act_cfg=act_cfg)
     return ConvModule(in_channels, channels, kernel_size, **kwargs)
 
 
 def norm_act(channels: int, norm_cfg: dict) -> nn.Sequential:
-    """Norm and one PReLU slope per channel."""
+    """Norm, and PReLU with a slope per channel."""
     return nn.Sequential(build_norm_layer(norm_cfg, channels)[1], nn.PReLU(channels))
 
 
 def pool_image(x: Tensor) -> Tensor:
-    """(N, C, H, W) to half the size, rounded up."""
+    """Average pooling of (N, C, H, W) to half the size, rounded up."""
     return F.avg_pool2d(x, 3, stride=2, padding=1)
 
 
 class EESP(nn.Module):
-    """Depthwise convolutions of growing dilation, each added to the ones before it, side by side.
+    """Parallel depthwise convolutions with growing dilation, whose outputs are added up in turn.
+
+    With the outputs b_i of the branches, the maps b_1, b_1 + b_2, b_1 + b_2 + b_3, ... are
+    concatenated and mixed.
 
     Args:
-        in_channels: Multiple of ``branches``.
-        channels: Multiple of the square of ``branches``.
-        branches: Parallel convolutions with receptive fields of 3, 5, 7, ... pixels.
-        receptive_limit: Branches with a larger field get one of 3.
-        stride: 2 for use in a ``DownSampler``, which adds the rest; 1 with activation, and with a
-            shortcut where the shapes allow it.
+        in_channels: Channels of the input, a multiple of ``branches``.
+        channels: Channels of the output, a multiple of ``branches ** 2``.
+        branches: Number of parallel convolutions, with receptive fields of 3, 5, 7, ... pixels.
+        receptive_limit: Largest receptive field; branches with a larger field get a field of 3.
+        stride: Stride. With 1 there is an activation at the end, and a shortcut if input and output
+            have the same channels. 2 has neither and is for a ``DownSampler``.
         norm_cfg: Norm after the convolutions.
 
     Raises:
-        ValueError: Other channels.
+        UserError: ``in_channels`` or ``channels`` is no such multiple.
     """
 
     def __init__(
@@ -109,8 +113,8 @@ class EESP(nn.Module):
         reduced = self.reduce(x)
         maps: list[Tensor] = []
         for branch in self.branches:
-            own = branch(reduced)
-            maps.append(own + maps[-1] if maps else own)
+            branch_map = branch(reduced)
+            maps.append(branch_map + maps[-1] if maps else branch_map)
         out = self.expand(self.fuse(torch.cat(maps, dim=1)))
         if self.act is None:
             return out
@@ -118,13 +122,15 @@ class EESP(nn.Module):
 
 
 class DownSampler(nn.Module):
-    """Halves features, beside them new ones by an ``EESP``, and adds what the image shows.
+    """Halves the size of features, appends new channels, and adds features of the image.
+
+    The new channels are the output of an ``EESP``.
 
     Args:
-        in_channels: Kept by average pooling.
-        channels: Of the result.
-        branches: Of the ``EESP``.
-        receptive_limit: Of the ``EESP``.
+        in_channels: Channels of the input, which average pooling halves in size.
+        channels: Channels of the output.
+        branches: Number of branches of the ``EESP``.
+        receptive_limit: Largest receptive field of the ``EESP``.
         norm_cfg: Norm after the convolutions.
     """
 
@@ -160,15 +166,15 @@ class DownSampler(nn.Module):
 
 @MODELS.register_module()
 class ESPNetV2(BaseModule):
-    """The encoder; gives four levels of strides 2, 4, 8 and 16.
+    """Encoder with four levels of strides 2, 4, 8 and 16.
 
     Args:
-        widen_factor: 0.5, 1.0, 1.25, 1.5 or 2.0 (DSRL's released model).
+        widen_factor: Width factor: 0.5, 1.0, 1.25, 1.5 or 2.0 (DSRL's released model).
         norm_cfg: Norm after the convolutions.
-        init_cfg: By default Kaiming's normal distribution by fan-out, as released.
+        init_cfg: Initialisation; by default Kaiming's normal distribution by fan-out, as released.
 
     Raises:
-        ValueError: Another ``widen_factor``.
+        UserError: ``widen_factor`` has another value.
     """
 
     def __init__(
@@ -206,13 +212,13 @@ class ESPNetV2(BaseModule):
 
 
 class PyramidPool(nn.Module):
-    """Depthwise convolutions of one map at several sizes, mixed.
+    """Depthwise convolutions of a map at several sizes, which are mixed.
 
     Args:
-        in_channels: Of the map.
-        width: Channels that it is projected to and that are mixed.
-        channels: Of the result; None leaves out the last convolution.
-        scales: Sizes over the map's.
+        in_channels: Channels of the map.
+        width: Channels of the map at each size, and of the mixture.
+        channels: Channels of the output; None omits the last convolution.
+        scales: Sizes relative to that of the map.
         norm_cfg: Norm after the convolutions.
     """
 
@@ -244,7 +250,7 @@ class PyramidPool(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C, H, W), C the width where ``channels`` is None."""
+        """(N, C_in, H, W) to (N, C, H, W); C is ``width`` if ``channels`` is None."""
         x = self.project(x)
         maps = [
             self._at_scale(x, stage, scale)
@@ -255,7 +261,7 @@ class PyramidPool(nn.Module):
     @staticmethod
     def _at_scale(x: Tensor, stage: nn.Module, scale: float) -> Tensor:
         h, w = size = x.shape[2:]
-        # The product is taken as released, where 70 * 0.1 rounds up to 8.
+        # As released, the product is in floating point: ceil(70 * 0.1) is 8.
         target = max(SMALLEST, ceil(h * scale)), max(SMALLEST, ceil(w * scale))
         if scale < 1:
             return resize(stage(F.adaptive_avg_pool2d(x, target)), size, align_corners=True)
@@ -265,7 +271,7 @@ class PyramidPool(nn.Module):
 
 
 class PointwiseGate(nn.Module):
-    """A 3x3 convolution, times a weight of each channel from the mean of the whole map."""
+    """A 3x3 convolution times a weight per channel, sigmoid(W mean(x))."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
         super().__init__()
@@ -280,21 +286,22 @@ class PointwiseGate(nn.Module):
 
 @MODELS.register_module()
 class ESPNetV2Head(BaseDecodeHead):
-    """The decoder: pyramids of four levels, coarsest first, to logits at stride 2.
+    """Decoder that fuses pyramids of four levels, coarsest first, into logits at stride 2.
 
     Args:
-        in_channels: Channels of the four levels, finest first, each twice the size of the next.
-        in_index: Their places in the backbone's output.
-        num_classes: At least 2.
-        spare_classes: Outputs beyond the classes, which are trained and never predicted: 1 in
-            DSRL's released Cityscapes model.
-        base_channels: 16 for Pascal and Cityscapes, 32 for COCO, as released.
-        **kwargs: As for the host's ``BaseDecodeHead``.
+        in_channels: Channels of the four levels, finest first.
+        in_index: Indices of the levels in the backbone's output.
+        num_classes: Number of classes, at least 2.
+        spare_classes: Number of additional outputs, which are trained but never predicted (1 in
+            DSRL's released Cityscapes model).
+        base_channels: Base width: 16 for Pascal and Cityscapes, 32 for COCO, as released.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: ``in_channels`` is a single number, does not name four levels, or there are
-            fewer than 2 classes.
+        UserError: ``in_channels`` does not list four levels, or there are fewer than 2 classes.
     """
+
+    reads_levels = True
 
     def __init__(
         self,
@@ -315,15 +322,15 @@ class ESPNetV2Head(BaseDecodeHead):
         outputs = num_classes + spare_classes
         width = min(outputs // 2, base_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        defaults = dict(
+        kwargs = released_defaults(
+            kwargs,
             channels=width,
             dropout_ratio=0.0,
             align_corners=True,
-            norm_cfg=dict(type='BN'),
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=KAIMING,
         )
-        super().__init__(in_channels, num_classes=num_classes, **(defaults | kwargs))
+        super().__init__(in_channels, num_classes=num_classes, **kwargs)
         c0, c1, c2, c3 = in_channels
         d0, d1, d2 = 4 * base_channels, 3 * base_channels, 2 * base_channels
         self.pools = nn.ModuleList(
@@ -338,7 +345,7 @@ class ESPNetV2Head(BaseDecodeHead):
         self.conv_seg = nn.Conv2d(width, outputs, 1)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), K with the spare classes."""
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0); K includes the spare classes."""
         *finer, x = self._transform_inputs(inputs)
         *pools, last = self.pools
         for pool, gate, norm, level in zip(pools, self.gates, self.norms, finer[::-1], strict=True):
@@ -346,5 +353,5 @@ class ESPNetV2Head(BaseDecodeHead):
         return self.cls_seg(last(x))
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits (N, K, h, w) to those of the classes, resized to the images."""
+        """Removes the spare classes from logits (N, K, h, w) and resizes to the images."""
         return super().predict_by_feat(seg_logits[:, : self.out_channels], batch_img_metas)

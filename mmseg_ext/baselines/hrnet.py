@@ -3,9 +3,9 @@
 Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020,
 arXiv 1908.07919. Code: HRNet/HRNet-Semantic-Segmentation (MIT).
 
-Differs from the host's ``HRNet``: a coarse branch is resized straight to the size of the branch
-that it is added to. The host first enlarges it by the nominal factor and then resizes again, which
-gives other features wherever the input is not a multiple of 32. The keys are the same.
+Differs from the host's ``HRNet``: a coarse branch is resized directly to the size of the branch
+that it is added to. The host enlarges it by the nominal factor and then resizes it again, which
+gives other features if the input size is no multiple of 32. The state-dict keys are the same.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 class ExactHRModule(HRModule):
-    """Parallel branches and their fusion; ``align_corners`` is set by the backbone."""
+    """Parallel branches and their fusion; the backbone sets ``align_corners``."""
 
     align_corners = False
 
@@ -27,7 +27,7 @@ class ExactHRModule(HRModule):
         layers = super()._make_fuse_layers()
         for i, row in enumerate(layers or ()):
             for j in range(i + 1, len(row)):
-                row[j] = row[j][:2]  # conv and norm, without the host's enlargement
+                row[j] = row[j][:2]  # keeps conv and norm, removes the host's upsampling
         return layers
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
@@ -38,7 +38,7 @@ class ExactHRModule(HRModule):
         return [self.relu(self._fuse(i, x)) for i in range(len(self.fuse_layers))]
 
     def _fuse(self, i: int, x: list[Tensor]) -> Tensor:
-        """Sum over the branches, in their order, at the size of branch ``i``."""
+        """Sum of all branches, in their order, at the size of branch ``i``."""
         total: Tensor | None = None
         for j, layer in enumerate(self.fuse_layers[i]):
             y = x[j] if j == i else layer(x[j])
@@ -53,12 +53,12 @@ class ExactHRModule(HRModule):
 
 @MODELS.register_module()
 class HRNetExact(HRNet):
-    """HRNetV2 trunk, an image (N, 3, H, W) to four maps of strides 4, 8, 16 and 32 (default stem).
+    """HRNetV2 backbone: images (N, 3, H, W) to four maps, of strides 4, 8, 16 and 32 by default.
 
     Args:
-        align_corners: For the resizing inside fusions.
+        align_corners: Whether the resizing in fusions aligns corners.
         stem_strides: Strides of the two convolutions of the stem.
-        **kwargs: As for the host's ``HRNet``.
+        **kwargs: Arguments of the host's ``HRNet``.
     """
 
     host_counterpart = dict(type='HRNet')
@@ -73,7 +73,7 @@ class HRNetExact(HRNet):
                 module.align_corners = align_corners
 
     def train(self, mode: bool = True) -> 'HRNetExact':
-        """As every module, returns itself; the host's does not."""
+        """Sets the mode and returns the module; the host's method returns None."""
         super().train(mode)
         return self
 

@@ -1,8 +1,8 @@
-"""OCRNet and FPN as in VinAIResearch/MagNet (AGPL-3.0; nothing of it is here).
+"""OCRNet and FPN as in VinAIResearch/MagNet (AGPL-3.0; this module contains no code of it).
 
 Yuan, Chen, Wang, arXiv 1909.11065; Lin et al., "Feature Pyramid Networks for Object Detection",
-arXiv 1612.03144. The FPN's top-down path is the host's ``FPN`` with
-``upsample_cfg=dict(mode='bilinear', align_corners=False)``; its head differs from the host's
+arXiv 1612.03144. The top-down path of the FPN is the host's ``FPN`` with
+``upsample_cfg=dict(mode='bilinear', align_corners=False)``. The head differs from the host's
 ``FPNHead``, which adds levels and has norms and ReLUs.
 """
 
@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 from ..layers.pytorch_init import PyTorchInit
 from .ocr_net_head import OCRNetHead
@@ -21,12 +22,14 @@ from .ocr_net_head import OCRNetHead
 
 @MODELS.register_module()
 class MagNetOCRHead(OCRNetHead):
-    """``OCRNetHead`` whose prediction is a weighted mean of its logits and the soft regions'.
+    """``OCRNetHead`` that predicts a weighted mean of its logits z and the soft regions' logits a.
+
+    The mean is (z + aux_share a) / (1 + aux_share).
 
     Args:
-        aux_share: Weight of the soft regions' logits, against 1 (0.4 as released).
-        align_corners: Of all resizing.
-        **kwargs: As for ``OCRNetHead``.
+        aux_share: Weight of the soft regions' logits (0.4 as released).
+        align_corners: Whether all resizing aligns corners.
+        **kwargs: Arguments of ``OCRNetHead``.
     """
 
     def __init__(
@@ -36,8 +39,11 @@ class MagNetOCRHead(OCRNetHead):
         self.aux_share = aux_share
 
     def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), in training with the regions'."""
-        logits, aux = self.both(inputs)
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0).
+
+        In training it returns the logits and the soft regions' logits.
+        """
+        logits, aux = self.result_and_regions(inputs)
         if self.training:
             return logits, aux
         return (logits + self.aux_share * aux) / (1 + self.aux_share)
@@ -45,18 +51,19 @@ class MagNetOCRHead(OCRNetHead):
 
 @MODELS.register_module()
 class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
-    """Brings the levels of a pyramid to the finest and classifies all of them by a 3x3 convolution.
+    """Resizes the levels of a pyramid to the finest and classifies them by a 3x3 convolution.
 
     Args:
-        in_channels: Of every level, finest first.
-        in_index: Their places in the neck's output.
-        level_channels: To which a 3x3 convolution brings each level (128 as released).
-        **kwargs: As for the host's ``BaseDecodeHead``.
+        in_channels: Channels of every level, finest first.
+        in_index: Indices of the levels in the neck's output.
+        level_channels: Channels of each level after a 3x3 convolution (128 as released).
+        **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: ``in_channels`` is a single number.
+        UserError: ``in_channels`` is a single number.
     """
 
+    reads_levels = True
     host_counterpart = dict(type='FPNHead', channels=128, feature_strides=[4, 8, 16, 32])
 
     def __init__(
@@ -69,10 +76,8 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, dropout_ratio=0.0, loss_decode=cross_entropy) | kwargs
         channels = level_channels * len(in_channels)
-        super().__init__(in_channels, channels, **kwargs)
+        super().__init__(in_channels, channels, **released_defaults(kwargs, dropout_ratio=0.0))
         self.convs = nn.ModuleList(nn.Conv2d(n, level_channels, 3, padding=1) for n in in_channels)
         self.conv_seg = nn.Conv2d(channels, self.out_channels, 3, padding=1)
 

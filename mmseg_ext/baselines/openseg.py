@@ -1,4 +1,4 @@
-"""DeepLabV3 and OCRNet as in openseg.pytorch (MIT), on which pixel contrast was released.
+"""DeepLabV3 and OCRNet as in openseg.pytorch (MIT), on which released pixel contrast is based.
 
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", arXiv 1706.05587;
 Yuan et al., arXiv 1909.11065.
@@ -13,12 +13,13 @@ from mmseg.models.decode_heads import ASPPHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..layers.head_defaults import CROSS_ENTROPY
 from .ocr_net_head import OCRNetHead
 
 
 @MODELS.register_module()
 class OpensegResNet(ResNetV1c):
-    """``ResNetV1c`` whose max pooling rounds sizes up, and whose deep stem ends in 128 channels."""
+    """``ResNetV1c`` with max pooling that rounds sizes up, and 128 channels after the deep stem."""
 
     host_counterpart = dict(type='ResNetV1c')
 
@@ -29,13 +30,13 @@ class OpensegResNet(ResNetV1c):
 
 @MODELS.register_module()
 class OpensegASPPHead(ASPPHead):
-    """``ASPPHead`` with one more 3x3 convolution and norm, no ReLU, before the classifier.
+    """``ASPPHead`` with a further 3x3 convolution and norm, without ReLU, before the classifier.
 
     Args:
-        channels: Of every branch (512 as released).
-        dilations: Of the branches.
-        dropout_ratio: None as released.
-        **kwargs: As for the host's ``ASPPHead``.
+        channels: Channels of every branch (512 as released).
+        dilations: Dilations of the branches.
+        dropout_ratio: Probability of dropping a channel before the classifier (0 as released).
+        **kwargs: Arguments of the host's ``ASPPHead``.
     """
 
     host_counterpart = dict(type='ASPPHead', dilations=(1, 12, 24, 36))
@@ -48,7 +49,7 @@ class OpensegASPPHead(ASPPHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs = dict(loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)) | kwargs
+        kwargs = dict(loss_decode=dict(CROSS_ENTROPY)) | kwargs
         super().__init__(
             channels=channels, dilations=dilations, dropout_ratio=dropout_ratio, **kwargs
         )
@@ -72,6 +73,6 @@ class OpensegOCRHead(OCRNetHead):
         )
 
     def _soft_regions(self, levels: list[Tensor]) -> Tensor:
-        """Logits (N, K, H_0, W_0) from all levels."""
+        """Logits of the soft regions, (N, K, H_0, W_0), from all levels."""
         size = levels[0].shape[2:]
         return self.aux_seg(self.aux_conv(torch.cat([self._to_size(x, size) for x in levels], 1)))

@@ -1,7 +1,7 @@
 """WiderResNet-38, dilated to output stride 8, and a ResNet that also returns its stem.
 
 Wu, Shen, van den Hengel, "Wider or Deeper", arXiv 1611.10080, in the form "A2" of
-mapillary/inplace_abn (BSD-3), on which Gated-SCNN was released.
+mapillary/inplace_abn (BSD-3), on which released Gated-SCNN is based.
 """
 
 from collections.abc import Sequence
@@ -18,24 +18,26 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 
-BLOCKS = (3, 3, 6, 3, 1, 1)  # of the modules 2 to 7
-WIDTHS = ((2, 2), (4, 4), (8, 8), (8, 16), (8, 16, 32), (16, 32, 64))  # of the base's channels
+BLOCKS = (3, 3, 6, 3, 1, 1)  # number of blocks in the modules 2 to 7
+WIDTHS = ((2, 2), (4, 4), (8, 8), (8, 16), (8, 16, 32), (16, 32, 64))  # times base_channels
 STRIDES = (1, 1, 2, 1, 1, 1)
 DILATIONS = (1, 1, 1, 2, 4, 4)
 DROPOUTS = (0.0, 0.0, 0.0, 0.0, 0.3, 0.5)
-POOLED = (2, 3)  # modules with a max pooling before them
+POOLED = (2, 3)  # modules after a max pooling
 
 
 class PreActBlock(nn.Module):
-    """Norms and ReLUs before two 3x3 convolutions, or before 1x1, 3x3 and 1x1; none after the sum.
+    """Residual block with norm and ReLU before each convolution, and none after the sum.
+
+    The convolutions are 3x3 and 3x3, or 1x1, 3x3 and 1x1.
 
     Args:
-        in_channels: Of the input.
-        channels: Of the two or three convolutions.
-        stride: Of the first.
-        dilation: Of the 3x3 convolutions.
-        dropout_ratio: Of whole channels, before the last convolution.
-        norm_cfg: Of the norms.
+        in_channels: Channels of the input.
+        channels: Output channels of the two or three convolutions.
+        stride: Stride of the first convolution.
+        dilation: Dilation of the 3x3 convolutions.
+        dropout_ratio: Probability of dropping a channel before the last convolution.
+        norm_cfg: Type and settings of the norms.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class PreActBlock(nn.Module):
             self.project = nn.Conv2d(in_channels, width, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H', W')."""
+        """(N, C, H, W) to (N, C_out, H / stride, W / stride), rounded up."""
         active = F.relu(self.norms[0](x), inplace=True)
         shortcut = x if self.project is None else self.project(active)
         x = self.convs[0](active)
@@ -86,22 +88,22 @@ class PreActBlock(nn.Module):
 
 @MODELS.register_module()
 class WiderResNetA2(BaseModule):
-    """Seven modules of growing width: strides 1, 2, 4 and then 8.
+    """Backbone of seven modules with growing width and strides 1, 2, 4, 8, 8, 8 and 8.
 
-    Their channels are 64, 128, 256, 512, 1024, 2048 and 4096. The first is a bare convolution of
-    the image; sums of residual blocks leave the others without a norm or activation.
+    Their channels are 64, 128, 256, 512, 1024, 2048 and 4096. The first module is a convolution of
+    the image, the others consist of residual blocks. No norm or activation follows a module.
 
     Args:
-        out_indices: Numbers of the modules to return, 1 to 7.
-        in_channels: Of the image.
-        base_channels: Of the first module; all others grow with it.
-        with_cp: Whether training runs the modules 4 to 7 a second time in the backward pass, to
-            save memory.
-        norm_cfg: Of all norms.
-        init_cfg: As for the host's backbones.
+        out_indices: Numbers of the modules whose outputs are returned, 1 to 7.
+        in_channels: Channels of the image.
+        base_channels: Channels of the first module; the others are multiples of it.
+        with_cp: Whether training runs the modules 4 to 7 again in the backward pass, which saves
+            memory.
+        norm_cfg: Type and settings of all norms.
+        init_cfg: Initialisation, as in the host's backbones.
 
     Raises:
-        ValueError: a number in ``out_indices`` is none of 1 to 7.
+        UserError: A number in ``out_indices`` is not in 1 to 7.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class WiderResNetA2(BaseModule):
             self.add_module(f'mod{i + 2}', nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, 3, H, W) to the levels of ``out_indices``; strides round sizes up."""
+        """Images (N, 3, H, W) to the outputs of ``out_indices``; sizes are rounded up."""
         x = self.conv1(x)
         levels = {1: x}
         for number in range(2, max(self.out_indices) + 1):
@@ -157,15 +159,15 @@ class WiderResNetA2(BaseModule):
 
 @MODELS.register_module()
 class StemResNet(ResNetV1c):
-    """``ResNetV1c`` that returns its stem, of stride 2, before the levels of its stages."""
+    """``ResNetV1c`` that also returns the output of its stem (stride 2), as the first level."""
 
     host_counterpart = dict(type='ResNetV1c')
     stem_levels = 1  # before the levels of the host's network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, 3, H, W) to the stem (N, C, H / 2, W / 2) and the levels of ``out_indices``.
+        """Images (N, 3, H, W) to the stem's map and the levels of ``out_indices``.
 
-        Sizes are rounded up.
+        The stem's map is (N, C, H / 2, W / 2), rounded up.
         """
         stem = self.stem(x)
         levels = [stem]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.unwrapping import unwrap
 
 from .read import is_pretrained, state_dict_of
 
@@ -78,6 +78,27 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     return fit
 
 
+def starts_pretrained(module: nn.Module) -> bool:
+    """Whether the ``init_cfg`` of a module reads its weights from a checkpoint."""
+    init_cfgs: Any = getattr(module, 'init_cfg', None)
+    return any(map(is_pretrained, init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]))
+
+
+def require_frozen_part(model: nn.Module) -> None:
+    """Refuses a training without a checkpoint whose model has a frozen part without weights.
+
+    Raises:
+        UserError: The ``frozen_part`` that the model declares is not pretrained.
+    """
+    name = getattr(model, 'frozen_part', '').rstrip('.')
+    if name and not starts_pretrained(model.get_submodule(name)):
+        raise UserError(
+            f'{type(model).__name__} trains on a trained {name}, and has no weights of it: name '
+            f'its checkpoint by --init PATH, or in the config by {name}='
+            "dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
+        )
+
+
 def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     """Sentence that refuses a checkpoint of another model."""
     if counts := fit.class_counts():
@@ -117,17 +138,12 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
     if checkpoint is not None:
         _check_fit(model, checkpoint, ('',) if strict else starting_parts(model), strict=strict)
         return
+    require_frozen_part(model)
     for _, submodule in model.named_modules():
         init_cfgs: Any = getattr(submodule, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
                 _check_fit(submodule, init_cfg['checkpoint'], ('',))
-
-
-def unwrap(model: Any) -> Any:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _check_fit(

@@ -25,9 +25,9 @@ def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
 
 
 def _modules() -> dict[str, Any]:
-    """Modules with a function ``convert``, by paper.
+    """Modules of converters by paper.
 
-    A module sets ``SEVERAL_FILES = True`` if its paper was released in several files.
+    One says ``SEVERAL_FILES = True`` where its paper was released in several files.
     """
     modules = {i.name: import_module(f'{__name__}.{i.name}') for i in iter_modules(__path__)}
     return {name: module for name, module in modules.items() if hasattr(module, 'convert')}
@@ -50,7 +50,7 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         paper: Name of a paper, a key of ``converters()``.
         *files: Tensors by released name, with or without the prefix of data parallel training.
-            Most papers were released in one file.
+            Several files are taken if the paper was released in several.
 
     Raises:
         UserError: ``paper`` or a name in ``files`` is unknown, or there are too many files.

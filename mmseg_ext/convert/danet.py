@@ -1,4 +1,4 @@
-"""Released names of DANet (junfu1115/DANet) to ours, which are those of the host's ``DAHead``."""
+"""Released names of DANet (junfu1115/DANet) to those of this package and the host's ``DAHead``."""
 
 from collections.abc import Mapping
 
@@ -29,11 +29,11 @@ HEAD = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a ResNet, ``ResNetV1c`` where the stem is deep, and of ``DANetHead``."""
-    kept = {k: v for k, v in state_dict.items() if not k.startswith('pretrained.fc.')}
-    deep = any(name.startswith('pretrained.conv1.0.') for name in kept)
+    """Weights of ``DANetHead`` and of a ``ResNet``, or a ``ResNetV1c`` if the stem is deep."""
+    weights = {k: v for k, v in state_dict.items() if not k.startswith('pretrained.fc.')}
+    deep = any(name.startswith('pretrained.conv1.0.') for name in weights)
     head = ((rf'head\.{old}', f'decode_head.{new}') for old, new in HEAD)
     patterns = (*(DEEP_STEM if deep else ()), (r'pretrained\.', 'backbone.'), *head)
-    renamed = rename(kept, patterns)
-    # Released gammas are vectors of one number.
+    renamed = rename(weights, patterns)
+    # Released gammas are vectors of length 1.
     return {k: v.reshape(()) if k.endswith('gamma.scale') else v for k, v in renamed.items()}

@@ -1,4 +1,4 @@
-"""Names of DSRL's released ESPNetv2 and of the third-party DeepLabV3+ (Dootmaan/DSRL) to ours."""
+"""Names of DSRL's released ESPNetv2 and of the third-party DeepLabV3+ (Dootmaan/DSRL)."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from torch import Tensor
 from .renaming import rename
 
 Patterns = tuple[tuple[str, str], ...]
-RELEASED = ('base_net.', 'bu_dec_l', 'bu_br_l', 'merge_enc_dec_l')  # how its names begin
+RELEASED = ('base_net.', 'bu_dec_l', 'bu_br_l', 'merge_enc_dec_l')  # prefixes of its names
 CONV = ((r'conv\.', 'conv.'), (r'bn\.', 'bn.'), (r'act\.', 'activate.'))
 CBR = ((r'cbr\.0\.', 'conv.'), (r'cbr\.1\.', 'bn.'), (r'cbr\.2\.', 'activate.'))
 
@@ -104,26 +104,26 @@ DEEPLAB = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``DSRL`` or, without upsampler in them, of ``EncoderDecoder`` with ESPNetv2.
+    """Weights of ``DSRL``, or of ``EncoderDecoder`` with ESPNetv2 if they have no upsampler.
 
-    Parts of a released file that the released model ignores as well are named in a warning.
+    A warning names the tensors that the released model ignores too.
     """
     if not any(name.startswith('base_net.') for name in state_dict):
         return _without_bias(rename(state_dict, DEEPLAB))
     ignored = [name for name in state_dict if not name.startswith(RELEASED)]
     if ignored:
         warnings.warn(
-            f'{len(ignored)} of {len(state_dict)} tensors are of no part of the network and are '
-            f'left out: {", ".join(ignored[:5])}{", ..." if len(ignored) > 5 else ""}',
+            f'{len(ignored)} of {len(state_dict)} tensors belong to no module of the network and '
+            f'are omitted: {", ".join(ignored[:5])}{", ..." if len(ignored) > 5 else ""}',
             stacklevel=2,
         )
-    unused = '_0.eesp.module_act.weight'  # down-samplers hold it and do not use it
-    kept = {n: t for n, t in state_dict.items() if n not in ignored and not n.endswith(unused)}
-    return rename(kept, ESPNETV2)
+    unused = '_0.eesp.module_act.weight'  # down-samplers never use it
+    weights = {n: t for n, t in state_dict.items() if n not in ignored and not n.endswith(unused)}
+    return rename(weights, ESPNETV2)
 
 
 def _without_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The transform's bias goes into the running mean of the norm after it, where it cancels."""
+    """Subtracts the transform's bias from the running mean of the next norm: an equal function."""
     bias = weights.pop('fa_transform.conv.bias', None)
     if bias is not None:
         mean = 'fa_transform.bn.running_mean'

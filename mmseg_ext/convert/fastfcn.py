@@ -1,4 +1,4 @@
-"""Released names of FastFCN (wuhuikai/FastFCN) to ours."""
+"""Released names of FastFCN (wuhuikai/FastFCN) to those of this package."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Pattern = tuple[str, str]
 
 
 def _conv_bn(old: str, new: str, first: int = 0) -> list[Pattern]:
-    """Convolution and norm, numbers ``first`` and the next of a sequence, to a ``ConvModule``."""
+    """Patterns from convolution ``first`` and the next norm of a sequence to a ``ConvModule``."""
     return [
         (rf'{old}\.{first}\.', f'{new}.conv.'),
         (rf'{old}\.{first + 1}\.', f'{new}.bn.'),
@@ -19,7 +19,7 @@ def _conv_bn(old: str, new: str, first: int = 0) -> list[Pattern]:
 
 
 def _separable(old: str, new: str, norm: str) -> list[Pattern]:
-    """A separable convolution and its norms to the host's module."""
+    """Patterns from a separable convolution with its norms to the host's module."""
     return [
         (rf'{old}\.0\.conv1\.', f'{new}.depthwise_conv.conv.'),
         (rf'{old}\.0\.bn\.', f'{new}.depthwise_conv.{norm}.'),
@@ -74,7 +74,7 @@ ASPP = [
 ]
 for i in range(4):
     ASPP += _conv_bn(rf'head\.aspp\.b{i}', f'decode_head.aspp_modules.{i}')
-# Names that tell the heads apart whose layers have the same numbers.
+# Names that identify a head; layers of different heads have the same numbers.
 HEADS = {'head.conv5.0.conv1.': PSP, 'head.conv5.4.': FCN, 'head.aspp.': ASPP}
 AUXILIARY = [
     *_conv_bn(r'auxlayer\.conv5', 'auxiliary_head.convs.0'),
@@ -83,9 +83,10 @@ AUXILIARY = [
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of backbone, ``FastFCNJPU`` (or the host's ``JPU``) or ``JPUX``, and either head.
+    """Weights of the backbone, the neck and the heads, or of the backbone for ImageNet alone.
 
-    The released backbone for ImageNet, whose names lack ``pretrained.``, becomes ``backbone``.
+    The neck is ``FastFCNJPU`` (or the host's ``JPU``) or ``JPUX``. Names of the released backbone
+    for ImageNet have no prefix ``pretrained.``.
     """
     state_dict = {name: x for name, x in state_dict.items() if not CLASSIFIER.match(name)}
     head = next((HEADS[k] for k in HEADS if any(n.startswith(k) for n in state_dict)), ENC)
@@ -94,16 +95,18 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _reorder(name: str, x: Tensor) -> Tensor:
-    """Channels in our order where modules of the host concatenate in another than the released."""
+    """Channels in the order of the host's modules where it differs from the released order."""
     if re.match(r'neck\.dilation_layers\.\d\.0\.pointwise_conv\.conv\.', name):
         return _reverse_thirds(x, 1)
     if re.match(r'neck\.dilation_layers\.\d\.0\.depthwise_conv\.', name) and x.ndim:
         return _reverse_thirds(x, 0)
     if name == 'decode_head.bottleneck.0.conv.weight':
-        return x.roll(x.shape[1] // 5, 1)  # the pooled image: last as released, first in the host
+        return x.roll(
+            x.shape[1] // 5, 1
+        )  # the pooled image is last as released, and first in the host
     return x
 
 
 def _reverse_thirds(x: Tensor, dim: int) -> Tensor:
-    """Released: from the coarsest of three levels to the finest; the host's: the other way."""
+    """Reverses three levels: coarsest first as released, finest first in the host."""
     return x.unflatten(dim, (3, -1)).flip(dim).flatten(dim, dim + 1)

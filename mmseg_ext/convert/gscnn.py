@@ -1,4 +1,4 @@
-"""Released names of Gated-SCNN (nv-tlabs/GSCNN) to ours."""
+"""Released names of Gated-SCNN (nv-tlabs/GSCNN) to those of this package."""
 
 import re
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ HEAD = (
     (r'final_seg\.4\.', 'decode_head.decoder.1.bn.'),
     (r'final_seg\.6\.', 'decode_head.conv_seg.'),
 )
-# A norm follows, which undoes them in training and takes them up here.
+# Biases before a norm: in training the norm cancels them; here its running mean absorbs them.
 CANCELLED = (
     *(
         (f'dsn{side}.bias', f'gate{i}._gate_conv.0.running_mean')
@@ -71,19 +71,19 @@ UNUSED = re.compile(r'dsn1\.')
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of ``GSCNN`` with ``WiderResNetA2`` and ``GSCNNHead``, or of a part of it.
 
-    ``dsn1``, which the released model holds and does not use, is left out.
+    ``dsn1`` is omitted; the released model never uses it.
     """
     weights = {name: x for name, x in state_dict.items() if not UNUSED.match(name)}
     for bias, mean in CANCELLED:
         if bias in weights and mean in weights:
             shifted = weights[mean].clone()
-            shifted[-1] -= weights.pop(bias)[0]  # of the one channel that the bias is added to
+            shifted[-1] -= weights.pop(bias)[0]  # only this channel has the bias
             weights[mean] = shifted
     return _split_gates(rename(weights, (*BACKBONE, *SHAPE, *HEAD)))
 
 
 def _split_gates(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a gate reads is concatenated in released weights: features, then one channel more."""
+    """Splits a gate's weights, whose released input is features and one channel concatenated."""
     split = {}
     for name, x in weights.items():
         if '.mix_features.weight' in name:

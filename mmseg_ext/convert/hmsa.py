@@ -1,4 +1,4 @@
-"""Released names of HMSA and of its single-scale OCRNet (NVIDIA/semantic-segmentation) to ours."""
+"""Released names of HMSA and its single-scale OCRNet (NVIDIA/semantic-segmentation)."""
 
 from collections.abc import Mapping
 
@@ -42,11 +42,11 @@ OCR = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``HMSA``, or, without attention in them, of ``EncoderDecoder`` and ``OCRNetHead``.
+    """Weights of ``HMSA``, or of ``EncoderDecoder`` with ``OCRNetHead`` if they have no attention.
 
-    ``HMSA`` loads both; its attention then starts afresh.
+    ``HMSA`` loads both; without attention weights its attention keeps its initialisation.
     """
-    wrapped = any(name.startswith('scale_attn.') for name in state_dict)
-    head = 'decode_head.head.' if wrapped else 'decode_head.'
+    has_attention = any(name.startswith('scale_attn.') for name in state_dict)
+    head = 'decode_head.head.' if has_attention else 'decode_head.'
     ocr = ((rf'ocr\.{old}', head + new) for old, new in OCR)
     return rename(state_dict, ((r'backbone\.', 'backbone.'), *ocr, *ATTENTION))

@@ -1,4 +1,4 @@
-"""Released names of pixel contrast (tfzhou/ContrastiveSeg) to ours: HRNet, OCRNet and DeepLabV3."""
+"""Released names of pixel contrast (tfzhou/ContrastiveSeg) with HRNet, OCRNet and DeepLabV3."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from ..errors import UserError
 from .hmsa import OBJECT_ATTENTION
 from .renaming import rename
 
-# A released convolution with bias and its norm, where ours has no bias: the norm takes it up.
+# Biases of released convolutions that have none here, and the norm that absorbs each.
 BIASED = (
     (r'cls_head\.0\.bias', 'cls_head.1.0'),
     (r'decoder\.layer_dsn\.0\.bias', 'decoder.layer_dsn.1.0'),
@@ -18,7 +18,7 @@ BIASED = (
     (r'(.*object_context_block\.f_(?:pixel|object))\.2\.bias', r'\1.3.0'),
     (r'(ocr_distri_head\.conv_bn_dropout)\.0\.bias', r'\1.1.0'),
 )
-# Of the memory model: past vectors of another filing, which ours starts without.
+# Queues of the memory model: their layout differs here, so training starts with empty queues.
 QUEUES = (r'(segment|pixel)_queue(_ptr)?$',)
 BACKBONE = (
     *(
@@ -74,9 +74,9 @@ AUXILIARY = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``EncoderDecoder`` with a ``PixelContrastHead``, or, without projection, without.
+    """Weights of ``EncoderDecoder`` with a ``PixelContrastHead`` or, without projection, its head.
 
-    A ``PixelContrastHead`` loads both. Queues of the memory model are left out.
+    A ``PixelContrastHead`` loads both. Queues of the memory model are omitted.
     """
     weights = {name.removeprefix('encoder_q.'): tensor for name, tensor in state_dict.items()}
     weights = {
@@ -86,33 +86,37 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     _fold_biases(weights)
     project = 'decoder.layer_aspp.project.0.weight'
-    if project in weights:  # the host's ASPPHead has the image's mean first, not last
+    if project in weights:  # the pooled image is last as released, and first in the host
         branches = weights[project].chunk(5, dim=1)
         weights[project] = torch.cat([branches[-1], *branches[:-1]], dim=1)
     if 'proj_head.proj.2.weight' in weights:
         weights['proj_head.proj.2.weight'] = weights['proj_head.proj.2.weight'].flatten(1)
-    if 'cls_head.3.weight' in weights:  # its classifier has no bias
+    if 'cls_head.3.weight' in weights:  # the released classifier has no bias
         weights['cls_head.3.bias'] = weights['cls_head.3.weight'].new_zeros(
             len(weights['cls_head.3.weight'])
         )
-    wrapped = any(name.startswith('proj_head.') for name in weights)
-    head = 'decode_head.head.' if wrapped else 'decode_head.'
-    # The last layer of OCRNet is called as HRNet's first ones are.
-    own = OCR if any(name.startswith('ocr_distri_head.') for name in weights) else HRNET + DEEPLAB
-    own = tuple((old, head + new) for old, new in own)
-    return rename(weights, (*BACKBONE, *PROJECTION, *AUXILIARY, *own))
+    has_projection = any(name.startswith('proj_head.') for name in weights)
+    head = 'decode_head.head.' if has_projection else 'decode_head.'
+    # The last layer of OCRNet has the name of HRNet's first layers.
+    is_ocr = any(name.startswith('ocr_distri_head.') for name in weights)
+    inner = ((old, head + new) for old, new in (OCR if is_ocr else HRNET + DEEPLAB))
+    return rename(weights, (*BACKBONE, *PROJECTION, *AUXILIARY, *inner))
 
 
 def _fold_biases(weights: dict[str, Tensor]) -> None:
-    """Takes biases before a norm out of ``weights``: exact in eval, and without effect in training.
+    """Removes biases before a norm and subtracts them from the norm's running mean.
+
+    This is exact in eval mode; in training the norm cancels a bias.
 
     Raises:
-        ValueError: a bias without its norm.
+        UserError: The norm of a bias is missing.
     """
     for name in list(weights):
         for bias, norm in BIASED:
             if re.fullmatch(bias, name):
                 mean = re.sub(bias, norm, name) + '.running_mean'
                 if mean not in weights:
-                    raise UserError(f'{name} is there but not {mean}: give the whole checkpoint')
+                    raise UserError(
+                        f'{name} exists but {mean} is missing: give the whole checkpoint'
+                    )
                 weights[mean] = weights[mean] - weights.pop(name)

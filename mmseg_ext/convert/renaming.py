@@ -1,4 +1,4 @@
-"""Renames released weights by patterns and says which names are left over."""
+"""Renaming of released weights by patterns; an error lists names that match no pattern."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,21 +9,21 @@ from mmseg_ext.errors import UserError
 
 
 class OtherModelError(UserError):
-    """Weights that are not of the model whose names they are to get."""
+    """Weights of another model than the model that they are converted to."""
 
 
 def rename(
     state_dict: Mapping[str, Tensor], patterns: Iterable[tuple[str, str]]
 ) -> dict[str, Tensor]:
-    """Every weight under its new name.
+    """Weights by their new names.
 
     Args:
-        state_dict: Released names to tensors.
-        patterns: (regular expression, replacement), matched from the start of a name; the first
-            that matches counts.
+        state_dict: Tensors by released name.
+        patterns: Pairs (regular expression, replacement); the first expression that matches the
+            start of a name is used.
 
     Raises:
-        OtherModelError: names that no pattern knows.
+        OtherModelError: A name matches no pattern.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in patterns]
     renamed, unknown = {}, []

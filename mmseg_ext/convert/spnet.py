@@ -1,4 +1,4 @@
-"""Released names of SPNet (houqb/SPNet), and of the ImageNet backbones that it starts from."""
+"""Released names of SPNet (houqb/SPNet) and of its backbones for ImageNet."""
 
 from collections.abc import Mapping
 
@@ -41,9 +41,10 @@ CONV_AND_NORM = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the whole model, or, from an ImageNet file, of ``SPNetResNet`` alone.
+    """Weights of the model, or of ``SPNetResNet`` alone from a file for ImageNet.
 
-    The ImageNet classifier is left out. That file has no gates, so that they start afresh.
+    The classifier for ImageNet is omitted. Such a file has no gates; they keep their
+    initialisation.
     """
     return rename(
         {name: t for name, t in state_dict.items() if not name.startswith('fc.')},

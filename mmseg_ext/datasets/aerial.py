@@ -1,4 +1,4 @@
-"""Aerial images whose masks are colours."""
+"""Data sets of aerial images whose masks hold one colour per class."""
 
 import re
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from .transforms import class_table, naming
 
 @TRANSFORMS.register_module()
 class LoadColorSegMap(LoadAnnotations):
-    """Loads a mask of colours as class indices, by the ``palette`` that the data set gives.
+    """Loads a mask of colours as class indices; ``palette`` of the data set names the colours.
 
     A mask of one channel is read as grey.
 
     Args:
-        threshold: Channels from this value on count as 255, others as 0, for masks whose colours
-            were compressed; None takes them as they are.
-        imdecode_backend: As in the host's ``LoadAnnotations``.
-        backend_args: Likewise.
+        threshold: Smallest channel value that counts as 255; smaller values count as 0. It is for
+            masks whose colours were compressed; None takes the colours as they are.
+        imdecode_backend: Decoder, as in the host's ``LoadAnnotations``.
+        backend_args: Settings of the file backend, as in the host's ``LoadAnnotations``.
 
     Raises:
-        ValueError: The file cannot be decoded, has another size than the image, or a colour that
-            no class has.
+        UserError: The file cannot be decoded, its size differs from the image's, or it holds a
+            colour that no class has.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class LoadColorSegMap(LoadAnnotations):
             mask = mmcv.imfrombytes(
                 data, flag='color', channel_order='rgb', backend=self.imdecode_backend
             )
-            assert mask is not None  # how cv2 says that it cannot decode
-        size, given = mask.shape[:2], tuple(results.get('ori_shape', mask.shape)[:2])
-        if size != given:
+            assert mask is not None  # cv2 returns None if it cannot decode
+        size, image_size = mask.shape[:2], tuple(results.get('ori_shape', mask.shape)[:2])
+        if size != image_size:
             raise UserError(
                 f'{path} is {size[1]}x{size[0]} and its image {results["img_path"]} is '
-                f'{given[1]}x{given[0]}: both must have the same size'
+                f'{image_size[1]}x{image_size[0]}: both must have the same size'
             )
         if self.threshold is not None:
             mask = np.where(mask >= self.threshold, np.uint8(255), np.uint8(0))
@@ -66,13 +66,13 @@ class LoadColorSegMap(LoadAnnotations):
 
 
 def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) -> np.ndarray:
-    """Colours (H, W, 3), RGB, as places in the palette (H, W), uint8."""
+    """Class indices (H, W), uint8, of RGB colours (H, W, 3): their positions in the palette."""
     weights = np.array([1 << 16, 1 << 8, 1], np.int32)
-    known = np.array(list(palette.values()), np.int32) @ weights
-    order = np.argsort(known)
+    class_codes = np.array(list(palette.values()), np.int32) @ weights
+    order = np.argsort(class_codes)
     codes = mask.astype(np.int32) @ weights
-    places = order[np.searchsorted(known[order], codes).clip(max=len(known) - 1)]
-    wrong = codes != known[places]
+    classes = order[np.searchsorted(class_codes[order], codes).clip(max=len(class_codes) - 1)]
+    wrong = codes != class_codes[classes]
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
         raise UserError(
@@ -80,13 +80,13 @@ def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) 
             f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
             f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}'
         )
-    return places.astype(np.uint8)
+    return classes.astype(np.uint8)
 
 
 class ColorMaskDataset(FolderDataset):
-    """A folder of images and one of masks in the colours of ``METAINFO``.
+    """A folder of images and a folder of masks in the colours of ``METAINFO``.
 
-    Its pipeline loads them by ``LoadColorSegMap``.
+    The pipeline has to load the masks with ``LoadColorSegMap``.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -100,9 +100,9 @@ class ColorMaskDataset(FolderDataset):
 class DeepGlobeDataset(ColorMaskDataset):
     """DeepGlobe land cover (Demir et al., CVPRW 2018, arXiv 1805.06561), 7 classes, 2448x2448.
 
-    ``train/NUMBER_sat.jpg`` beside ``train/NUMBER_mask.png``; the downloaded ``valid`` and
-    ``test`` have no masks, so that lists (``ann_file``) of numbers, one a line, divide ``train``.
-    "unknown" is a class: papers train it and leave it out of the mean.
+    The image ``train/NUMBER_sat.jpg`` has the mask ``train/NUMBER_mask.png``. The downloaded
+    ``valid`` and ``test`` have no masks, so text files (``ann_file``) divide ``train`` into splits:
+    one number per line. "unknown" is a class: papers train it and omit it from the mean.
     """
 
     METAINFO = dict(
@@ -137,7 +137,7 @@ class DeepGlobeDataset(ColorMaskDataset):
         if not fileio.exists(self.ann_file, backend_args=self.backend_args):
             raise UserError(
                 f'{self.ann_file} does not exist: write the numbers of the images of this split '
-                f"into it, one a line, or take all {len(images)} by ann_file=''"
+                f"into it, one per line, or use all {len(images)} with ann_file=''"
             )
         return super()._named_in_ann_file(images)
 
@@ -146,15 +146,16 @@ class DeepGlobeDataset(ColorMaskDataset):
 class InriaDataset(ColorMaskDataset):
     """Inria aerial image labelling (Maggiori et al., IGARSS 2017), building or not, 5000x5000.
 
-    The download as it is: ``train/images/CITYn.tif`` and ``train/gt/CITYn.tif`` of 0 and 255, five
-    cities of 36 tiles. Its ``test`` has no masks.
+    It reads the download as it is: images ``train/images/CITYn.tif`` and masks
+    ``train/gt/CITYn.tif`` with the values 0 and 255, 36 tiles for each of five cities. Its ``test``
+    has no masks.
 
     Args:
         tiles: Numbers n to keep; None keeps all. The authors validate on 1 to 5.
-        **kwargs: As in ``FolderDataset``.
+        **kwargs: Arguments of ``FolderDataset``.
 
     Raises:
-        ValueError: No image has one of these numbers.
+        UserError: No image has one of these numbers.
     """
 
     METAINFO = dict(classes=('not building', 'building'), palette=[[0, 0, 0], [255, 255, 255]])
@@ -180,16 +181,16 @@ class InriaDataset(ColorMaskDataset):
         images = super()._images()
         if self.tiles is None:
             return images
-        kept = [pair for pair in images if _number_of(pair[0]) in self.tiles]
-        if not kept:
+        selected = [pair for pair in images if _number_of(pair[0]) in self.tiles]
+        if not selected:
             raise UserError(
                 f'none of the {len(images)} images of {self.data_prefix["img_path"]} ends in one '
                 f'of the numbers {sorted(self.tiles)[:5]}...: name them CITYn.tif or set tiles=None'
             )
-        return kept
+        return selected
 
 
 def _number_of(stem: str) -> int | None:
-    """36 of ``vienna36``."""
-    found = re.search(r'(\d+)$', PurePath(stem).name)
-    return int(found[1]) if found else None
+    """Number at the end of a name: 36 for ``vienna36``; None without a number."""
+    match = re.search(r'(\d+)$', PurePath(stem).name)
+    return int(match[1]) if match else None

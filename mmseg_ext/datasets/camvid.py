@@ -9,13 +9,13 @@ from .folder import FolderDataset
 
 @DATASETS.register_module()
 class CamVidDataset(FolderDataset):
-    """The 11 classes at 480x360 that SegNet (2015) made popular; file value 11 is ignored.
+    """CamVid at 480x360 with the 11 classes of SegNet (2015); the label value 11 is ignored.
 
-    The folder holds ``train``, ``val`` and ``test`` with images and ``trainannot``, ``valannot``
-    and ``testannot`` with labels: ``train/0001TP_006690.png`` has ``trainannot/0001TP_006690.png``.
+    The folder holds images in ``train``, ``val`` and ``test``, and labels in ``trainannot``,
+    ``valannot`` and ``testannot``. For example, the label of ``train/0001TP_006690.png`` is
+    ``trainannot/0001TP_006690.png``.
 
-    Images are ``.png`` in the public release and ``.jpg`` in copies of it: whichever the folder
-    holds.
+    Images may be ``.png``, as in the public release, or ``.jpg``, as in some copies of it.
     """
 
     METAINFO = dict(
@@ -52,6 +52,6 @@ class CamVidDataset(FolderDataset):
 
     def advice(self) -> str:
         return (
-            'CamVid holds the folders train, trainannot, val, valannot, test and testannot, as '
-            f'{__name__} says; give the folder that holds them with data_root (--data-root).'
+            'CamVid consists of the folders train, trainannot, val, valannot, test and testannot '
+            f'(see {__name__}); name the folder that holds them with data_root (--data-root).'
         )

@@ -1,4 +1,4 @@
-"""Checks of a data set before training, which read its files as the data set itself does."""
+"""Checks of a data set before training; they read its files as the data set itself does."""
 
 import inspect
 import os
@@ -27,20 +27,20 @@ from ..errors import UserError
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
-FEW = 64  # so many files are read faster in this process than by starting others
-TURNED = (5, 6, 7, 8)  # EXIF orientations with which an image is turned by 90 degrees when loaded
+FEW = 64  # up to this number of files, one process is faster than starting several
+TURNED = (5, 6, 7, 8)  # EXIF orientations that turn an image by 90 degrees when it is loaded
 
 
 @dataclass
 class SplitReport:
-    """What was found in one split of K classes; histograms count the labels after ``label_map``."""
+    """Findings in one split of K classes; histograms count the labels after ``label_map``."""
 
     classes: tuple[str, ...]
     images: int = 0
     labels_read: int = 0
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    sizes: Counter = field(default_factory=Counter)  # (width, height) of an image -> how many
+    sizes: Counter = field(default_factory=Counter)  # (width, height) -> number of images
     ignored: int = 0  # pixels
 
     def __post_init__(self) -> None:
@@ -50,40 +50,40 @@ class SplitReport:
 
     def add_label(self, counts: np.ndarray, ignored: int) -> None:
         """Adds one label's pixels per class, (K,)."""
-        shown = counts > 0
+        present = counts > 0
         self.labels_read += 1
         self.ignored += ignored
         self.pixels += counts
-        self.images_with += shown
-        self.pixels_around += shown * counts.sum()
+        self.images_with += present
+        self.pixels_around += present * counts.sum()
 
     def constant_prediction(self) -> tuple[str, float]:
-        """The class that is best predicted everywhere, and the mIoU in percent of doing so.
+        """The best class to predict at every pixel, and the mIoU of that prediction in per cent.
 
-        Its IoU is its share of the valid pixels, that of the other classes is 0; as in the metric,
-        classes that never occur do not count.
+        The IoU of this class is its fraction of the valid pixels, the IoU of each other class is 0.
+        As in the metric, classes that never occur do not count.
         """
         share = self.pixels.max() / max(self.pixels.sum(), 1)
         miou = 100 * share / max((self.pixels > 0).sum(), 1)
         return self.classes[int(self.pixels.argmax())], float(miou)
 
     def class_weights(self) -> list[float]:
-        """Median frequency balancing (Eigen and Fergus, ICCV 2015), (K,); 1 for a class never seen.
+        """Weights (K,) by median frequency balancing (Eigen and Fergus, ICCV 2015).
 
-        A class's frequency is its share of the valid pixels of the images that show it; its weight
-        is the median of all frequencies over its own.
+        The frequency f_c of a class is its fraction of the valid pixels of the images that show it.
+        Its weight is median(f) / f_c, or 1 for a class that never occurs.
         """
-        seen = self.pixels > 0
-        frequency = self.pixels[seen] / self.pixels_around[seen]
+        present = self.pixels > 0
+        frequency = self.pixels[present] / self.pixels_around[present]
         weights = np.ones(len(self.pixels))
-        weights[seen] = np.median(frequency) / frequency if seen.any() else 1
+        weights[present] = np.median(frequency) / frequency if present.any() else 1
         return [round(float(weight), 4) for weight in weights]
 
     def show(self, split: str, console: Console) -> None:
-        """Prints everything; class weights for the training split only, where they are used."""
+        """Prints all findings, and class weights for the training split, where they are used."""
         sizes = [f'{w}x{h} ({count})' for (w, h), count in self.sizes.most_common(4)]
-        more = f' and {len(self.sizes) - 4} more sizes' if len(self.sizes) > 4 else ''
-        console.print(f'{split}: {self.images} images; {", ".join(sizes)}{more}', style='bold')
+        remainder = f' and {len(self.sizes) - 4} more sizes' if len(self.sizes) > 4 else ''
+        console.print(f'{split}: {self.images} images; {", ".join(sizes)}{remainder}', style='bold')
         if self.labels_read:
             console.print(self._table())
             name, miou = self.constant_prediction()
@@ -108,22 +108,23 @@ class SplitReport:
 
 
 def check_splits(
-    cfg: dict[str, Any], splits: Sequence[str] = ('train', 'val', 'test'), **how: Any
+    cfg: dict[str, Any], splits: Sequence[str] = ('train', 'val', 'test'), **options: Any
 ) -> Iterator[tuple[str, SplitReport]]:
-    """Checks the data sets of a whole config one by one, against the classes of its model too.
+    """Checks the data sets of a config one by one, and their class count against its model.
 
     Args:
-        cfg: With ``model`` and dataloaders.
-        splits: Those to check; one that reads the same as an earlier one is left out.
-        **how: As in ``check_split``.
+        cfg: Config with ``model`` and dataloaders.
+        splits: Names of the splits to check; a split with the same data set as an earlier split is
+            skipped.
+        **options: Arguments of ``check_split``.
     """
-    seen: list[dict] = []
+    checked: list[dict] = []
     for split in splits:
         dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
-        if dataset is None or dataset in seen:
+        if dataset is None or dataset in checked:
             continue
-        seen.append(dataset)
-        report = check_split(dataset, **how)
+        checked.append(dataset)
+        report = check_split(dataset, **options)
         report.problems += _check_class_counts(cfg['model'], report.classes)
         yield split, report
 
@@ -134,29 +135,31 @@ def check_split(
     """Reads the headers of all files of a data set and the values of its labels.
 
     Args:
-        dataset: Config, wrapped as deep as it may be.
-        max_labels: So many labels, evenly spaced, are read (16-bit labels always); None for all.
-        decode_images: Also decode every image, which finds damaged ones.
-        progress: What to write beside the progress bar; no bar if empty.
+        dataset: Config of the data set, possibly inside wrappers such as ``RepeatDataset``.
+        max_labels: Number of labels to read, evenly spaced; None reads all. Labels of 16 bits are
+            always read.
+        decode_images: Whether to decode every image too, which finds damaged images.
+        progress: Text beside the progress bar; an empty text shows no bar.
 
     Raises:
-        UserError: a folder or list of the data set is missing, or holds no image.
-        ValueError: the data set has no class names.
+        UserError: A folder or list of the data set is missing or holds no image, or the data set
+            has no class names.
     """
     leaves = leaf_datasets(dataset)
-    known = [leaf for leaf in leaves if issubclass(DATASETS.get(leaf['type']), BaseSegDataset)]
-    built = [_build(leaf) for leaf in known]
+    checkable = [leaf for leaf in leaves if issubclass(DATASETS.get(leaf['type']), BaseSegDataset)]
+    built = [_build(leaf) for leaf in checkable]
     report = SplitReport(tuple(built[0].metainfo['classes']) if built else ())
     report.warnings += [
         f'{leaf["type"]} is not a BaseSegDataset: its files are not checked'
         for leaf in leaves
-        if leaf not in known
+        if leaf not in checkable
     ]
-    for leaf, data in zip(known, built, strict=True):
+    for leaf, data in zip(checkable, built, strict=True):
         if tuple(data.metainfo['classes']) != report.classes:
             raise UserError(
-                f'the data sets of one split must have the same classes: {known[0]["type"]} has '
-                f'{len(report.classes)}, {leaf["type"]} other {len(data.metainfo["classes"])}'
+                'the data sets of one split must have the same classes: '
+                f'{checkable[0]["type"]} has {len(report.classes)}, {leaf["type"]} has '
+                f'{len(data.metainfo["classes"])} others'
             )
         check = _PairCheck(
             loader=_label_loader(leaf, dataset),
@@ -170,10 +173,10 @@ def check_split(
 
 
 def _check_class_counts(model: Any, classes: tuple[str, ...]) -> list[str]:
-    """A sentence for every head in a model's config whose ``num_classes`` is not the data's."""
+    """Problems of heads in a model's config whose ``num_classes`` differs from the data set's."""
     problems = []
     for path, node in nested_dicts(model):
-        names = [part for part in path.split('.') if not part.isdigit()]
+        names = [key for key in path.split('.') if not key.isdigit()]
         count = node.get('num_classes', len(classes))
         if classes and count != len(classes) and 'head' in names[-1]:
             problems.append(
@@ -184,7 +187,7 @@ def _check_class_counts(model: Any, classes: tuple[str, ...]) -> list[str]:
 
 
 def _build(leaf: dict) -> BaseSegDataset:
-    """The data set without its pipeline; the folders of the host's are looked at first."""
+    """The data set without its pipeline; for the host's data sets the folders are checked first."""
     if not issubclass(DATASETS.get(leaf['type']), FolderDataset):
         _check_folders(leaf)
     # Serialising an empty list fails in the host.
@@ -197,15 +200,15 @@ def _build(leaf: dict) -> BaseSegDataset:
         )
     if not data.metainfo.get('classes'):
         raise UserError(
-            f"{leaf['type']} has no class names: add metainfo=dict(classes=('...', '...')) to it"
+            f"{leaf['type']} has no class names: add metainfo=dict(classes=('...', '...'))"
         )
     return data
 
 
 def _check_folders(leaf: dict) -> None:
     root = leaf.get('data_root') or ''
-    parts = [*(leaf.get('data_prefix') or {}).values(), leaf.get('ann_file')]
-    for path in (Path(root), *(Path(root, part) for part in parts if part)):
+    paths = [*(leaf.get('data_prefix') or {}).values(), leaf.get('ann_file')]
+    for path in (Path(root), *(Path(root, relative) for relative in paths if relative)):
         if '://' not in str(root) and not path.exists():
             raise UserError(
                 f'{path}, which {leaf["type"]} reads, does not exist: put the data there or name '
@@ -214,17 +217,17 @@ def _check_folders(leaf: dict) -> None:
 
 
 def _suffixes(folder: Any) -> str:
-    """What a folder holds, by suffix: '367 .png, 2 .txt' or 'no file'."""
-    found = Counter(path.suffix or 'without suffix' for path in Path(folder).rglob('*.*'))
-    return ', '.join(f'{n} {suffix}' for suffix, n in found.most_common(3)) or 'no file'
+    """Number of files in a folder by suffix: '367 .png, 2 .txt' or 'no file'."""
+    counts = Counter(path.suffix or 'without suffix' for path in Path(folder).rglob('*.*'))
+    return ', '.join(f'{n} {suffix}' for suffix, n in counts.most_common(3)) or 'no file'
 
 
 def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
-    """The transform with which training reads labels: the first of its kind in the pipelines."""
+    """The transform that reads labels in training: the first of its kind in the pipelines."""
     for _, node in (*nested_dicts(leaf), *nested_dicts(dataset)):
         cls = TRANSFORMS.get(node['type']) if isinstance(node.get('type'), str) else None
         if cls is LoadAnnotations:
-            break  # ours reads the same, and says what is wrong
+            break  # LoadSegMap reads the same values and explains errors
         if inspect.isclass(cls) and issubclass(cls, AnyLoadAnnotations):
             return TRANSFORMS.build(node)
     return LoadSegMap()
@@ -232,7 +235,7 @@ def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
 
 @dataclass
 class _PairCheck:
-    """Checks one image and its label; an object, so that it can be sent to other processes."""
+    """Checks one image and its label; an object, so that other processes can receive it."""
 
     loader: AnyLoadAnnotations
     num_classes: int
@@ -240,29 +243,29 @@ class _PairCheck:
     decode_images: bool
 
     def __call__(self, job: tuple[dict, bool]) -> dict:
-        """(what the data set knows of the pair, whether to read the label) to what was found."""
+        """Findings of a job (info of the pair from the data set, whether to read the label)."""
         info, read_label = job
-        found: dict = {'problems': []}
+        findings: dict = {'problems': []}
         try:
-            found['size'] = self._image_size(info['img_path'])
+            findings['size'] = self._image_size(info['img_path'])
             if info.get('seg_map_path') is not None:
-                found['label'] = self._label(info, found['size'], read_label)
+                findings['label'] = self._label(info, findings['size'], read_label)
         except _Problem as problem:
-            found['problems'].append(str(problem))
-        return found
+            findings['problems'].append(str(problem))
+        return findings
 
     def _image_size(self, path: str) -> tuple[int, int] | None:
-        """(width, height) as loaded; None for a format that only the pipeline knows."""
+        """(width, height) as loaded; None for a format that PIL cannot read."""
         try:
             with Image.open(path) as image:
                 if self.decode_images:
                     image.load()
-                photo = image.format in ('JPEG', 'MPO')  # asking a PNG would decode it
+                photo = image.format in ('JPEG', 'MPO')  # for a PNG, ``getexif`` would decode it
                 turned = photo and image.getexif().get(0x0112) in TURNED
                 return (image.height, image.width) if turned else image.size
         except FileNotFoundError:
             raise _Problem(f'{path}: the image does not exist: restore it') from None
-        except (OSError, SyntaxError) as error:  # PIL's words for a damaged file
+        except (OSError, SyntaxError) as error:  # PIL raises these for a damaged file
             if Path(path).suffix.lower() in Image.registered_extensions():
                 reason = str(error).partition(' image file ')[0]  # PIL repeats the path
                 raise _Problem(
@@ -287,12 +290,12 @@ class _PairCheck:
         if image_size and size != image_size:
             raise _Problem(
                 f'{path}: the label has {size[0]}x{size[1]} pixels, '
-                f'its image {image_size[0]}x{image_size[1]}: give both one size'
+                f'its image {image_size[0]}x{image_size[1]}: both must have the same size'
             )
         if bands > 1 and isinstance(self.loader, LoadSegMap):
             raise _Problem(
-                f'{path}: the label has {bands} channels ({mode}), but needs one of class indices: '
-                'turn colours into indices first'
+                f'{path}: the label has {bands} channels ({mode}), but needs one channel of class '
+                'indices: turn colours into indices first'
             )
         return self._count(info) if read or mode.startswith('I') else None  # I: 16 or 32 bits
 
@@ -312,14 +315,14 @@ class _PairCheck:
         wrong = np.flatnonzero(counts[self.num_classes :]) + self.num_classes
         if len(wrong):
             raise _Problem(
-                f'{path}: read as training reads it, the label holds the value {wrong[0]}, but the '
+                f'{path}: as loaded for training, the label holds the value {wrong[0]}, but the '
                 f'classes are 0 to {self.num_classes - 1} ({self.ignore_index} is ignored)'
             )
         return counts[: self.num_classes], ignored
 
 
 class _Problem(Exception):
-    """Ends the check of one pair."""
+    """A problem of one image or label; it ends the check of this pair."""
 
 
 def _check_files(
@@ -330,28 +333,28 @@ def _check_files(
     progress: str,
 ) -> None:
     infos = [data.get_data_info(i) for i in range(len(data))]
-    wanted = min(len(infos), max_labels if max_labels is not None else len(infos))
-    chosen = set(np.linspace(0, len(infos) - 1, wanted).astype(int).tolist())
+    num_labels = min(len(infos), max_labels if max_labels is not None else len(infos))
+    chosen = set(np.linspace(0, len(infos) - 1, num_labels).astype(int).tolist())
     jobs = [(info, i in chosen) for i, info in enumerate(infos)]
     results = track(_run(check, jobs), progress, len(jobs), disable=not progress)
-    for found in results:
+    for findings in results:
         report.images += 1
-        report.problems += found['problems']
-        if found.get('size'):
-            report.sizes[found['size']] += 1
-        if found.get('label'):
-            report.add_label(*found['label'])
+        report.problems += findings['problems']
+        if findings.get('size'):
+            report.sizes[findings['size']] += 1
+        if findings.get('label'):
+            report.add_label(*findings['label'])
     _check_unused_labels(report, data, infos)
 
 
 def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
-    """Results in order, from several processes where that pays."""
+    """Results in order, from several processes where that is faster."""
     if len(jobs) <= FEW:
         yield from map(check, jobs)
         return
-    # Forked children start at once; they only use PIL and NumPy, so no lock of torch can hold them.
+    # Forked children start at once. They use PIL and NumPy alone, so no lock of torch stops them.
     context = get_context('fork' if sys.platform == 'linux' else None)
-    # At Ctrl-C they end without a traceback each.
+    # With the default handler, Ctrl-C ends each child without a traceback.
     end = (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(os.cpu_count(), context, signal.signal, end) as pool:
         yield from pool.map(check, jobs, chunksize=8)
@@ -360,7 +363,7 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
 def _check_unused_labels(report: SplitReport, data: BaseSegDataset, infos: list[dict]) -> None:
     folder = data.data_prefix.get('seg_map_path')
     if data.ann_file or data._indices is not None or not folder or not Path(folder).is_dir():
-        return  # labels may be left out
+        return  # a subset of the labels is in use on purpose
     used = {os.path.normpath(info['seg_map_path']) for info in infos}
     report.warnings += [
         f'{path}: no image belongs to this label'
@@ -375,8 +378,8 @@ def _check_histogram(report: SplitReport) -> None:
         return
     if never == [report.classes[-1]] and len(report.classes) == 2 and report.ignored:
         report.problems.append(
-            f'{report.labels_read} labels hold only class 0 and the ignored value: give masks of 0 '
-            f'and 255 label_map={{255: 1}}, or {never[0]} is never learned'
+            f'{report.labels_read} labels hold only class 0 and the ignored value, so no pixel '
+            f'teaches {never[0]}: for masks of 0 and 255 set label_map={{255: 1}}'
         )
     else:
-        report.warnings.append(f'never seen in {report.labels_read} labels: {", ".join(never)}')
+        report.warnings.append(f'not in any of {report.labels_read} labels: {", ".join(never)}')

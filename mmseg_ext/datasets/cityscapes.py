@@ -1,4 +1,4 @@
-"""Cityscapes and Mapillary Vistas as their downloads hold them."""
+"""Cityscapes and Mapillary Vistas in the form of their downloads."""
 
 import os.path as osp
 from functools import cached_property
@@ -10,24 +10,27 @@ from mmseg.registry import DATASETS
 
 from .folder import FolderDataset
 
-# The ids of the 19 evaluated classes, in the order of their train ids.
+# labelIds of the 19 evaluated classes, in the order of their train ids.
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 LABEL_ID_MAP = {i: 255 for i in range(34)} | {i: c for c, i in enumerate(LABEL_IDS)}
 
 
 @DATASETS.register_module()
 class CityscapesIdsDataset(FolderDataset):
-    """Cityscapes as downloaded: ``labelTrainIds`` where they exist, else ``labelIds``, mapped.
+    """Cityscapes as downloaded; ``labelIds`` are mapped to classes as they are loaded.
 
-    The host's ``CityscapesDataset`` needs the ``labelTrainIds`` that the download does not hold.
+    An image that has a ``labelTrainIds`` file uses that file. The download holds no such files, so
+    the host's ``CityscapesDataset`` cannot read it.
 
     Args:
-        seg_map_suffix: ``_gtCoarse_labelTrainIds.png`` for the coarse labels.
-        **kwargs: As in ``FolderDataset``.
+        img_suffix: Ending of an image's file name.
+        seg_map_suffix: Ending of a label's file name; ``_gtCoarse_labelTrainIds.png`` for the
+            coarse labels.
+        **kwargs: Arguments of ``FolderDataset``.
     """
 
     METAINFO = CityscapesDataset.METAINFO
-    label_ids = LABEL_IDS  # what auto-labels hold in place of class indices
+    label_ids = LABEL_IDS  # values in auto-label files, in place of class indices
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class CityscapesIdsDataset(FolderDataset):
             return f'run python tools/make_streets.py {root}'
         return (
             'unzip leftImg8bit and gtFine of cityscapes-dataset.com into one folder and name it '
-            'with data_root (--data-root); drawn streets in their place are made by '
+            'with data_root (--data-root), or draw a replacement with '
             'python tools/make_streets.py DIR.'
         )
 
@@ -66,7 +69,7 @@ class CityscapesIdsDataset(FolderDataset):
 
 @DATASETS.register_module()
 class Mapillary65Dataset(FolderDataset):
-    """Mapillary Vistas v1.x with its 65 evaluated classes; the 66th value, 65, is ignored."""
+    """Mapillary Vistas v1.x with its 65 evaluated classes; the label value 65 is ignored."""
 
     METAINFO = {key: value[:65] for key, value in MapillaryDataset_v1.METAINFO.items()}
 

@@ -1,4 +1,4 @@
-"""A folder of images and one of masks, without writing a class; the parent of our data sets."""
+"""A data set of two folders, images and masks, that needs no new class; parent of our data sets."""
 
 import os.path as osp
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 class FolderDataset(BaseSegDataset):
     """Pairs every image below one folder with the mask of the same name below another.
 
-    Unlike the host's ``BaseSegDataset`` it says which folder is missing, takes images of any
-    suffix, and maps the values of the mask files to classes. Each item also says how many classes
-    there are (``num_classes``), so that ``LoadSegMap`` can name a file with a value outside of
-    them.
+    Differs from the host's ``BaseSegDataset``: an error names the missing folder, images may have
+    several suffixes, and the values of mask files are mapped to classes. Each item also holds
+    ``num_classes``, so that ``LoadSegMap`` can name a file whose values are no classes.
 
     Args:
-        label_map: {value in the file: class index, or 255 to ignore it}; values not named stay.
-            With ``reduce_zero_label`` the values are those after the reduction, as in the host.
+        label_map: Map from a value in the file to its class index, or to 255 to ignore it; other
+            values stay as they are. With ``reduce_zero_label`` the map applies after the reduction,
+            as in the host.
         img_suffix: Endings of an image's file name; upper and lower case are the same.
-        seg_map_suffix: What follows the image's name without its ending.
-        **kwargs: As in ``BaseSegDataset``; ``metainfo=dict(classes=(...))`` is required where the
-            class of the data set does not know its classes.
+        seg_map_suffix: Ending of the mask's name; it replaces the ending of the image's name.
+        **kwargs: Arguments of ``BaseSegDataset``; ``metainfo=dict(classes=(...))`` is required
+            where ``METAINFO`` of the class names no classes.
 
     Raises:
-        UserError: A folder is missing or holds no image, or ``ann_file`` names no image.
-        ValueError: There are no classes, or an image would be its own mask.
+        UserError: A folder is missing or holds no image, ``ann_file`` lists a name without image,
+            there are no classes, or an image would be its own mask.
     """
 
     def __init__(
@@ -47,20 +47,21 @@ class FolderDataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def advice(self) -> str:
-        """What to do when a folder is missing; the end of an error's sentence."""
-        return 'give the folder that holds it with data_root (--data-root).'
+        """Advice for a missing folder, which ends the sentence of an error."""
+        return 'name the folder that holds it with data_root (--data-root).'
 
     def find_label(self, stem: str) -> tuple[str, dict[int, int]]:
         """The mask of the image called ``stem``, and the map from its values to classes."""
         return self.label_path(stem, self.seg_map_suffix), self.file_label_map
 
     def label_path(self, stem: str, suffix: str) -> str:
+        """Path of the mask with a name and an ending."""
         return osp.join(self.data_prefix['seg_map_path'], stem + suffix)
 
     def load_data_list(self) -> list[dict]:
         if not self._metainfo.get('classes'):
             raise UserError(
-                f'{type(self).__name__} got no classes: give metainfo=dict(classes=(...))'
+                f'{type(self).__name__} got no classes: set metainfo=dict(classes=(...))'
             )
         has_labels = self.data_prefix.get('seg_map_path') is not None
         for key in ('img_path', 'seg_map_path') if has_labels else ('img_path',):
@@ -69,7 +70,7 @@ class FolderDataset(BaseSegDataset):
         return [self._item(stem, name, has_labels) for stem, name in self._images()]
 
     def _images(self) -> list[tuple[str, str]]:
-        """Pairs (name without suffix, name), below the image folder, in order."""
+        """Sorted pairs (name without suffix, name) of the files below the image folder."""
         folder = self.data_prefix['img_path']
         suffixes = (self.img_suffix,) if isinstance(self.img_suffix, str) else self.img_suffix
         suffixes = tuple(sorted(suffixes, key=len, reverse=True))
@@ -93,8 +94,8 @@ class FolderDataset(BaseSegDataset):
         missing = [stem for stem in stems if stem not in by_stem]
         if missing:
             raise UserError(
-                f'{self.ann_file} names {missing[0]} and {len(missing) - 1} more that are no image '
-                f'in {self.data_prefix["img_path"]}: name them as there, without the ending'
+                f'{self.ann_file} lists {missing[0]} and {len(missing) - 1} more names that are no '
+                f'images in {self.data_prefix["img_path"]}: list file names without their ending'
             )
         return [(stem, by_stem[stem]) for stem in stems]
 
@@ -110,13 +111,13 @@ class FolderDataset(BaseSegDataset):
             item['seg_map_path'], file_map = self.find_label(stem)
             if item['seg_map_path'] == item['img_path']:
                 raise UserError(
-                    f'{item["img_path"]} would be its own mask: name different folders in '
-                    'data_prefix, or endings in img_suffix and seg_map_suffix'
+                    f'{item["img_path"]} would be its own mask: set different folders in '
+                    'data_prefix, or different endings in img_suffix and seg_map_suffix'
                 )
             item['label_map'] = self._chosen_classes(file_map)
         return item
 
     def _chosen_classes(self, file_map: dict[int, int]) -> dict[int, int] | None:
-        """``file_map``, followed by the host's map to the classes that the user kept."""
-        kept = self.label_map or {}
-        return {**kept, **{value: kept.get(c, c) for value, c in file_map.items()}} or None
+        """``file_map``, followed by the host's map to the classes that the user chose."""
+        chosen = self.label_map or {}
+        return {**chosen, **{value: chosen.get(c, c) for value, c in file_map.items()}} or None

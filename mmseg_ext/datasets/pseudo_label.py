@@ -1,13 +1,15 @@
-"""Training on labels that a trained model gave: the reading side of auto-labelling.
+"""Training on labels that a trained model predicted: the reading side of auto-labelling.
 
 Tao, Sapra, Catanzaro, "Hierarchical Multi-Scale Attention for Semantic Segmentation",
 arXiv 2005.10821, section on auto-labelling. Released code: NVIDIA/semantic-segmentation
-(BSD-3-Clause). ``tools/auto_label.py`` writes the labels (``engine/auto_label.py``).
+(BSD-3-Clause). ``tools/auto_label.py`` writes the labels (``inference/auto_label.py``).
 
-Each pixel has the class of the highest probability; where that is below a threshold, it is ignored.
-Differs from the released code: the data set's type says that labels are a model's (there a word in
-the file's path, and without it every step below is skipped in silence), and the labels that people
-made need to exist only where they are asked for.
+Each pixel has the class of the highest probability. Pixels whose probability is below a threshold
+are ignored. Differs from the released code:
+
+- The type of the data set says that its labels are a model's. There, a word in the file's path says
+  so, and without this word every step below is skipped without a message.
+- Human labels need to exist only where they are merged.
 """
 
 import json
@@ -23,15 +25,15 @@ from ..errors import UserError
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
-LABELS, PROBABILITIES = 'label', 'prob'  # sub-folders of what tools/auto_label.py writes
+LABELS, PROBABILITIES = 'label', 'prob'  # sub-folders that tools/auto_label.py writes
 SUMMARY = 'auto_label.json'
 
 
 def first_kept(threshold: float) -> int:
-    """The lowest value of a probability PNG, floor(255 p), that counts as at least ``threshold``.
+    """The lowest value of a probability PNG, floor(255 p), with v / 255 >= ``threshold``.
 
     Raises:
-        ValueError: The threshold is no probability.
+        UserError: The threshold is no probability.
     """
     if not 0 <= threshold <= 1:
         raise UserError(f'threshold={threshold} must be a probability from 0 to 1')
@@ -46,18 +48,18 @@ def confident_labels(
     human: np.ndarray | None = None,
     merge: Sequence[int] = (),
 ) -> np.ndarray:
-    """The pixels of which the model was sure; the others are 255.
+    """Labels of the pixels whose probability reaches the threshold; all other pixels are 255.
 
-    A class of ``merge`` that the model saw anywhere in the image is also set where people saw it,
-    so that it covers the union of both. Such a pixel still needs the probability that the model
-    gave to its own class there, as released.
+    If the model predicts a class of ``merge`` anywhere in the image, the pixels with this human
+    label get the class too, so that it covers the union. As released, the threshold then still
+    compares the probability of the class that the model predicted there.
 
     Args:
-        label: Classes of the model, uint8 (H, W).
-        prob: Floor(255 p) of these classes, uint8 (H, W); None keeps all pixels.
-        threshold: Least p. The paper's is 0.9, the released script's 0.5.
-        human: Classes that people gave, uint8 (H, W).
-        merge: Classes, taken in ascending order.
+        label: Predicted classes, uint8 (H, W).
+        prob: Probabilities of these classes as floor(255 p), uint8 (H, W); None keeps all pixels.
+        threshold: Lowest p that is kept; 0.9 in the paper, 0.5 in the released script.
+        human: Human labels, uint8 (H, W).
+        merge: Classes to merge, in ascending order.
     """
     label = label.copy()
     for c in sorted(merge):
@@ -72,23 +74,23 @@ def confident_labels(
 class PseudoLabelDataset(FolderDataset):
     """Images with the labels that ``tools/auto_label.py`` wrote for them.
 
-    The folder of the labels says which classes they have (``auto_label.json``).
-    ``LoadPseudoLabels`` has to read them, in place of ``LoadSegMap``.
+    The file ``auto_label.json`` in the folder of the labels names their classes. The pipeline has
+    to read them with ``LoadPseudoLabels`` in place of ``LoadSegMap``.
 
     Args:
-        data_prefix: ``img_path``, the folder of the images; ``seg_map_path``, the folder that the
-            tool wrote; and ``human_path``, the folder of the labels that people made, where
-            ``LoadPseudoLabels`` shall merge both.
-        human_suffix: What follows the image's name, without what ``img_suffix`` names, in the name
-            of a human label: with ``img_suffix='_leftImg8bit.png'``, Cityscapes has
-            ``'_gtCoarse_labelIds.png'``.
-        **kwargs: As in ``FolderDataset``; ``label_map`` and ``reduce_zero_label`` are those of the
-            human labels, of which the values mean by default what they mean in the model's labels.
+        data_prefix: Folders by name: ``img_path`` holds the images, ``seg_map_path`` the output of
+            the tool, and ``human_path`` the human labels, if ``LoadPseudoLabels`` merges them.
+        data_root: Folder that the folders in ``data_prefix`` are relative to.
+        human_suffix: Ending of a human label's name; it replaces ``img_suffix``. For Cityscapes
+            with ``img_suffix='_leftImg8bit.png'`` it is ``'_gtCoarse_labelIds.png'``.
+        metainfo: Classes and palette; by default those of ``auto_label.json``.
+        **kwargs: Arguments of ``FolderDataset``; ``label_map`` and ``reduce_zero_label`` apply to
+            the human labels. By default their values mean the same as in the predicted labels.
 
     Raises:
-        UserError: A folder or its ``auto_label.json`` is missing, or there is no image.
-        ValueError: The labels have other classes than ``metainfo``, or the pipeline would keep
-            every pixel, however unsure the model was.
+        UserError: A folder or its ``auto_label.json`` is missing, there is no image, ``metainfo``
+            names other classes than the labels, or the pipeline has no ``LoadPseudoLabels`` and
+            would keep every pixel.
     """
 
     def __init__(
@@ -105,8 +107,8 @@ class PseudoLabelDataset(FolderDataset):
         metainfo = {'classes': written['classes'], 'palette': written['palette']} | (metainfo or {})
         if tuple(metainfo['classes']) != written['classes']:
             raise UserError(
-                f'{folder} holds labels of {_some(written["classes"])}, but metainfo has '
-                f'{_some(metainfo["classes"])}: label the images with a model of these classes'
+                f'{folder} holds labels of {_list_classes(written["classes"])}, but metainfo has '
+                f'{_list_classes(metainfo["classes"])}: label the images with a model of these'
             )
         data_prefix = {**data_prefix, 'seg_map_path': osp.join(folder, LABELS)}
         if written['threshold'] is None:
@@ -123,11 +125,11 @@ class PseudoLabelDataset(FolderDataset):
         if transforms and not any(isinstance(t, LoadPseudoLabels) for t in transforms):
             raise UserError(
                 'PseudoLabelDataset needs LoadPseudoLabels in its pipeline, which has '
-                f'{[type(t).__name__ for t in transforms]}: put it in the place of LoadSegMap'
+                f'{[type(t).__name__ for t in transforms]}: use it in place of LoadSegMap'
             )
 
     def advice(self) -> str:
-        return 'give the folders with data_prefix, and what they have in common with data_root.'
+        return 'name the folders in data_prefix and their common parent in data_root.'
 
     def load_data_list(self) -> list[dict]:
         for key in ('prob_path', 'human_path'):
@@ -159,34 +161,38 @@ class PseudoLabelDataset(FolderDataset):
 def _read_summary(path: str, kwargs: dict) -> dict:
     if not fileio.exists(path, backend_args=kwargs.get('backend_args')):
         raise UserError(
-            f'{path} does not exist, which says what the labels beside it mean: name the folder '
-            'that tools/auto_label.py wrote'
+            f'{path} does not exist, which names the classes of the labels: set seg_map_path to '
+            'the folder that tools/auto_label.py wrote'
         )
     written = json.loads(fileio.get_text(path, backend_args=kwargs.get('backend_args')))
     return {**written, 'classes': tuple(written['classes'])}
 
 
-def _some(classes: Sequence[str]) -> str:
+def _list_classes(classes: Sequence[str]) -> str:
     return f'{len(classes)} classes ({", ".join(classes[:3])}, ...)'
 
 
 @TRANSFORMS.register_module()
 class LoadPseudoLabels(LoadSegMap):
-    """Reads the labels of a ``PseudoLabelDataset`` and ignores the pixels that are not sure enough.
+    """Reads the labels of a ``PseudoLabelDataset`` and ignores pixels of low probability.
 
-    In this order: what lies outside of ``valid_box`` is ignored, the classes of ``merge`` are
-    united with the human labels, which may lie outside of the box, and the threshold is applied.
+    It takes three steps in this order:
+
+    1. Ignore the pixels outside of ``valid_box``.
+    2. Unite the classes of ``merge`` with the human labels, inside and outside of the box.
+    3. Ignore the pixels below the threshold.
 
     Args:
-        threshold: Least probability; None for labels that were thresholded when they were written.
-            The paper's is 0.9. How sure a model is depends on its training: look at what the
-            summary of ``tools/auto_label.py`` says of several thresholds.
-        merge: Classes of which the union with the human labels is taken.
-        valid_box: (top, left, bottom, right) as shares of the image's height and width.
-        **kwargs: As in ``LoadSegMap``.
+        threshold: Lowest probability that is kept (0.9 in the paper); None for labels that were
+            thresholded when they were written. Probabilities depend on the model's training: the
+            summary of ``tools/auto_label.py`` shows the effect of several thresholds.
+        merge: Classes to unite with the human labels.
+        valid_box: Box (top, left, bottom, right) as fractions of the image's height and width.
+        **kwargs: Arguments of ``LoadSegMap``.
 
     Raises:
-        ValueError: The threshold is none, or the item does not have what is asked for.
+        UserError: The threshold or the box is out of range, or the item has no probabilities or
+            human label although they are needed.
     """
 
     def __init__(
@@ -204,7 +210,7 @@ class LoadPseudoLabels(LoadSegMap):
             0 <= valid_box[0] < valid_box[2] <= 1 and 0 <= valid_box[1] < valid_box[3] <= 1
         ):
             raise UserError(
-                f'valid_box={valid_box} must be (top, left, bottom, right) in shares from 0 to 1'
+                f'valid_box={valid_box} must be (top, left, bottom, right) in fractions from 0 to 1'
             )
         self.threshold = threshold
         self.merge = tuple(merge)
@@ -235,18 +241,18 @@ class LoadPseudoLabels(LoadSegMap):
         path, paths = results['seg_map_path'], results.get('pseudo_label')
         if paths is None:
             raise UserError(
-                f'{path} is no label of a PseudoLabelDataset, which LoadPseudoLabels reads: '
-                'LoadSegMap reads others'
+                f'{path} is no label of a PseudoLabelDataset, which LoadPseudoLabels needs: '
+                'read other labels with LoadSegMap'
             )
         if self.threshold is not None and paths['prob'] is None:
             raise UserError(
-                f'{path} was thresholded when it was written: give LoadPseudoLabels threshold=None '
-                'or label the images without --threshold'
+                f'{path} was thresholded when it was written: set threshold=None in '
+                'LoadPseudoLabels, or label the images without --threshold'
             )
         if self.merge and paths['human'] is None:
             raise UserError(
-                f'{path} has no human label to merge with: give data_prefix a human_path or leave '
-                'merge'
+                f'{path} has no human label to merge with: set human_path in data_prefix, or '
+                'remove merge'
             )
         return paths
 
@@ -255,9 +261,9 @@ class LoadPseudoLabels(LoadSegMap):
             return label
         (h, w), (top, left, bottom, right) = label.shape, self.valid_box
         inside = slice(round(top * h), round(bottom * h)), slice(round(left * w), round(right * w))
-        kept = np.full_like(label, IGNORE_INDEX)
-        kept[inside] = label[inside]
-        return kept
+        masked = np.full_like(label, IGNORE_INDEX)
+        masked[inside] = label[inside]
+        return masked
 
     def __repr__(self) -> str:
         return (

@@ -1,7 +1,7 @@
-"""Loading that names the broken file, and the augmentation of HMSA (arXiv 2005.10821).
+"""Loading with errors that name the broken file, and the augmentation of HMSA (arXiv 2005.10821).
 
-Sizes are (h, w), points (x, y); images are uint8, BGR. Random numbers come from ``np.random``
-alone.
+Sizes are (h, w), points are (x, y), and images are uint8, BGR. Random numbers come from
+``np.random`` alone.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ IGNORE_INDEX = 255
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """The host's ``LoadImageFromFile``, which names the file that cannot be decoded.
+    """The host's ``LoadImageFromFile`` with an error that names a file that cannot be decoded.
 
     Raises:
-        ValueError: The file is no image, or only a part of one.
+        UserError: The file is no image, or it is incomplete.
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -35,13 +35,14 @@ class LoadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadSegMap(LoadAnnotations):
-    """The host's ``LoadAnnotations`` for labels, which names the file that is wrong.
+    """The host's ``LoadAnnotations`` for labels with errors that name the wrong file.
 
-    Maps values by one table where the host compares the label with every class in turn.
+    It maps values with one table; the host compares the label with each class in turn.
 
     Raises:
-        ValueError: The file cannot be decoded, has several channels, a value that is no class
-            (where the data set gives ``num_classes``), or another size than the image.
+        UserError: The file cannot be decoded, has several channels, its size differs from the
+            image's, or it holds a value that is no class (checked where the data set gives
+            ``num_classes``).
     """
 
     def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
@@ -61,16 +62,16 @@ class LoadSegMap(LoadAnnotations):
         results['seg_fields'].append('gt_seg_map')
 
     def _read(self, path: str) -> np.ndarray:
-        """The values of the file, uint8 (H, W)."""
+        """Values of the file, uint8 (H, W)."""
         with naming(path, 'a label'):
             data = fileio.get(path, backend_args=self.backend_args)
             label = mmcv.imfrombytes(data, flag='unchanged', backend=self.imdecode_backend)
-            assert label is not None  # how cv2 says that it cannot decode
+            assert label is not None  # cv2 returns None if it cannot decode
         label = label.squeeze()
         if label.ndim != 2:
             raise UserError(
-                f'{path} has shape {label.shape}: a label needs one channel of class indices, '
-                'colours must be turned into indices first'
+                f'{path} has shape {label.shape}: a label needs one channel of class indices, so '
+                'turn colours into indices first'
             )
         if label.dtype.itemsize > 1 and not 0 <= label.min() <= label.max() <= IGNORE_INDEX:
             raise UserError(
@@ -81,15 +82,22 @@ class LoadSegMap(LoadAnnotations):
 
 
 @contextmanager
-def naming(path: str, what: str) -> Iterator[None]:
-    """Turns a decoder's error into one that names the file; missing files name themselves."""
+def naming(path: str, content: str) -> Iterator[None]:
+    """Turns a decoder's error into an error that names the file.
+
+    The error of a missing file names it already and passes unchanged.
+
+    Args:
+        path: File that is decoded.
+        content: Words for the expected content, such as "an image".
+    """
     try:
         yield
     except (AssertionError, cv2.error, OSError, SyntaxError) as error:
         if getattr(error, 'filename', None) is not None:
             raise
         raise UserError(
-            f'{path} cannot be decoded as {what}: restore the file or remove it'
+            f'{path} cannot be decoded as {content}: restore the file or remove it'
         ) from error
 
 
@@ -102,7 +110,9 @@ def class_table(label_map: dict[int, int] | None, reduce_zero_label: bool = Fals
     table = np.arange(256)
     if label_map:
         table[list(label_map)] = list(label_map.values())
-    if reduce_zero_label:  # comes first: value v is looked up as v - 1, 0 and 255 are ignored
+    if (
+        reduce_zero_label
+    ):  # the reduction comes before the map: v becomes v - 1; 0 and 255 are ignored
         table = np.concatenate([[IGNORE_INDEX], table[:254], [IGNORE_INDEX]])
     return table.astype(np.uint8)
 
@@ -121,20 +131,21 @@ def _check_values(path: str, label: np.ndarray, table: np.ndarray, num_classes: 
 
 @TRANSFORMS.register_module()
 class RandomScaleCrop(BaseTransform):
-    """Resizes by a random factor, cuts a crop that holds ``results['crop_center']`` if it exists.
+    """Resizes by a random factor, then crops; the crop holds ``results['crop_center']`` if given.
 
-    The image is resized bicubically (cv2: four taps also when shrinking, where the released PIL
-    widens its kernel against aliasing), labels to the nearest pixel. Where the result is smaller
-    than the crop, both sides get ``missing // 2 + 1`` pixels of black and ignored label. The crop's
-    place is uniform among all that hold the centre, or among all, within the padded image.
+    The image is resized with bicubic interpolation, labels with nearest neighbour. OpenCV uses four
+    taps when it shrinks too; the released code uses PIL, which widens its kernel against aliasing.
+    If the resized image is smaller than the crop, both sides get ``missing // 2 + 1`` pixels of
+    black and ignored label. The position of the crop is uniform among all crops of the padded image
+    that hold the centre; without a centre, among all crops.
 
-    ``crop_center`` is a pixel of the image as loaded; resizes and flips in between are followed,
-    other crops, pads and rotations are not. (Released: the centre is not moved by the padding and
-    may lie one pixel outside.)
+    ``crop_center`` is a pixel of the image as loaded. It may be resized and flipped before this
+    transform, but not cropped, padded or rotated. In the released code the padding does not move
+    the centre, which may then lie one pixel outside of the crop.
 
     Args:
-        crop_size: (h, w) of the result.
-        ratio_range: The factor is uniform in it.
+        crop_size: Size (h, w) of the result.
+        ratio_range: Range of the factor, which is uniform in it.
     """
 
     def __init__(
@@ -158,7 +169,7 @@ class RandomScaleCrop(BaseTransform):
             ),
         ]:
             resized = cv2.resize(results[key], size[::-1], interpolation=method)
-            results[key] = cut(resized, start, self.crop_size, fill)
+            results[key] = crop_window(resized, start, self.crop_size, fill)
         results['img_shape'] = self.crop_size
         results['scale_factor'] = size[1] / w, size[0] / h
         results.pop('crop_center', None)
@@ -169,7 +180,7 @@ class RandomScaleCrop(BaseTransform):
 
 
 def _scaled_center(results: dict, size: tuple[int, int]) -> tuple[int | None, int | None]:
-    """Pixel (x, y) of the image resized to ``size`` that shows the middle of ``crop_center``."""
+    """Pixel (x, y) of ``crop_center`` after a resize to ``size``; None for both without it."""
     if 'crop_center' not in results:
         return None, None
     (x, y), (h, w) = results['crop_center'], results['ori_shape'][:2]
@@ -185,9 +196,9 @@ def crop_start(length: int, crop: int, center: int | None = None) -> int:
     """Random start of a crop along one axis; negative where the crop begins in the padding.
 
     Args:
-        length: Pixels of the image, before padding.
-        crop: Pixels of the crop.
-        center: Pixel of the image that the crop must hold.
+        length: Length of the image in pixels, before padding.
+        crop: Length of the crop in pixels.
+        center: Pixel of the image that the crop must hold; None for any crop.
     """
     pad = (crop - length) // 2 + 1 if length < crop else 0
     last = length + 2 * pad - crop
@@ -197,8 +208,10 @@ def crop_start(length: int, crop: int, center: int | None = None) -> int:
     return min(max(start, 0), last) - pad
 
 
-def cut(array: np.ndarray, start: tuple[int, int], size: tuple[int, int], fill: int) -> np.ndarray:
-    """The window of ``size`` at ``start``, both (y, x); ``fill`` outside of the array."""
+def crop_window(
+    array: np.ndarray, start: tuple[int, int], size: tuple[int, int], fill: int
+) -> np.ndarray:
+    """Window of ``size`` (h, w) at ``start`` (y, x); outside of the array it holds ``fill``."""
     window = np.full((*size, *array.shape[2:]), fill, array.dtype)
     low = [max(s, 0) for s in start]
     high = [min(s + n, end) for s, n, end in zip(start, size, array.shape[:2], strict=True)]
@@ -211,12 +224,14 @@ def cut(array: np.ndarray, start: tuple[int, int], size: tuple[int, int], fill: 
 class ColorJitter(BaseTransform):
     """Changes brightness, contrast, saturation and hue, always all four, in random order.
 
-    The host's ``PhotoMetricDistortion`` changes each with probability 0.5, in other ranges.
+    Differs from the host's ``PhotoMetricDistortion``, which changes each with probability 0.5 and
+    in other ranges.
 
     Args:
-        brightness: The factor is uniform in 1 +- this; likewise for contrast and saturation, which
-            move each pixel away from the mean grey and from its own grey.
-        hue: The shift is uniform in +- this, of a full circle of 1.
+        brightness: Range b of the factor of each pixel, which is uniform in [1 - b, 1 + b].
+        contrast: Range of the factor for the distance to the mean grey of the image.
+        saturation: Range of the factor for the distance to the grey of the pixel.
+        hue: Range h of the shift, which is uniform in [-h, h]; a full circle is 1.
     """
 
     def __init__(
@@ -265,14 +280,14 @@ def _saturate(img: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _shift_hue(img: np.ndarray, shift: float) -> np.ndarray:
-    hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue fills 0 to 255
-    hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # and wraps
+    hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue in 0 to 255, a full circle
+    hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # uint8 wraps around as hue does
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
 
 @TRANSFORMS.register_module()
 class RandomGaussianBlur(BaseTransform):
-    """Blurs every image, by a sigma in pixels that is uniform in ``sigma_range``."""
+    """Blurs every image with a Gaussian; its sigma in pixels is uniform in ``sigma_range``."""
 
     def __init__(self, sigma_range: tuple[float, float] = (0.15, 1.30)) -> None:
         self.sigma_range = sigma_range

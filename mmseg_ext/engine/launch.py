@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights, unwrap
+from mmseg_ext.checkpoints.fit import check_weights
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.checks import SplitReport, check_splits
@@ -25,6 +25,7 @@ from ..config.checks import check_writable, make_writable, translate_config_erro
 from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
+from ..layers.unwrapping import unwrap
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 from .progress import live_progress
 

@@ -1,4 +1,4 @@
-"""Sums over the images of a process, without storing the images' values."""
+"""Sums over the images that a process tests, whatever their number."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ from mmengine.dist import get_dist_info
 
 
 class ImageSums:
-    """Sum of the values of each image; repeated images are not counted.
+    """Sums of what each image adds, without the images that a process is shown again.
 
-    The sampler gives each process the same number of images and repeats some for this purpose. A
-    repeated image is the last image of its process.
+    The sampler gives each process as many images by showing some again: the last of a process.
     """
 
     def __init__(self) -> None:
@@ -18,7 +17,7 @@ class ImageSums:
     def reset(self) -> None:
         """Forgets all images."""
         self._images = 0
-        self._total: Any = 0  # sum of all images except the last
+        self._total: Any = 0  # of all images but the last
         self._last: Any = 0
 
     def add(self, values: Any) -> None:
@@ -27,10 +26,11 @@ class ImageSums:
         self._last = values
 
     def take(self, size: int) -> tuple[int, Any]:
-        """Number of this process's images, of ``size`` in total, and their sum; resets both."""
+        """Number and sum (0 for none) of this process's share of ``size`` images; then resets."""
         rank, world_size = get_dist_info()
-        num_images = len(range(rank, size, world_size))
-        again = self._images > num_images
-        taken = min(self._images, num_images), self._total if again else self._total + self._last
+        share = len(range(rank, size, world_size))
+        repeats_last = self._images > share
+        count = min(self._images, share)
+        total = self._total if repeats_last else self._total + self._last
         self.reset()
-        return taken
+        return count, total

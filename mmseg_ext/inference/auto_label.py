@@ -41,6 +41,7 @@ from mmseg_ext.datasets.transforms import IGNORE_INDEX
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.predict import find_inputs
 from mmseg_ext.inference.predictor import Predictor
+from mmseg_ext.segmentors.protocols import HasLabelIds
 from mmseg_ext.visualization.pictures import (
     Panel,
     class_legend,
@@ -249,8 +250,9 @@ def _label_ids(config: Config, classes: Sequence[str]) -> Sequence[int]:
     dataset = DATASETS.get(next(iter(leaf_datasets(config.test_dataloader)))['type'])
     if len(classes) > IGNORE_INDEX:
         raise UserError(f'{len(classes)} classes: a label PNG holds {IGNORE_INDEX} at most')
-    if tuple(dataset.METAINFO.get('classes', ())) == tuple(classes):
-        return getattr(dataset, 'label_ids', range(len(classes)))
+    is_same = tuple(dataset.METAINFO.get('classes', ())) == tuple(classes)
+    if is_same and isinstance(dataset, HasLabelIds):
+        return dataset.label_ids
     return range(len(classes))
 
 

@@ -1,4 +1,4 @@
-"""A decode head's features and logits for its owner, and the base of heads that wrap a head."""
+"""Access to a decode head's features and logits, and the base of heads that wrap a head."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ T = TypeVar('T')
 
 
 class FeatureTap:
-    """Shows what enters and what leaves ``conv_seg``, a decode head's last layer, in one call.
+    """Returns the input and the output of ``conv_seg``, the last layer of a decode head.
 
-    A plain object: no module, no state-dict keys. Its owner makes it once, in the constructor. One
-    persistent hook records only while a call is under way: nothing outlives the call, copies and
-    pickles of the owner carry a tap of their own, compile and export see a module without changes.
+    It is a plain object without state-dict keys. Its owner makes it once, in the constructor. One
+    forward hook records during a call and stores nothing after it. A copy or pickle of the owner
+    has its own tap. For compile and export the module is unchanged.
 
     Args:
-        head: A decode head whose logits are the output of its module ``conv_seg``.
+        head: Decode head whose logits are the output of its module ``conv_seg``.
 
     Raises:
-        ValueError: the head has no ``conv_seg``.
+        UserError: The head has no ``conv_seg``.
     """
 
     def __init__(self, head: nn.Module) -> None:
@@ -37,10 +37,10 @@ class FeatureTap:
         if conv_seg is None:
             raise UserError(
                 f'{type(head).__name__} has no conv_seg, the last layer that gives the logits: '
-                'choose a head that ends in one, such as FCNHead'
+                'choose a head that has one, such as FCNHead'
             )
         self._hits: list[tuple[Tensor, Tensor, bool]] | None = None
-        # A bound method, not a closure: deepcopy and pickle lead the copied hook to the copied tap.
+        # A bound method, not a closure, so that the hook of a copied module uses the copied tap.
         conv_seg.register_forward_hook(self._record)
 
     def _record(self, conv_seg: nn.Module, args: tuple[Tensor, ...], logits: Tensor) -> None:
@@ -48,15 +48,19 @@ class FeatureTap:
             self._hits.append((args[0], logits, torch.is_grad_enabled()))
 
     def __call__(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, Tensor, Tensor]:
-        """Runs ``fn(*args, **kwargs)``: the head, its ``loss`` or ``predict``, or what calls one.
+        """Runs ``fn(*args, **kwargs)``, which runs the head once.
+
+        Args:
+            fn: The head, its ``loss`` or ``predict``, or a function that calls one of them.
+            *args: Arguments of ``fn``.
+            **kwargs: Keyword arguments of ``fn``.
 
         Returns:
-            What ``fn`` returned; the features (N, C, h, w) that entered ``conv_seg``, after
-            dropout; the logits (N, K, h, w) that left it. Both are in the graph and keep their
-            dtype.
+            The result of ``fn``, the features (N, C, h, w) that enter ``conv_seg`` (after dropout),
+            and the logits (N, K, h, w) that leave it. Both are in the graph and keep their dtype.
 
         Raises:
-            RuntimeError: ``conv_seg`` did not run exactly once, or out of the graph.
+            UserError: ``conv_seg`` did not run exactly once, or ran without gradients.
         """
         hits: list[tuple[Tensor, Tensor, bool]] = []
         self._hits = hits
@@ -67,33 +71,33 @@ class FeatureTap:
         if len(hits) != 1:
             raise UserError(
                 f'the head ran conv_seg {len(hits)} times in one call instead of once: choose a '
-                'head whose logits are the output of conv_seg, and build the model anew instead '
-                'of replacing that layer'
+                'head whose logits are the output of conv_seg, and build a new model instead of '
+                'replacing that layer'
             )
         features, logits, with_grad = hits[0]
         if with_grad != torch.is_grad_enabled():
             raise UserError(
-                'the head ran conv_seg without gradients, as reentrant checkpointing does, so that '
-                'what uses its features cannot train it: checkpoint with use_reentrant=False'
+                'the head ran conv_seg without gradients, as reentrant checkpointing does, so '
+                'losses of its features cannot train it: use checkpointing with use_reentrant=False'
             )
         return result, features, logits
 
 
 def substitute(result: Any, logits: Tensor, new: Any) -> Any:
-    """A head's ``result`` with ``new`` in the place of the very tensor ``logits``.
+    """A copy of a head's ``result`` with ``new`` in place of the tensor ``logits``.
 
     Args:
-        result: A tensor, or tuples, lists and dicts around tensors to any depth; stays as it is.
-        logits: The tensor that left ``conv_seg``, found by identity.
-        new: What takes its place.
+        result: Tensor, or nested tuples, lists and dicts of tensors; it is not changed.
+        logits: Tensor that left ``conv_seg``; it is found by identity.
+        new: Replacement of ``logits``.
 
     Raises:
-        ValueError: ``logits`` is not in ``result`` exactly once.
+        UserError: ``logits`` is not in ``result`` exactly once.
     """
     swapped, count = _swap(result, logits, new)
     if count != 1:
         raise UserError(
-            f'the output of conv_seg is {count} times in what the head returned instead of once: '
+            f'the output of conv_seg is {count} times in the result of the head instead of once: '
             'choose a head that returns its logits as they leave conv_seg'
         )
     return swapped
@@ -112,22 +116,23 @@ def _swap(item: Any, old: Tensor, new: Any) -> tuple[Any, int]:
 
 
 class WrapperHead(BaseModule):
-    """Base of heads that add to any decode head: it is ``self.head``, tapped by ``self.tap``.
+    """Base of heads that extend any decode head: ``self.head``, with the tap ``self.tap``.
 
-    What a wrapper does not define itself, attribute or method, is the inner head's: segmentors and
-    hooks find ``num_classes``, ``align_corners``, ``predict`` where they look for them, and a
-    wrapper that changes logits defines ``loss`` and ``predict`` too. Parameters are named as they
-    lie (``decode_head.head.conv_seg.weight``); loading also takes the names of the plain head
-    (``decode_head.conv_seg.weight``), ``plain_state_dict`` goes back to them.
+    Attributes and methods that a wrapper does not define are those of the inner head. So segmentors
+    and hooks find ``num_classes``, ``align_corners`` or ``predict``. A wrapper that changes logits
+    has to define ``loss`` and ``predict``.
+
+    Parameters have the prefix of the inner head (``decode_head.head.conv_seg.weight``). Loading
+    also accepts the names of the plain head (``decode_head.conv_seg.weight``), to which
+    ``plain_state_dict`` converts.
 
     Args:
-        head: Config of the inner head; its keys count before those of ``kwargs``.
-        **kwargs: Every other key of a decode head (``num_classes``, ``in_channels``, ...).
+        head: Config of the inner head; its keys override those of ``kwargs``.
+        **kwargs: Further keys of a decode head (``num_classes``, ``in_channels``, ...).
 
     Raises:
-        KeyError: no head of that ``type`` is registered.
-        TypeError: ``head`` is not a config.
-        ValueError: a head that cannot be wrapped: (part of) a cascade, a wrapper, no ``conv_seg``.
+        UserError: ``head`` is no config, its ``type`` is not registered, or it cannot be wrapped:
+            a cascade or a part of one, a wrapper, or a head without ``conv_seg``.
     """
 
     def __init__(self, head: dict, **kwargs: Any) -> None:
@@ -139,8 +144,8 @@ class WrapperHead(BaseModule):
             raise UserError(f'{name} needs the config of a head, dict(type=...), got head={head!r}')
         if isinstance(head['type'], str) and MODELS.get(head['type']) is None:
             heads = [key for key in MODELS.module_dict if key.endswith('Head')]
-            near = ', '.join(get_close_matches(head['type'], heads, n=3, cutoff=0))
-            raise UserError(f'{name} got head type {head["type"]!r}, not registered: try {near}')
+            similar = ', '.join(get_close_matches(head['type'], heads, n=3, cutoff=0))
+            raise UserError(f'{name} got head type {head["type"]!r}, not registered: try {similar}')
         self.head = MODELS.build({**kwargs, **head})
         kind = type(self.head).__name__
         if isinstance(self.head, BaseCascadeDecodeHead):
@@ -149,25 +154,25 @@ class WrapperHead(BaseModule):
                 'choose a head that works alone'
             )
         if isinstance(self.head, WrapperHead):
-            raise UserError(f'{name} cannot wrap {kind}, itself a wrapper: give the head in it')
+            raise UserError(f'{name} cannot wrap {kind}, itself a wrapper: give its inner head')
         self.tap = FeatureTap(self.head)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the inner head returns."""
+        """Runs the inner head and returns its result."""
         return self.head(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            # torch, mmengine and copy ask here for private names, some before there is a head.
+            # torch, mmengine and copy ask for private names, some before ``head`` exists.
             if name.startswith('_') or name == 'head':
                 raise
         return getattr(self.head, name)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         names = self.head.state_dict(keep_vars=True).keys()
-        # Asked of all names: one name alone may be the plain head's or ours (DDRHead has a `head`).
+        # Check all names: a single name can belong to both (DDRHead has a module ``head``).
         if not any(f'{prefix}head.{name}' in state_dict for name in names):
             plain = [name for name in names if prefix + name in state_dict]
             moved = {f'{prefix}head.{name}': state_dict.pop(prefix + name) for name in plain}
@@ -176,19 +181,19 @@ class WrapperHead(BaseModule):
 
 
 def plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights of a model with wrapper heads under the names of the model with the plain heads.
+    """Renames weights of a model with wrapper heads for the model with plain heads.
 
-    ``decode_head.head.X`` becomes ``decode_head.X``; what the wrapper itself learned is left out.
+    ``decode_head.head.X`` becomes ``decode_head.X``; weights of the wrapper itself are omitted.
 
     Raises:
-        ValueError: no head in ``state_dict`` is wrapped.
+        UserError: ``state_dict`` has no wrapped head.
     """
     matches = [re.match(r'((?:.*\.)?)head\.conv_seg\.', name) for name in state_dict]
     wrappers = tuple({match[1] for match in matches if match})
     if not wrappers:
         raise UserError(
             f'none of the {len(state_dict)} names is like decode_head.head.conv_seg.weight: '
-            'no head is wrapped, use these weights as they are'
+            'no head is wrapped, so use these weights as they are'
         )
     plain = {name: value for name, value in state_dict.items() if not name.startswith(wrappers)}
     for wrapper in wrappers:

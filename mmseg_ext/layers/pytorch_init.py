@@ -1,14 +1,14 @@
-"""How most released code starts its convolutions."""
+"""PyTorch's default initialisation, which most released code uses."""
 
 from mmengine.model import BaseModule
 from torch import nn
 
 
 class PyTorchInit(BaseModule):
-    """PyTorch's default for every convolution inside; the host's differs."""
+    """Mixin that initialises every convolution as PyTorch does by default; the host differs."""
 
     def init_weights(self) -> None:
-        """Also runs what the host's class does."""
+        """Initialises weights as the host does, then resets all convolutions."""
         super().init_weights()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,7 +1,7 @@
-"""Cross entropy that weighs the classes of each image by their rarity in it, as Gated-SCNN trains.
+"""Cross entropy with class weights by rarity in each image, as Gated-SCNN trains.
 
 Differs from the released code (nv-tlabs/GSCNN): classes are counted on the device, and an image
-without labels gives 0 and not NaN.
+without labels gives 0 instead of NaN.
 """
 
 from typing import Any
@@ -21,12 +21,13 @@ def rarity_weights(target: Tensor, num_classes: int, upper_bound: float) -> Tens
     """Weight of each class in each image, float32.
 
     Args:
-        target: (N, H, W), int64 in [0, K], K for ignored pixels.
-        num_classes: K.
-        upper_bound: What a class gains at most above 1, where it is rare.
+        target: Labels, (N, H, W), int64 in [0, K]; K for ignored pixels.
+        num_classes: Number of classes K.
+        upper_bound: Largest increase of a weight above 1, for the rarest classes.
 
     Returns:
-        (N, K): ``1 + upper_bound * (1 - share)`` of a class with pixels, else 1.
+        Weights (N, K): 1 + upper_bound (1 - p) for a class with the fraction p of an image's valid
+        pixels; 1 for p = 0.
     """
     flat = target.flatten(1)
     counts = torch.zeros(len(flat), num_classes + 1, dtype=torch.int64, device=target.device)
@@ -37,19 +38,20 @@ def rarity_weights(target: Tensor, num_classes: int, upper_bound: float) -> Tens
 
 @MODELS.register_module()
 class ImageWeightedCELoss(PixelLoss):
-    """Mean cross entropy of each image's valid pixels, rare classes of the image counting more.
+    """Mean cross entropy of the valid pixels of each image, with larger weights for rare classes.
 
-    A class with the share p of the valid pixels weighs ``1 + upper_bound * (1 - p)``. An image
-    without any is 0.
+    A class with the fraction p of the image's valid pixels has the weight 1 + upper_bound (1 - p).
+    The loss of an image without valid pixels is 0.
 
     Args:
-        upper_bound: What a class gains at most.
-        reduction: 'mean' over the images, or their 'sum', as released, which grows with the batch.
+        upper_bound: Largest increase of a weight above 1.
+        reduction: Reduction over the images: 'mean', or 'sum' as released, which grows with the
+            batch.
         loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
     Raises:
-        ValueError: ``reduction`` is neither.
+        UserError: ``reduction`` is neither 'mean' nor 'sum'.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class ImageWeightedCELoss(PixelLoss):
     ) -> None:
         super().__init__(loss_weight, loss_name)
         if reduction not in REDUCTIONS:
-            raise UserError(f'reduction={reduction!r} of images is one of {REDUCTIONS}')
+            raise UserError(f'reduction={reduction!r} must be one of {REDUCTIONS}')
         self.upper_bound = upper_bound
         self.over_images = torch.mean if reduction == 'mean' else torch.sum
 
@@ -77,6 +79,6 @@ class ImageWeightedCELoss(PixelLoss):
         if weight is not None:
             factors = factors * weight
         total = factors.sum((1, 2))
-        # The smallest number above 0 stands for a sum of no weights.
+        # The smallest positive number replaces a sum of 0.
         means = (terms * factors).sum((1, 2)) / total.clamp(min=torch.finfo(total.dtype).tiny)
         return self.over_images(means)

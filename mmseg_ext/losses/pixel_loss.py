@@ -1,40 +1,42 @@
-"""What the losses of logits and labels share: the arguments that heads hand to them."""
+"""Base of the losses of logits and labels: it handles the arguments that heads pass to losses."""
 
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.precision import at_least_float32
 
 
 def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
-    """Pixels that have a class, (N, H, W) bool: the label is in [0, K) and not ``ignore_index``.
+    """Mask (N, H, W), bool, of pixels with a class: labels in [0, K) except ``ignore_index``.
 
     Args:
-        logits: (N, K, H, W).
-        label: (N, H, W), any integers.
-        ignore_index: A label in [0, K) to ignore as well.
+        logits: Logits, (N, K, H, W).
+        label: Labels, (N, H, W), any integers.
+        ignore_index: Label to ignore; labels outside [0, K) are always ignored.
 
     Raises:
-        ValueError: the two differ in size.
+        UserError: Logits and label differ in size.
     """
     expected = (logits.shape[0], *logits.shape[2:])
     if logits.ndim != 4 or label.shape != expected:
         raise UserError(
-            f'Logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together: '
+            f'logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in size: '
             'resize the logits to the label, (N, K, H, W) for (N, H, W)'
         )
     return (label >= 0) & (label < logits.shape[1]) & (label != ignore_index)
 
 
 class PixelLoss(nn.Module, ABC):
-    """A loss for any head's ``loss_decode``, in float32 or better, of the pixels with a class.
+    """Base of losses for ``loss_decode`` of any head, over the pixels with a class.
+
+    Losses are computed in float32 or better.
 
     Args:
         loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
     """
 
     def __init__(self, loss_weight: float, loss_name: str) -> None:
@@ -52,32 +54,32 @@ class PixelLoss(nn.Module, ABC):
         ignore_index: int = 255,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss of a batch, finite and connected to the logits if all is ignored too.
+        """The loss of a batch; with ignored pixels only it is finite and has a gradient too.
 
         Args:
-            cls_score: Logits (N, K, H, W), any float type.
-            label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
-            weight: (N, H, W), factors of the pixels' losses, as of a head's ``sampler``.
-            avg_factor: None.
-            reduction_override: None or 'mean'.
-            ignore_index: A label in [0, K) to ignore as well.
-            **kwargs: What heads hand to other losses.
+            cls_score: Logits, (N, K, H, W), any float type.
+            label: Labels, (N, H, W), integers; ``ignore_index`` and values outside [0, K) are
+                ignored.
+            weight: Factors of the pixels' losses, (N, H, W), for example from a head's ``sampler``.
+            avg_factor: Not supported; only None.
+            reduction_override: Not supported; only None or 'mean'.
+            ignore_index: Label to ignore.
+            **kwargs: Arguments that heads pass to other losses; not used.
 
         Returns:
             A scalar, float32 or better.
 
         Raises:
-            ValueError: logits and label differ in size, another divisor is asked for, or pixels are
-                weighted where the loss has no terms of single pixels.
+            UserError: Logits and label differ in size, ``avg_factor`` or ``reduction_override`` is
+                set, or ``weight`` is given and the loss has no terms of single pixels.
         """
         if avg_factor is not None or reduction_override not in (None, 'mean'):
             raise UserError(
                 f'{type(self).__name__} got avg_factor={avg_factor}, '
-                f'reduction_override={reduction_override!r}, but has a fixed divisor: leave both '
-                'out'
+                f'reduction_override={reduction_override!r}, but has a fixed divisor: remove both'
             )
         valid = valid_pixels(cls_score, label, ignore_index)
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        logits = at_least_float32(cls_score)
         return self.loss_weight * self.value(logits, label, valid, weight, **kwargs)
 
     @abstractmethod
@@ -87,9 +89,9 @@ class PixelLoss(nn.Module, ABC):
         """The loss before ``loss_weight``.
 
         Args:
-            logits: (N, K, H, W), float32 or better.
-            label: (N, H, W), integers.
-            valid: (N, H, W), bool: the pixels that count.
-            weight: (N, H, W) or None.
-            **kwargs: As given to ``forward``.
+            logits: Logits, (N, K, H, W), float32 or better.
+            label: Labels, (N, H, W), integers.
+            valid: Mask of the pixels that count, (N, H, W), bool.
+            weight: Factors of the pixels' losses, (N, H, W), or None.
+            **kwargs: Further arguments of ``forward``.
         """

@@ -1,4 +1,4 @@
-"""Sigmoid cross entropy summed over the classes of a pixel, as the RMI loss and HMSA use it."""
+"""Sigmoid cross entropy, summed over the classes of a pixel, as in the RMI loss and HMSA."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,25 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..layers.precision import at_least_float32
 from .pixel_loss import PixelLoss, valid_pixels
 
-# Classes worked on at a time: temporaries stay small beside the logits.
+# Number of classes per step, so that temporary tensors stay small beside the logits.
 CLASS_CHUNK = 4
 
 Pool = Callable[[Tensor], Tensor]
 
 
 class _PixelTerms(torch.autograd.Function):
-    """One pass over the logits for both terms and one for their gradient, by chunks of classes.
+    """Cross entropy and pooled probabilities in one pass over chunks of classes.
 
-    Only the logits and maps of one channel are kept; backward takes the sigmoid again.
+    With weights w, labels y, softplus s and sigmoid g, they are
+
+        bce = sum over pixels of w (s(-z_y) - s(z_y) + sum over classes of s(z_c))
+        pooled = pool(mask g(z) + 1e-6)
+
+    Only the logits and maps of one channel are saved; the backward pass, also by chunks, computes
+    the sigmoid again.
     """
 
     @staticmethod
@@ -29,10 +36,10 @@ class _PixelTerms(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         ctx.save_for_backward(logits, label, weight, mask)
         ctx.pool = pool
-        own = logits.gather(1, label)  # (N, 1, H, W), of the labelled class
-        # In float64 because the labelled class, summed below, is taken out again here, and a
-        # confident pixel's loss is far below the rounding of its own softplus.
-        total = F.softplus(-own).double() - F.softplus(own)
+        label_logits = logits.gather(1, label)  # logits of the labelled class, (N, 1, H, W)
+        # float64: softplus(label_logits) is subtracted here and added below. The loss of a
+        # confident pixel is far smaller than the rounding error of this term in float32.
+        total = F.softplus(-label_logits).double() - F.softplus(label_logits)
         pooled = []
         for chunk in logits.split(CLASS_CHUNK, 1):
             total += F.softplus(chunk).sum(1, keepdim=True, dtype=torch.float64)
@@ -59,7 +66,7 @@ class _PixelTerms(torch.autograd.Function):
                 (slope,) = torch.autograd.grad(pooled, probs, grad_pooled[:, classes])
                 probs = probs.detach()
                 slope.addcmul_(slope, probs, value=-1)
-                out.addcmul_(slope, probs)  # slope * (1 - probs) * probs, 0 where the mask is
+                out.addcmul_(slope, probs)  # slope * (1 - probs) * probs; 0 where the mask is 0
         return grad.scatter_add_(1, label, -weight), None, None, None, None
 
 
@@ -71,19 +78,19 @@ def pixel_terms(
     weight: Tensor | None = None,
     pool: Pool | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The sum of ``pixel_sum_bce``, and the probabilities as ``pool`` makes them smaller.
+    """The loss of ``pixel_sum_bce``, and the pooled probabilities.
 
     Args:
-        logits: (N, K, H, W), any float type; computed in float32 or better.
-        label: (N, H, W), integers.
-        valid: (N, H, W), bool; elsewhere the label does not matter and probabilities are 0.
-        weight: (N, H, W), factors of the pixels' cross entropies.
-        pool: Differentiable, maps (N, any, H, W) to (N, any, h, w); None leaves that term out.
+        logits: Logits, (N, K, H, W), any float type; computed in float32 or better.
+        label: Labels, (N, H, W), integers.
+        valid: Mask of the pixels that count, (N, H, W), bool; probabilities of others are 0.
+        weight: Factors of the pixels' cross entropies, (N, H, W).
+        pool: Differentiable function from (N, any, H, W) to (N, any, h, w); None omits pooling.
 
     Returns:
-        A scalar, and (N, K, h, w) or None.
+        The loss, a scalar, and the pooled probabilities (N, K, h, w) or None.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     mask = valid.to(logits.dtype)
     factor = mask / (valid.sum() + 1)
     if weight is not None:
@@ -95,21 +102,22 @@ def pixel_terms(
 def pixel_sum_bce(
     logits: Tensor, label: Tensor, *, weight: Tensor | None = None, ignore_index: int = 255
 ) -> Tensor:
-    """Sum of the classes' sigmoid cross entropies, over the valid pixels plus one.
+    """Sum of the sigmoid cross entropies of all valid pixels and classes, divided by V + 1.
 
-    About K times a mean over elements; exactly 0 without a valid pixel. No one-hot labels are made.
+    V is the number of valid pixels. The value is about K times the mean over elements, and exactly
+    0 without a valid pixel. No one-hot labels are made.
 
     Args:
-        logits: (N, K, H, W), any float type; computed in float32 or better.
-        label: (N, H, W), integers; outside [0, K) and ``ignore_index`` is ignored.
-        weight: (N, H, W), factors of the pixels' losses; the divisor stays the count.
-        ignore_index: A label in [0, K) to ignore as well.
+        logits: Logits, (N, K, H, W), any float type; computed in float32 or better.
+        label: Labels, (N, H, W), integers; ``ignore_index`` and values outside [0, K) are ignored.
+        weight: Factors of the pixels' losses, (N, H, W); they do not change the divisor.
+        ignore_index: Label to ignore.
 
     Returns:
         A scalar, float32 or better.
 
     Raises:
-        ValueError: logits and label differ in size.
+        UserError: Logits and label differ in size.
     """
     valid = valid_pixels(logits, label, ignore_index)
     return pixel_terms(logits, label, valid, weight=weight)[0]
@@ -117,14 +125,14 @@ def pixel_sum_bce(
 
 @MODELS.register_module()
 class PixelSumBCELoss(PixelLoss):
-    """The cross entropy part of ``RMILoss`` alone, for any head's ``loss_decode``.
+    """The cross entropy part of ``RMILoss``, for ``loss_decode`` of any head.
 
-    Unlike the host's ``CrossEntropyLoss(use_sigmoid=True)``, a mean over all elements, it sums over
-    classes and counts valid pixels only.
+    It sums over classes and counts valid pixels only. The host's
+    ``CrossEntropyLoss(use_sigmoid=True)`` is a mean over all elements.
 
     Args:
         loss_weight: Factor of the loss.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
     """
 
     def __init__(self, *, loss_weight: float = 1.0, loss_name: str = 'loss_bce') -> None:

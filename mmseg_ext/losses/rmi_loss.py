@@ -1,11 +1,13 @@
 """Region Mutual Information Loss for Semantic Segmentation. NeurIPS 2019, arXiv 1910.12037.
 
-Official code: https://github.com/ZJULearning/RMI (archived). The form here is the one that trains
-HMSA, in https://github.com/NVIDIA/semantic-segmentation (BSD-3-Clause style licence).
-Differs from it, with the same numbers: no one-hot labels, one Cholesky factor of the joint
-covariance in place of an inverse and a difference, and the patches of a few rows at a time. A
-covariance that is not positive definite gets more on its diagonal instead of raising, and negative
-labels are ignored.
+Official code: https://github.com/ZJULearning/RMI (archived). This module computes the form that
+trains HMSA, in https://github.com/NVIDIA/semantic-segmentation (BSD-3-Clause style licence).
+Differs from it, with the same numbers:
+
+- It needs no one-hot labels, and takes the patches of a few rows at a time.
+- It takes one Cholesky factor of the joint covariance instead of an inverse and a difference.
+- A covariance that is not positive definite gets a larger diagonal instead of an error.
+- Negative labels are ignored.
 """
 
 import math
@@ -24,9 +26,9 @@ from .pixel_loss import PixelLoss, valid_pixels
 from .pixel_sum_bce_loss import pixel_terms
 
 POOLS = ('avg', 'max', 'interp')
-RIDGE = 5e-4  # on the diagonal of both covariances
-FLOOR = 0.5 * math.log(RIDGE)  # of a class that is absent; a perfect prediction is 0.35 above
-PATCH_BYTES = 2**23  # of float64 patches at a time, which also fit a CPU's cache
+RIDGE = 5e-4  # a, added to the diagonal of both covariances
+FLOOR = 0.5 * math.log(RIDGE)  # RMI of an absent class; a perfect prediction is 0.35 above
+PATCH_BYTES = 2**23  # size of the float64 patches at a time; it fits into the cache of a CPU
 
 
 def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
@@ -37,7 +39,7 @@ def _pooled_size(size: torch.Size, pool: str, stride: int) -> tuple[int, int]:
 
 
 def _pool(maps: Tensor, pool: str, stride: int) -> Tensor:
-    """Downsamples (N, K, H, W); the zeros around the maps count in the average."""
+    """Downsamples maps (N, K, H, W); the zero padding counts in the average."""
     if pool == 'interp':
         size = _pooled_size(maps.shape[2:], pool, stride)
         return F.interpolate(maps, size, mode='bilinear', align_corners=True)
@@ -46,9 +48,9 @@ def _pool(maps: Tensor, pool: str, stride: int) -> Tensor:
 
 
 def _count_labels(label: Tensor, num_classes: int, stride: int, dtype: torch.dtype) -> Tensor:
-    """Pixels of each class in each window of a pooling, (N, K, h, w).
+    """Number of pixels of each class in each pooling window, (N, K, h, w).
 
-    Pixels that no window reaches get another row or column of windows.
+    Pixels beyond the last window are counted in an additional row or column of windows.
     """
     n, height, width = label.shape
     row, col = (
@@ -65,14 +67,14 @@ def _count_labels(label: Tensor, num_classes: int, stride: int, dtype: torch.dty
 def _pooled_labels(
     label: Tensor, num_classes: int, pool: str, stride: int, dtype: torch.dtype
 ) -> Tensor:
-    """The pooled one-hot labels, (N, K, h, w), without the one-hot labels.
+    """Pooled one-hot labels, (N, K, h, w), computed without one-hot labels.
 
     Args:
-        label: (N, H, W), int64 in [0, K], K for ignored pixels.
-        num_classes: K.
-        pool: How the probabilities are pooled; the labels of 'interp' take the nearest pixel.
-        stride: In pixels.
-        dtype: Of the result.
+        label: Labels, (N, H, W), int64 in [0, K]; K for ignored pixels.
+        num_classes: Number of classes K.
+        pool: Pooling of the probabilities; for 'interp' the labels take the nearest pixel.
+        stride: Stride in pixels.
+        dtype: Type of the result.
     """
     h, w = _pooled_size(label.shape[1:], pool, stride)
     if pool == 'interp':
@@ -83,14 +85,14 @@ def _pooled_labels(
 
 
 def _patches(maps: Tensor, radius: int) -> Iterator[tuple[slice, Tensor]]:
-    """Every r x r patch as a column, for a band of rows at a time.
+    """All r x r patches as columns, one band of rows at a time.
 
     Args:
-        maps: (N, K, 2, h, w).
-        radius: R, the side of a patch.
+        maps: Probabilities and labels, (N, K, 2, h, w).
+        radius: Side r of a patch.
 
     Yields:
-        The rows that a band reads, and its patches (N, K, 2*r*r, M), float64.
+        The rows of a band, and its M patches (N, K, 2*r*r, M), float64.
     """
     n, k, _, h, w = maps.shape
     bytes_per_row = n * k * 2 * radius**2 * (w - radius + 1) * 8
@@ -102,11 +104,15 @@ def _patches(maps: Tensor, radius: int) -> Iterator[tuple[slice, Tensor]]:
 
 
 class _UnexplainedLabels(torch.autograd.Function):
-    """Half the log determinant of a label patch's covariance that the prediction leaves over.
+    """Half the log determinant of the labels' covariance that the prediction does not explain.
 
-    Takes the pooled probabilities P and labels T, (N, K, h, w) each, and returns (N, K) float64.
-    The gradient flows into P alone. Every product is float64, which autocast leaves alone: the
-    covariances reach 1e5, and what is left over goes down to ``RIDGE``.
+    For the pooled probabilities P and labels T, (N, K, h, w) each, with covariances S of their
+    patches (sums, not means, over all patches) and a = ``RIDGE``, it returns
+
+        1/2 log det(A + aI),  A = S_tt - S_tp (S_pp + aI)^-1 S_pt
+
+    as (N, K), float64. Only P gets a gradient. All products are float64, which autocast does not
+    change: covariances reach 1e5, while the values of A + aI go down to ``RIDGE``.
     """
 
     @staticmethod
@@ -122,10 +128,10 @@ class _UnexplainedLabels(torch.autograd.Function):
             joint += patches @ patches.mT
         joint -= count * mean @ mean.mT
         factor = _cholesky(joint)
-        # [[S_pp, S_pt], [S_tp, S_tt]]: the last block of its factor is that of what is left over,
-        # A + aI with A = S_tt - S_tp (S_pp + aI)^-1 S_pt.
+        # The joint covariance is [[S_pp, S_pt], [S_tp, S_tt]]. The last block of its Cholesky
+        # factor is the factor L of A + aI, and 1/2 log det(A + aI) = sum log diag(L).
         left = factor[..., d:, d:]
-        # With the regression W = S_tp (S_pp + aI)^-1 the gradient is -W^T (A + aI)^-1 (T - W P).
+        # With the regression W = S_tp (S_pp + aI)^-1, the gradient is -W^T (A + aI)^-1 (T - W P).
         regression = torch.linalg.solve_triangular(
             factor[..., :d, :d], factor[..., d:, :d], upper=False, left=False
         )
@@ -149,11 +155,11 @@ class _UnexplainedLabels(torch.autograd.Function):
 
 
 def _cholesky(joint: Tensor) -> Tensor:
-    """Lower factors of ``joint + RIDGE * I``, with more on the diagonal of those that need it."""
+    """Lower Cholesky factors of ``joint + aI``; where ``a`` is too small, of ``joint + 11 aI``."""
     eye = torch.eye(joint.shape[-1], dtype=joint.dtype, device=joint.device)
     joint = joint + RIDGE * eye
     failed = torch.linalg.cholesky_ex(joint).info > 0
-    # Factored again whether or not any failed: to ask would be to wait for the device.
+    # All are factored again: a test whether any failed would wait for the device.
     return torch.linalg.cholesky_ex(joint + 10 * RIDGE * failed[..., None, None] * eye).L
 
 
@@ -166,30 +172,31 @@ def region_terms(
     pool: str = 'avg',
     pool_stride: int = 4,
 ) -> tuple[Tensor, Tensor]:
-    """The cross entropy of the pixels, and what the probabilities around them leave open.
+    """The cross entropy of the pixels, and the RMI term of their patches.
 
-    The second is the sum over classes of the (negative, bounded) mutual information between the
-    labels and the probabilities of a patch; it is never below ``K * FLOOR``.
+    The RMI term is 1/2 log det(A + aI) / radius^2 (see ``_UnexplainedLabels``), averaged over
+    images and summed over classes. Up to a constant it is -1 times a lower bound of the mutual
+    information between labels and probabilities of a patch. It is at least ``K * FLOOR``.
 
     Args:
-        logits: (N, K, H, W), any float type.
-        label: (N, H, W), integers.
-        valid: (N, H, W), bool: the pixels that count.
+        logits: Logits, (N, K, H, W), any float type.
+        label: Labels, (N, H, W), integers.
+        valid: Mask of the pixels that count, (N, H, W), bool.
         radius: Side of the square patches, in pooled pixels.
-        pool: 'avg' or 'max' in windows of ``pool_stride``, or 'interp', which resizes.
-        pool_stride: By which both maps are downsampled first; 1 leaves them as they are.
+        pool: Pooling: 'avg' or 'max' in windows of ``pool_stride``, or 'interp', which resizes.
+        pool_stride: Stride of the pooling of probabilities and labels; 1 keeps their size.
 
     Returns:
-        The value of ``pixel_sum_bce`` and that of the RMI, scalars, float32 or better.
+        The loss of ``pixel_sum_bce`` and the RMI term, scalars, float32 or better.
 
     Raises:
-        ValueError: the pooled maps are smaller than a patch.
+        UserError: The pooled maps are smaller than a patch.
     """
     size = _pooled_size(label.shape[1:], pool, pool_stride)
     if min(size) < radius:
         raise UserError(
-            f'Labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
-            f'patch of radius={radius}: take larger crops or a smaller pool_stride'
+            f'labels of {tuple(label.shape[1:])} pooled by {pool_stride} give {size}, less than a '
+            f'patch of radius={radius}: use larger crops or a smaller pool_stride'
         )
     num_classes = logits.shape[1]
     resize = partial(_pool, pool=pool, stride=pool_stride)
@@ -203,30 +210,31 @@ def region_terms(
 def region_mutual_information(
     logits: Tensor, label: Tensor, *, ignore_index: int = 255, **options: Any
 ) -> Tensor:
-    """The second of ``region_terms``, of the pixels whose label is in [0, K) and no other."""
+    """The RMI term of ``region_terms``; labels outside [0, K) and ``ignore_index`` are ignored."""
     valid = valid_pixels(logits, label, ignore_index)
     return region_terms(logits, label, valid, **options)[1]
 
 
 @MODELS.register_module()
 class RMILoss(PixelLoss):
-    """Sigmoid cross entropy of pixels plus the region mutual information of their surroundings.
+    """Sigmoid cross entropy of pixels plus the region mutual information of patches around them.
 
-    Works with any head's ``loss_decode``. It is negative once a model predicts well, down to about
-    -3.8 * K * ``rmi_weight``, unless ``offset`` is set.
+    It works as ``loss_decode`` of any head. Without ``offset`` the loss of a good model is
+    negative, down to about -3.8 * K * ``rmi_weight``.
 
     Args:
         radius: Side of the square patches, in pooled pixels.
-        pool: 'avg', 'max' or 'interp'.
-        pool_stride: By which labels and probabilities are downsampled first.
-        rmi_weight: Lambda, the factor of the RMI part.
-        combine: 'mix' weighs the cross entropy by ``1 - rmi_weight``, 'add' by 1.
-        offset: Subtracts the floor of the RMI part, for a loss above 0; gradients stay.
+        pool: Pooling: 'avg', 'max' or 'interp'.
+        pool_stride: Stride of the pooling of probabilities and labels.
+        rmi_weight: Factor lambda of the RMI term.
+        combine: Factor of the cross entropy: ``1 - rmi_weight`` for 'mix', 1 for 'add'.
+        offset: Whether to subtract the lower bound of the RMI term, so that the loss is above 0;
+            gradients stay the same.
         loss_weight: Factor of the sum.
-        loss_name: Key in the log; has to contain "loss" to be trained.
+        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
     Raises:
-        ValueError: an option is out of its range.
+        UserError: An option is out of its range.
     """
 
     def __init__(
@@ -249,7 +257,7 @@ class RMILoss(PixelLoss):
             )
         if radius < 1 or pool_stride < 1:
             raise UserError(
-                f'RMILoss got radius={radius}, pool_stride={pool_stride}: both start at 1'
+                f'RMILoss got radius={radius}, pool_stride={pool_stride}: both must be at least 1'
             )
         self.radius = radius
         self.pool = pool
@@ -263,7 +271,7 @@ class RMILoss(PixelLoss):
     ) -> Tensor:
         if weight is not None:
             raise UserError(
-                'RMILoss got weights of pixels, but compares whole regions: remove the '
+                'RMILoss got pixel weights, but it compares regions: remove the '
                 "sampler from the head, or use type='PixelSumBCELoss'"
             )
         bce, rmi = region_terms(

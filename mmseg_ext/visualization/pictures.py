@@ -43,12 +43,9 @@ class Panel:
 def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -> list[Panel]:
     """One panel, of the image's size, for each named map of one image.
 
-    This is what the package expects of ``explain``.
-    A model may have a method ``explain(inputs, data_samples) -> dict[str, Tensor]`` that takes what
-    ``predict`` takes (a preprocessed batch; a further keyword argument ``pixel``, the (x, y) of a
-    pixel of the input, where it can explain single pixels) and returns maps (N, C, H, W), each over
-    the whole input at any resolution of its own. Their order is the order of the panels; the first
-    line that holds decides how one is drawn:
+    The maps are those of a model's ``explain``. Each covers the whole input, at any resolution.
+    Panels have the order of the maps. The first line of this table that applies to a map decides
+    how it is drawn:
 
     =========================  ====================================================================
     map                        drawn as

@@ -178,7 +178,7 @@ def test_released_names_become_ours() -> None:
 
 def test_parts_that_the_released_model_ignores_are_named() -> None:
     state = {name: torch.ones(1) for name in NAMES} | {'edge_head.weight': torch.ones(1)}
-    with pytest.warns(UserWarning, match='1 of 6 tensors .* left out: edge_head.weight'):
+    with pytest.warns(UserWarning, match='1 of 6 tensors .* omitted: edge_head.weight'):
         assert set(convert('dsrl', state)) == set(NAMES.values())
     with pytest.raises(ValueError, match=re.escape('names belong to another model: base_net.conv')):
         convert('dsrl', state | {'base_net.conv': torch.ones(1)})

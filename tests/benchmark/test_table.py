@@ -212,7 +212,7 @@ def test_a_table_that_ctrl_c_stopped_says_that_it_goes_on(
 
     monkeypatch.setattr(benchmark_table, 'make_table', interrupted)
     status, printed = tool('--table', 'first.py')
-    assert status == 130 and printed.endswith('stopped: the same command goes on where it was\n')
+    assert status == 130 and printed.endswith('stopped: the same command continues the table\n')
 
 
 def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> None:

@@ -130,7 +130,7 @@ def test_a_wrong_folder_is_explained(name: str, tmp_path: Path) -> None:
 
 def test_a_missing_list_is_explained(deepglobe: Path) -> None:
     (deepglobe / 'val.txt').unlink()
-    with pytest.raises(ValueError, match=r"val.txt does not exist: .* all 4 by ann_file=''"):
+    with pytest.raises(ValueError, match=r"val.txt does not exist: .* all 4 with ann_file=''"):
         of_base('deepglobe', 'val', deepglobe)
     assert len(of_base('deepglobe', 'val', deepglobe, ann_file='')) == 4
 

@@ -48,7 +48,7 @@ def test_every_split_is_read_whatever_the_images_end_in(root, base):
 def test_a_missing_folder_gives_the_layout(tmp_path):
     prefix = dict(img_path='train', seg_map_path='trainannot')
     layout = (
-        r'train does not exist: .* testannot, as mmseg_ext\.datasets\.camvid says; .*--data-root'
+        r'train does not exist: .* testannot \(see mmseg_ext\.datasets\.camvid\); .*--data-root'
     )
     with pytest.raises(ValueError, match=layout):
         CamVidDataset(data_root=str(tmp_path), data_prefix=prefix)

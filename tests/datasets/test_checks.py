@@ -103,7 +103,7 @@ def test_labels_left_out_by_a_list_are_no_warning(root):
 def test_sizes_that_differ_are_named_without_reading_the_label(root):
     path = write_label(root, np.zeros((40, 50), np.uint8))
     report = check_split(dataset(root), max_labels=0)
-    sentence = f'{path}: the label has 50x40 pixels, its image 48x40: give both one size'
+    sentence = f'{path}: the label has 50x40 pixels, its image 48x40: both must have the same size'
     assert report.problems == [sentence]
 
 
@@ -151,7 +151,7 @@ def test_masks_of_0_and_255_get_the_advice_of_a_label_map(root):
 def test_labels_are_counted_after_reduce_zero_label(root):
     report = check_split(dataset(root, reduce_zero_label=True))
     assert report.pixels.tolist() == [4 * 928, 4 * 32, 0]
-    assert report.warnings == ['never seen in 4 labels: cat']
+    assert report.warnings == ['not in any of 4 labels: cat']
 
 
 def test_class_counts_of_all_heads_are_compared(root):

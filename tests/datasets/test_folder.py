@@ -96,7 +96,7 @@ def test_a_list_of_names_chooses_images(root):
     dataset = build(root, ann_file='some.txt')
     assert [dataset.get_data_info(i)['img_path'][-5:] for i in range(2)] == ['a.jpg', 'b.JPG']
     (root / 'some.txt').write_text('a\nz\n')
-    with pytest.raises(ValueError, match='some.txt names z'):
+    with pytest.raises(ValueError, match='some.txt lists z'):
         build(root, ann_file='some.txt')
 
 

@@ -257,8 +257,8 @@ def test_an_image_that_is_ignored_everywhere_is_read_and_never_drawn_by_class(tm
     ('change', 'words'),
     [
         (dict(loader=dict(threshold=1.5)), 'threshold=1.5 must be a probability'),
-        (dict(loader=dict(valid_box=(0, 0, 839, 2029))), 'in shares from 0 to 1'),
-        (dict(loader=dict(merge=(1,))), 'give data_prefix a human_path or leave merge'),
+        (dict(loader=dict(valid_box=(0, 0, 839, 2029))), 'in fractions from 0 to 1'),
+        (dict(loader=dict(merge=(1,))), 'set human_path in data_prefix, or remove merge'),
         (dict(human=True), 'human does not exist'),
         (dict(metainfo=dict(classes=('sky', 'bus'))), 'labels of 3 classes .road, bus, train'),
     ],
@@ -270,7 +270,7 @@ def test_what_cannot_be_read_gets_a_sentence(tmp_path, change, words):
 
 
 def test_wrong_folders_and_files_get_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r'auto_label\.json does not exist, which says'):
+    with pytest.raises(ValueError, match=r'auto_label\.json does not exist, which names'):
         read(tmp_path)
     write(tmp_path, [np.ones(SIZE)])
     with pytest.raises(ValueError, match='was thresholded when it was written'):

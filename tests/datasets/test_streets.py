@@ -205,7 +205,7 @@ def test_the_tool_draws(tmp_path, monkeypatch, capsys):
     ('name', 'arguments', 'message'),
     [
         ('s', ['--size', 32, 512], 'size 32x512 .* at least 64x128'),
-        ('file', [], 'file exists and is not'),
+        ('file', [], 'file exists and holds other data'),
         ('s', ['--val', -1], 'numbers of 0 or more'),
     ],
 )

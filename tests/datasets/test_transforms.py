@@ -7,7 +7,7 @@ import pytest
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_ext.datasets.transforms import RandomScaleCrop, crop_start, cut
+from mmseg_ext.datasets.transforms import RandomScaleCrop, crop_start, crop_window
 
 
 def build(**cfg):
@@ -193,7 +193,7 @@ def test_starts_reach_every_allowed_place_and_no_other(length, crop):
 
 def test_what_lies_outside_of_the_image_is_filled():
     array = np.arange(12).reshape(3, 4)
-    window = cut(array, (-1, 2), (3, 4), fill=-7)
+    window = crop_window(array, (-1, 2), (3, 4), fill=-7)
     assert window.tolist() == [[-7] * 4, [2, 3, -7, -7], [6, 7, -7, -7]]
 
 

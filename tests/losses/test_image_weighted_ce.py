@@ -81,5 +81,5 @@ def test_it_is_float32_of_half_logits(batch):
 
 
 def test_another_reduction_is_refused():
-    with pytest.raises(ValueError, match="reduction='none' of images is one of"):
+    with pytest.raises(ValueError, match="reduction='none' must be one of"):
         ImageWeightedCELoss(reduction='none')

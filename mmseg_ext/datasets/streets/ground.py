@@ -1,4 +1,4 @@
-"""Sky and ground: road with its marks, sidewalks, verges, and the shadows on them."""
+"""Sky and ground: road with marks, sidewalks and verges, and the shadows on them."""
 
 import math
 
@@ -11,6 +11,7 @@ _STEPS = np.arange(9) / 8
 
 
 def sky(s: Scene) -> None:
+    """Draws the sky with clouds down to the horizon."""
     rows = min(s.h, int(s.horizon) + 2)
     t = np.arange(rows)[:, None, None] * 256 // rows
     top, low = np.array([s.zenith, s.fog]).astype(int)
@@ -26,13 +27,14 @@ def sky(s: Scene) -> None:
 def _strip(
     s: Scene, x0: float, x1: float, z0: float, z1: float, colour: Colour, label: int | None
 ) -> None:
-    """A band of the ground, bent with the street."""
-    z = 1 / (1 / max(z0, 1.0) + _STEPS * (1 / z1 - 1 / max(z0, 1.0)))  # evenly in image rows
+    """Draws a band of the ground that bends with the street."""
+    z = 1 / (1 / max(z0, 1.0) + _STEPS * (1 / z1 - 1 / max(z0, 1.0)))  # even steps in image rows
     edges = [s.project(x0, 0.0, z), s.project(x1, 0.0, z)[::-1]]
     s.fill([np.concatenate(edges)], s.tone(colour, (z0 * z1) ** 0.5 / 2), label)
 
 
 def ground(s: Scene) -> None:
+    """Draws sidewalks, verges, road, median and crossing."""
     rng = s.rng
     grey = rng.uniform(80, 135)
     asphalt = (grey * rng.uniform(0.97, 1.06), grey, grey * rng.uniform(0.95, 1.04))
@@ -68,7 +70,7 @@ def ground(s: Scene) -> None:
 
 
 def _marks(s: Scene, grey: float) -> None:
-    """Lane marks, zebra crossing, repaired patches and manholes."""
+    """Draws lane marks, zebra crossing, repaired patches and manholes."""
     rng = s.rng
     for _ in range(rng.randrange(5)):
         x, z = rng.uniform(*s.kerb), rng.uniform(4, 30)
@@ -95,6 +97,7 @@ def _marks(s: Scene, grey: float) -> None:
 
 
 def cast_shadows(s: Scene) -> None:
+    """Darkens the ground where objects cast shadows."""
     for corners, light in s.shadows:
         hull = cv2.convexHull(s.project(corners[:, 0], 0.0, corners[:, 1]).astype(np.float32))
         cv2.fillPoly(s.shade, [np.rint(hull * 16).astype(np.int32)], light, cv2.LINE_8, 4)
@@ -104,14 +107,14 @@ def cast_shadows(s: Scene) -> None:
 
 
 def own_car(s: Scene) -> None:
-    """The bonnet at the bottom of most views, and the unlabelled rim."""
+    """Draws the bonnet of the camera's car (in most scenes) and the unlabelled rim."""
     if s.rng.random() < 0.7:
         high, mid = s.h * s.rng.uniform(0.04, 0.11), s.w * s.rng.uniform(0.45, 0.55)
         x = np.linspace(-0.75, 0.75, 25)
         top = np.stack([mid + s.w * x, s.h - high * (1 - x * x * 1.3)], -1)
         corners = np.array([(s.w * 2, s.h * 2), (-s.w * 1, s.h * 2)])
         paint = s.pick('car')
-        for i in range(4):  # the sky shines on its front
+        for i in range(4):  # four bands: the front reflects the sky
             shape = np.concatenate([top + (0, high * i * (4 - i) / 14), corners])
             s.fill([shape], s.tone(paint, 0.12 * i * s.sight, 0.6), Id.EGO)
     rim = max(1, s.h // 200)

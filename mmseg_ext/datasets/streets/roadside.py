@@ -1,4 +1,4 @@
-"""What stands beside the road: houses, woods, walls, fences, trees."""
+"""Objects beside the road: houses, woods, walls, fences and trees."""
 
 import math
 from functools import lru_cache, partial
@@ -11,7 +11,7 @@ from .scene import Colour, Id, Scene, noise
 
 @lru_cache(maxsize=1)
 def _crowns() -> list[np.ndarray]:
-    """Eight ragged blobs (96, 96), uint8: 235 in the middle, 65 at the rim."""
+    """Eight irregular blobs (96, 96), uint8: about 235 in the middle, 65 at the rim."""
     y, x = np.mgrid[-48:48, -48:48]
     fall = 235 - (x * x + y * y) * 170 // (46 * 46)
     rough = noise(384, 192).astype(int) - 128
@@ -20,7 +20,7 @@ def _crowns() -> list[np.ndarray]:
 
 
 def _foliage(s: Scene, x: float, y: float, z: float, rx: float, ry: float, colour: Colour) -> None:
-    """A ragged blob of leaves around (x, y, z), lit from above."""
+    """Draws an irregular blob of leaves around (x, y, z), lit from above."""
     u, v = s.project(x, y, z).tolist()
     k = s.focal / max(z, 0.8)
     w, h = max(2, int(2 * rx * k)), max(2, int(2 * ry * k))
@@ -28,13 +28,13 @@ def _foliage(s: Scene, x: float, y: float, z: float, rx: float, ry: float, colou
     x0, x1, y0, y1 = max(left, 0), min(left + w, s.w), max(top, 0), min(top + h, s.h)
     if x0 >= x1 or y0 >= y1 or w > 4 * s.w:
         return
-    seen = (x1 - x0, y1 - y0)
-    part = (_share(y0 - top, y1 - top, h), _share(x0 - left, x1 - left, w))
+    visible = (x1 - x0, y1 - y0)
+    region = (_crown_slice(y0 - top, y1 - top, h), _crown_slice(x0 - left, x1 - left, w))
     shape, light = (
-        cv2.resize(crown[part], seen, interpolation=cv2.INTER_LINEAR_EXACT)
+        cv2.resize(crown[region], visible, interpolation=cv2.INTER_LINEAR_EXACT)
         for crown in s.rng.sample(_crowns(), 2)
     )
-    inside = (cv2.add(shape, s.crop(seen[1], seen[0]) >> 2) > 135).astype(np.uint8)
+    inside = (cv2.add(shape, s.crop(visible[1], visible[0]) >> 2) > 135).astype(np.uint8)
     rows = (np.arange(y0 - top, y1 - top)[:, None] * 60 // h).astype(np.uint8)
     bright = cv2.cvtColor(75 + np.right_shift(light, 1) - rows, cv2.COLOR_GRAY2BGR)
     shades = np.arange(256)[:, None] * np.array(s.tone(colour, z)) / 128
@@ -43,9 +43,9 @@ def _foliage(s: Scene, x: float, y: float, z: float, rx: float, ry: float, colou
     np.copyto(s.label[y0:y1, x0:x1], np.uint8(Id.VEGETATION), where=inside > 0)
 
 
-def _share(start: int, stop: int, whole: int) -> slice:
-    """Which of a crown's 96 rows or columns cover ``start`` to ``stop`` of ``whole``."""
-    return slice(start * 96 // whole, max(stop * 96 // whole, start * 96 // whole + 1))
+def _crown_slice(start: int, stop: int, length: int) -> slice:
+    """Rows or columns of a crown (96 each) for ``start`` to ``stop`` of ``length`` pixels."""
+    return slice(start * 96 // length, max(stop * 96 // length, start * 96 // length + 1))
 
 
 def _tree(s: Scene, x: float, z: float, size: float) -> None:
@@ -65,7 +65,7 @@ def _tree(s: Scene, x: float, z: float, size: float) -> None:
 
 
 def _hedge(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
-    """Bushes or a wood along the street."""
+    """Adds bushes or a wood along the street."""
     colour = s.pick('leaf')
     z = z1
     while z > z0:
@@ -77,9 +77,9 @@ def _hedge(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
 
 
 def _quads(s: Scene, x: float, y: np.ndarray, z: np.ndarray, dy: float, dz: float) -> np.ndarray:
-    """Rectangles of a plane along the street, centres (N,), half sizes dy, dz.
+    """Visible rectangles (M, 4, 2), in pixels, of a plane along the street.
 
-    Returns those in view, (M, 4, 2) pixels.
+    The rectangles have the centres ``y`` and ``z``, (N,), and the half sizes ``dy`` and ``dz``.
     """
     y4 = y[:, None] + dy * np.array([-1, -1, 1, 1])
     z4 = z[:, None] + dz * np.array([-1, 1, 1, -1])
@@ -101,7 +101,7 @@ def _building(s: Scene, x: float, z0: float, z1: float, floors: int) -> None:
     awning = s.pick('cloth', 0.5)
 
     def draw() -> None:
-        if abs(x) * ridge > 7 * (height - s.camera):  # else the eaves hide the roof
+        if abs(x) * ridge > 7 * (height - s.camera):  # otherwise the eaves hide the roof
             across = x + out * np.array([0, 0, 7, 7])
             roof = s.project(
                 across, height + ridge * np.array([0, 0, 1, 1]), np.array([z0, z1, z1, z0])
@@ -153,7 +153,7 @@ def _wall(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
 
 
 def _fence(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
-    """Planks or bars; as in Cityscapes, what one sees between the bars is labelled fence too."""
+    """Adds planks or bars; as in Cityscapes, the gaps between bars are labelled fence too."""
     colour, solid = s.pick('car', 0.3), s.rng.random() < 0.35
     pitch = s.rng.choice((0.3, 0.5, 1.0))
 
@@ -171,7 +171,7 @@ def _fence(s: Scene, x: float, z0: float, z1: float, height: float) -> None:
 
 
 def roadside(s: Scene, side: int) -> None:
-    """House fronts, woods, walls and fences of one side (0 left, 1 right), from near to far."""
+    """Adds houses, woods, walls and fences on one side (0 left, 1 right), from near to far."""
     rng, out = s.rng, 1 if side else -1
     front = s.kerb[side] + out * (s.verge[side] + s.walk[side])
     u = s.urban
@@ -195,7 +195,7 @@ def roadside(s: Scene, side: int) -> None:
 
 
 def _lot(s: Scene, kind: str, front: float, z0: float, z1: float) -> None:
-    """A stretch without a house front: a wood, or a wall or fence with something behind it."""
+    """Adds a stretch without house front: a wood, or a wall or fence before houses or woods."""
     rng, out = s.rng, math.copysign(1, front)
     if kind == 'v':
         _hedge(s, front + out, z0, z1, rng.choice((1.2, 2.5, 6.0, 9.0)))
@@ -211,7 +211,7 @@ def _lot(s: Scene, kind: str, front: float, z0: float, z1: float) -> None:
 
 
 def skyline(s: Scene) -> None:
-    """Houses and woods far away, across the whole view."""
+    """Adds distant houses and woods across the view."""
     x, z = -110.0, 150.0
     while x < 110:
         width = s.rng.uniform(8, 22)
@@ -228,7 +228,7 @@ def skyline(s: Scene) -> None:
 
 
 def trees(s: Scene) -> None:
-    """Rows of trees along the kerbs, and some anywhere."""
+    """Adds rows of trees along the kerbs and single trees behind the sidewalks."""
     rng = s.rng
     for side, kerb in enumerate(s.kerb):
         out = 1 if side else -1

@@ -1,4 +1,4 @@
-"""A scene while it is drawn: camera, light, plan of the street, brushes, finished image."""
+"""The state of a scene during drawing: camera, light, plan of the street, canvas and brushes."""
 
 import math
 import random
@@ -37,7 +37,7 @@ _PAINT: dict[str, list[Colour]] = {
     'hair': [(26, 26, 28), (35, 50, 72), (70, 105, 140), (125, 128, 130), (30, 38, 50)],
     'leaf': [(50, 95, 75), (40, 80, 55), (55, 105, 95), (45, 75, 70), (60, 90, 90)],
 }  # fmt: skip
-# sky at the top, sky at the horizon, sight in metres, sun, exposure, cast; weight of the choice
+# sky at the top, sky at the horizon, visibility in metres, sun, exposure, colour cast, probability
 _WEATHER: list[tuple[Colour, Colour, float, bool, float, Colour, float]] = [
     ((215, 150, 95), (235, 215, 190), 350, True, 1.35, (0.97, 1.0, 1.03), 4),  # sunny
     ((215, 205, 200), (235, 232, 228), 180, False, 1.25, (1.02, 1.0, 0.98), 4),  # overcast
@@ -45,7 +45,7 @@ _WEATHER: list[tuple[Colour, Colour, float, bool, float, Colour, float]] = [
     ((190, 150, 120), (150, 195, 240), 220, True, 1.1, (0.88, 0.98, 1.08), 2),  # low sun
     ((120, 85, 60), (160, 140, 130), 150, False, 0.7, (1.12, 1.0, 0.92), 1),  # dusk
 ]
-_GRAIN = np.full(256, 10, np.int32)  # strength of the texture of each label
+_GRAIN = np.full(256, 10, np.int32)  # strength of the texture by label
 _GRAIN[[Id.ROAD, Id.SIDEWALK, Id.BUILDING, Id.WALL, Id.FENCE]] = 16, 22, 20, 30, 20
 _GRAIN[[Id.VEGETATION, Id.TERRAIN, Id.SKY, Id.CAR, Id.BUS]] = 44, 44, 2, 6, 5
 _FLAT = np.zeros(256, bool)
@@ -53,7 +53,7 @@ _FLAT[[Id.ROAD, Id.SIDEWALK, Id.PARKING, Id.RAILS, Id.TERRAIN]] = True
 
 
 def lighter(colour: Colour, gain: float) -> Colour:
-    """A colour times ``gain``."""
+    """Multiplies a colour by ``gain``."""
     return colour[0] * gain, colour[1] * gain, colour[2] * gain
 
 
@@ -72,54 +72,56 @@ def noise(height: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _sensor_noise(count: int) -> np.ndarray:
-    """Normal noise of standard deviation 16, int16, longer than ``count`` by a random start."""
+    """Normal noise of standard deviation 16, int16, (count + 4096,); a scene takes a part of it."""
     return np.rint(np.random.RandomState(1).standard_normal(count + 4096) * 16).astype(np.int16)
 
 
 @lru_cache(maxsize=4)
 def _vignette(height: int, width: int) -> np.ndarray:
-    """Lens shading, int32 of 256 in the middle and about 190 in the corners."""
+    """Lens shading, int32: 256 in the middle, about 190 in the corners."""
     y, x = np.mgrid[:height, :width]
     radius = ((2 * y - height) ** 2 * 1024 // height**2) + ((2 * x - width) ** 2 * 1024 // width**2)
     return 256 - radius * 33 // 1024
 
 
 class Scene:
-    """A scene while it is drawn: canvas, camera, light, plan of the street, things to draw."""
+    """State of a scene during drawing: canvas, camera, light, plan of the street, draw calls."""
 
     def __init__(self, seed: int | str, size: tuple[int, int]) -> None:
         self.rng = rng = random.Random(seed)
         self.h, self.w = size
         self.image = np.zeros((*size, 3), np.uint8)
         self.label = np.full(size, Id.SKY, np.uint8)
-        self.shade = np.full(size, 255, np.uint8)  # light on the ground
-        self.things: list[tuple[float, Callable[[], None]]] = []
+        self.shade = np.full(size, 255, np.uint8)  # light on the ground, less in shadows
+        self.draw_calls: list[tuple[float, Callable[[], None]]] = []
         self.shadows: list[tuple[np.ndarray, int]] = []
 
         self.focal = self.w * rng.uniform(1.0, 1.25)
         self.horizon = self.h * rng.uniform(0.38, 0.48)
         self.centre = self.w * rng.uniform(0.42, 0.58)
-        self.camera = rng.uniform(1.2, 1.6)  # height
-        self.bend = rng.gauss(0, 3e-4)  # of the street to the side, per square metre ahead
+        self.camera = rng.uniform(1.2, 1.6)  # height in metres
+        self.bend = rng.gauss(0, 3e-4)  # curvature: x += bend * z^2
 
         weather = rng.choices(_WEATHER, [w[-1] for w in _WEATHER])[0]
         self.zenith, self.fog, self.sight, sunny, self.exposure, self.cast, _ = weather
         azimuth = rng.choice((-1, 1)) * rng.uniform(0.3, 1.4)
-        self.sun = (azimuth, rng.uniform(-0.5, 0.7)) if sunny else None  # shadow of a metre
+        self.sun = (
+            (azimuth, rng.uniform(-0.5, 0.7)) if sunny else None
+        )  # (x, z) of the shadow of 1 m
         self._plan()
 
     def _plan(self) -> None:
-        """Lanes, kerbs, sidewalks and house fronts, from the middle to both sides."""
+        """Chooses lanes, kerbs, verges, sidewalks and the crossing."""
         rng = self.rng
         self.urban = rng.choices((0.9, 0.5, 0.1), (5, 3, 2))[0]
-        same, opposite = rng.choice((1, 1, 2)), rng.choice((0, 1, 1, 2))
+        forward, opposite = rng.choice((1, 1, 2)), rng.choice((0, 1, 1, 2))
         median = rng.choices((0.0, 3.2, 2.0), (8, 1.6, 0.7))[0] if opposite else 0.0
         self.median = (-1.7 - median, -1.7) if median else None
         self.rails = median == 3.2
-        self.lanes = [(3.3 * i, 0.0) for i in range(same)]
+        self.lanes = [(3.3 * i, 0.0) for i in range(forward)]
         self.lanes += [(-3.3 - median - 3.3 * i, math.pi) for i in range(opposite)]
         self.parking = [rng.random() < 0.55, rng.random() < 0.55]
-        right = 1.7 + 3.3 * (same - 1) + 2.2 * self.parking[1]
+        right = 1.7 + 3.3 * (forward - 1) + 2.2 * self.parking[1]
         left = -1.7 - median - 3.3 * opposite - 2.2 * self.parking[0]
         self.kerb = (left, right)
         green = 0.35 / (1 + 0.3 * self.urban)
@@ -133,7 +135,7 @@ class Scene:
     def project(
         self, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float
     ) -> np.ndarray:
-        """Metres, broadcast together, to pixels (..., 2) as (u, v)."""
+        """Pixels (..., 2), as (u, v), of coordinates in metres, which broadcast together."""
         z = np.maximum(z, 0.8)
         u = self.centre + self.focal * (x / z + self.bend * z)
         v = self.horizon + self.focal * (self.camera - y) / z
@@ -147,7 +149,7 @@ class Scene:
         colour: Colour | None,
         label: int | None = None,
     ) -> None:
-        """Fills polygons (P, 2) of pixels; what has no label of its own keeps that below."""
+        """Fills polygons (P, 2) of pixels; without ``label`` the labels below them stay."""
         points = np.rint(np.asarray(polygons) * 16).astype(np.int32)
         self._fill(list(points), colour, label)
 
@@ -158,17 +160,17 @@ class Scene:
             cv2.fillPoly(self.label, points, label, cv2.LINE_8, 4)
 
     def tone(self, colour: Colour, z: float, gain: float = 1.0) -> Colour:
-        """A colour in the light ``gain``, seen through ``z`` metres of air."""
+        """A colour times ``gain``, mixed with the fog of ``z`` metres of air."""
         air = z / (z + self.sight)
         (b, g, r), (fog_b, fog_g, fog_r), k = colour, self.fog, gain * (1 - air)
         return b * k + fog_b * air, g * k + fog_g * air, r * k + fog_r * air
 
     def lit(self, x: float) -> float:
-        """How bright a plane beside the road is that faces it from ``x``."""
+        """Brightness of a plane at ``x`` that faces the road."""
         return 0.92 if self.sun is None else 1.12 if x * self.sun[0] > 0 else 0.66
 
     def crop(self, height: int, width: int) -> np.ndarray:
-        """A random piece of the noise, at most as large as the canvas."""
+        """A random crop of the noise, at most as large as the canvas."""
         tile = noise(self.h + 128, self.w + 128)
         i, j = self.rng.randrange(129), self.rng.randrange(129)
         return tile[i : i + height, j : j + width]
@@ -188,15 +190,15 @@ class Scene:
         label: int,
         yaw: float = 0.0,
     ) -> None:
-        """A model of ``scale`` (width, height, length) metres at (x, y, z), turned by ``yaw``."""
+        """Draws a model at (x, y, z), turned by ``yaw``; ``scale`` is (width, height, length)."""
         s, y, ahead = (model.points * scale).T
         sin, cos = math.sin(yaw), math.cos(yaw)
         uv = self.project(at[0] + s * cos + ahead * sin, at[1] + y, at[2] - s * sin + ahead * cos)
         if uv[:, 0].max() < 0 or uv[:, 0].min() > self.w:
             return
-        points, shown = np.rint(uv * 16).astype(np.int32), _faces_us(uv, model)
-        for (start, stop, code, labelled), seen in zip(model.spans, shown, strict=True):
-            if seen:
+        points, facing = np.rint(uv * 16).astype(np.int32), _faces_camera(uv, model)
+        for (start, stop, code, labelled), visible in zip(model.spans, facing, strict=True):
+            if visible:
                 colour = None if code == '.' else colours[code]
                 self._fill([points[start:stop]], colour, label if labelled else None)
 
@@ -208,8 +210,8 @@ class Scene:
         low: float = 0.0,
         high: float = 0.0,
     ) -> None:
-        """Draws something at depth ``z``; ``box`` (x0, x1, z0, z1), low to high, casts shadows."""
-        self.things.append((z, draw))
+        """Adds a draw call at depth ``z``; ``box`` (x0, x1, z0, z1), low to high, casts shadows."""
+        self.draw_calls.append((z, draw))
         if box is None:
             return
         corners = np.array([(x, d) for x in box[:2] for d in box[2:]])
@@ -220,7 +222,7 @@ class Scene:
             self.shadows.append((np.concatenate(reach), 135))
 
     def photograph(self) -> np.ndarray:
-        """The finished image: texture, vignette, blur, exposure, colour cast, sensor noise."""
+        """The final image: canvas with texture, vignette, blur, exposure, colour cast and noise."""
         rng = self.rng
         gain = 256 + ((self._texture() * _GRAIN[self.label]) >> 6)
         gain = ((gain * _vignette(self.h, self.w)) >> 9).astype(np.uint16)  # at most 180
@@ -236,22 +238,24 @@ class Scene:
         return cv2.add(image, (grain * level) >> 5, dtype=cv2.CV_8U)
 
     def _texture(self) -> np.ndarray:
-        """Noise around 0, int32; below the horizon laid on the ground where the label is ground."""
+        """Noise around 0, int32; pixels of the ground get it in perspective."""
         texture = self.crop(self.h, self.w).astype(np.int32) - 128
         first = int(self.horizon) + 1
         z = self.focal * self.camera / (np.arange(first, self.h) - self.horizon)[:, None]
         x = (np.arange(self.w) - self.centre) * z / self.focal
         turns = ((metres * 30 + 200).astype(np.int32) & 1023 for metres in (z, x))
         row, column = (np.minimum(turn, 1023 - turn) for turn in turns)  # mirrored, without seams
-        fade = np.minimum(256, 256 * 14 / z).astype(np.int32)  # far away the grains average out
+        fade = np.minimum(256, 256 * 14 / z).astype(
+            np.int32
+        )  # grains of distant ground average out
         ground = ((noise(512, 512)[row, column].astype(np.int32) - 128) * fade) >> 8
         below = texture[first:]
         np.copyto(below, ground, where=_FLAT[self.label[first:]])
         return texture
 
 
-def _faces_us(uv: np.ndarray, model: Model) -> list[bool]:
-    """Which polygons of a solid are seen from outside, by the turn of their first corner."""
+def _faces_camera(uv: np.ndarray, model: Model) -> list[bool]:
+    """Whether each polygon faces the camera; all do unless the model is solid."""
     if not model.solid:
         return [True] * len(model.spans)
     a, b, c = (uv[model.starts + i] for i in range(3))

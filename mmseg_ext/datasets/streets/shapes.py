@@ -1,11 +1,20 @@
-"""What stands on a street in the streets data set: polygons of vehicles, cycles and people.
+"""Shapes of objects on a street: polygons of vehicles, cycles, people, lights and signs.
 
-A shape is drawn by a line of text, ``CODE KIND NUMBERS``: a letter that the scene maps to a colour
-(b body, s its side, t its top, m stripe, g glass, k black, d dark, h metal or skin, r red, w white,
-o orange, p plate, l legs, a arms), and one of ``rect x0 y0 x1 y1``, ``bar x0 y0 x1 y1 thick``,
-``disc x y rx ry``, ``hoop x radius thick`` (a tyre one sees through, but labelled whole),
-``poly x y x y ...``. Kind ``|rect`` etc. adds the mirror image. Later lines cover earlier ones.
-Code ``.`` is drawn in the label alone.
+Each line of text, ``CODE KIND NUMBERS``, describes a shape; later lines cover earlier lines.
+
+``CODE`` is a letter that the scene maps to a colour: b body, s side of the body, t top of the body,
+m stripe, g glass, k black, d dark, h metal or skin, r red, w white, o orange, p plate, l legs,
+a arms. Code ``.`` is drawn in the label alone.
+
+``KIND NUMBERS`` is one of the following; ``|`` before a kind (``|rect``) adds the mirror image.
+
+==========================  ==============================================
+``rect x0 y0 x1 y1``        rectangle
+``bar x0 y0 x1 y1 thick``   line of a thickness
+``disc x y rx ry``          ellipse
+``hoop x radius thick``     tyre: a ring in the image, a disc in the label
+``poly x y x y ...``        polygon
+==========================  ==============================================
 """
 
 import math
@@ -22,8 +31,8 @@ class Model(NamedTuple):
 
     points: np.ndarray  # (P, 3): s to the right, y up, l ahead
     spans: list[tuple[int, int, str, bool]]  # start, stop, colour code, whether it is labelled
-    starts: np.ndarray  # (number of polygons,): the first numbers of the spans
-    solid: bool  # polygons run counter-clockwise seen from outside; the others are hidden
+    starts: np.ndarray  # (number of polygons,): the starts of the spans
+    solid: bool  # polygons run counter-clockwise seen from outside; those facing away are hidden
 
 
 def _bar(x0: float, y0: float, x1: float, y1: float, thick: float) -> Polygon:
@@ -51,34 +60,34 @@ def _polygons(kind: str, v: list[float]) -> list[Polygon]:
 
 
 def parse(text: str) -> list[tuple[str, Polygon]]:
-    """Lines of shapes (see the module) to (colour code, polygon)."""
-    found = []
+    """Pairs (colour code, polygon) of lines of shapes; the module explains the lines."""
+    shapes = []
     for code, kind, *numbers in map(str.split, filter(str.strip, text.splitlines())):
         if kind == 'hoop':
             x, radius = float(numbers[0]), float(numbers[1])
-            found.append(('.', _disc(x, radius, radius, radius)))
+            shapes.append(('.', _disc(x, radius, radius, radius)))
         for polygon in _polygons(kind.lstrip('|'), [float(n) for n in numbers]):
-            found.append((code, polygon))
+            shapes.append((code, polygon))
             if kind[0] == '|':
-                found.append((code, [(-x, y) for x, y in polygon][::-1]))
-    return found
+                shapes.append((code, [(-x, y) for x, y in polygon][::-1]))
+    return shapes
 
 
 def _join(
-    parts: Iterable[tuple[str, Sequence[tuple[float, float, float]]]], faces: int = 0
+    shapes: Iterable[tuple[str, Sequence[tuple[float, float, float]]]], faces: int = 0
 ) -> Model:
-    """A flat model, or a solid one of so many ``faces`` and what is painted on them."""
+    """A flat model, or a solid model if its first ``faces`` polygons are the sides of a solid."""
     points: list[tuple[float, float, float]] = []
     spans = []
-    for i, (code, polygon) in enumerate(parts):
-        labelled = not faces or i < faces or code in 'kd'  # tyres and bumpers stand out
+    for i, (code, polygon) in enumerate(shapes):
+        labelled = not faces or i < faces or code in 'kd'  # tyres and bumpers extend the outline
         spans.append((len(points), len(points) + len(polygon), code, labelled))
         points.extend(polygon)
     return Model(np.array(points), spans, np.array([span[0] for span in spans]), faces > 0)
 
 
 def sprite(text: str) -> Model:
-    """A flat figure of (s, y)."""
+    """A flat model of shapes with the coordinates (s, y)."""
     return _join((code, [(x, y, 0.0) for x, y in polygon]) for code, polygon in parse(text))
 
 
@@ -86,32 +95,32 @@ def body(profile: str, edges: str, side: str, rear: str, front: str) -> Model:
     """A vehicle of length, width and height 1: its side view, extruded.
 
     Args:
-        profile: Numbers ``l y l y ...`` from the rear's lowest point over the roof to the front's,
-            l in [-.5, .5].
-        edges: One colour code for each edge of the profile.
-        side: Shapes of (l, y), on both sides.
-        rear: Shapes of (s, y), s in [-.5, .5].
-        front: The same.
+        profile: Outline ``l y l y ...`` from the lowest point of the rear over the roof to the
+            lowest point of the front, l in [-.5, .5].
+        edges: Colour code of each edge of the profile.
+        side: Shapes in (l, y) on both sides.
+        rear: Shapes in (s, y) on the rear, s in [-.5, .5].
+        front: Shapes in (s, y) on the front.
     """
     outline = _polygons('poly', [float(n) for n in profile.split()])[0]
     ends = zip(outline, [*outline[1:], outline[0]], edges, strict=True)
-    parts = [
+    faces = [
         (code, [(-0.5, y0, l0), (0.5, y0, l0), (0.5, y1, l1), (-0.5, y1, l1)])
         for (l0, y0), (l1, y1), code in ends
     ]
     for code, polygon in [('s', outline[::-1]), *parse(side)]:
-        parts.append((code, [(0.5, y, lng) for lng, y in polygon]))
-        parts.append((code, [(-0.5, y, lng) for lng, y in polygon[::-1]]))
-    parts += [(code, [(x, y, -0.5) for x, y in polygon]) for code, polygon in parse(rear)]
-    parts += [(code, [(x, y, 0.5) for x, y in polygon[::-1]]) for code, polygon in parse(front)]
-    return _join(parts, faces=len(edges) + 2)
+        faces.append((code, [(0.5, y, lng) for lng, y in polygon]))
+        faces.append((code, [(-0.5, y, lng) for lng, y in polygon[::-1]]))
+    faces += [(code, [(x, y, -0.5) for x, y in polygon]) for code, polygon in parse(rear)]
+    faces += [(code, [(x, y, 0.5) for x, y in polygon[::-1]]) for code, polygon in parse(front)]
+    return _join(faces, faces=len(edges) + 2)
 
 
-def _wheels(ratio: float, radius: float, *places: float) -> str:
-    """Wheels on a side; ``ratio`` is height / length, ``radius`` is in heights."""
+def _wheels(ratio: float, radius: float, *centres: float) -> str:
+    """Wheels on a side at ``centres``; ``ratio`` is height / length, ``radius`` is in heights."""
     return '\n'.join(
         f'{code} disc {x} {radius} {radius * ratio * k} {radius * k}'
-        for x in places
+        for x in centres
         for code, k in (('k', 1), ('h', 0.6))
     )
 
@@ -217,7 +226,7 @@ CAB = body(
 
 
 def _person(swing: float, arm: float) -> Model:
-    """A walker of height 1."""
+    """A pedestrian of height 1."""
     return sprite(f"""
         k rect {-swing - 0.03} 0 {0.05 - swing} .03
         k rect {swing - 0.03} 0 {swing + 0.05} .03

@@ -1,4 +1,4 @@
-"""What stands and moves on the street: vehicles, cycles, people, poles, lights and signs."""
+"""Objects on the street: vehicles, cycles, people, poles, lights and signs."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 from . import shapes
 from .scene import Colour, Id, Scene, lighter
 
-# kind: parts from rear to front as (model, label, (width, height, length) in metres), palette
+# kind: sections from rear to front as (model, label, (width, height, length) in metres), palette
 VEHICLES = {
     'sedan': ([(shapes.SEDAN, Id.CAR, (1.8, 1.45, 4.6))], 'car'),
     'hatch': ([(shapes.HATCH, Id.CAR, (1.75, 1.5, 4.0))], 'car'),
@@ -30,21 +30,24 @@ LAMPS: dict[str, Colour] = {
 
 
 def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
-    """A vehicle with its near end at depth z (its middle, where it crosses); returns its length."""
-    parts, palette = VEHICLES[kind]
+    """Adds a vehicle and returns its length.
+
+    ``z`` is the depth of its near end, or of its middle if it crosses the street.
+    """
+    sections, palette = VEHICLES[kind]
     colours = _livery(s, palette)
-    length = sum(size[2] for _, _, size in parts)
+    length = sum(size[2] for _, _, size in sections)
     sin, cos = math.sin(yaw), math.cos(yaw)
     middle, at = z + abs(cos) * length / 2, -length / 2
     facing = s.lit(x) if abs(cos) > 0.5 else 0.95
-    for model, label, (wide, high, long) in parts:
+    for model, label, (wide, high, long) in sections:
         centre = at + long / 2
         at += long
         px, pz = x + sin * centre, middle + cos * centre
         scale = (wide, high * s.rng.uniform(0.95, 1.05), long)
         dx, dz = (abs(cos) * wide + abs(sin) * long) / 2, (abs(sin) * wide + abs(cos) * long) / 2
-        seen = {k: s.tone(c, pz, facing if k == 's' else 1) for k, c in colours.items()}
-        draw = partial(s.draw, model, (px, 0.0, pz), scale, seen, label, yaw)
+        toned = {k: s.tone(c, pz, facing if k == 's' else 1) for k, c in colours.items()}
+        draw = partial(s.draw, model, (px, 0.0, pz), scale, toned, label, yaw)
         s.add(pz - dz, draw, (px - dx, px + dx, pz - dz, pz + dz), 0.0, scale[1])
     return length
 
@@ -107,7 +110,7 @@ def _parked(s: Scene) -> None:
 
 
 def _crossing(s: Scene) -> None:
-    """Traffic from the side, and walkers on the zebra crossing."""
+    """Adds crossing traffic, and people on the zebra crossing."""
     rng = s.rng
     if not s.cross:
         return
@@ -129,7 +132,7 @@ def _crossing(s: Scene) -> None:
 def cycle(
     s: Scene, x: float, z: float, yaw: float | None, *, motor: bool, ridden: bool = True
 ) -> None:
-    """A bicycle or motorcycle going ahead (yaw 0), towards us (pi) or, with None, to the side."""
+    """Adds a bicycle or motorcycle that goes ahead (yaw 0), back (pi) or to the side (None)."""
     rng = s.rng
     if yaw is None:
         model, rider = shapes.MOTORCYCLE if motor else shapes.BICYCLE, shapes.RIDER
@@ -162,6 +165,7 @@ def cycle(
 
 
 def person(s: Scene, x: float, z: float) -> None:
+    """Adds an adult or a child."""
     rng = s.rng
     height = rng.uniform(1.55, 1.92) if rng.random() < 0.88 else rng.uniform(1.0, 1.4)
     dress = {
@@ -201,7 +205,7 @@ def _walkers(s: Scene) -> None:
 def post(
     s: Scene, x: float, z: float, height: float, thick: float, colour: Colour, arm: float = 0.0
 ) -> None:
-    """A pole, at least a pixel wide; with a lamp or more on an ``arm`` of that many metres."""
+    """Adds a pole, at least a pixel wide, with a horizontal ``arm`` of this length in metres."""
 
     def draw() -> None:
         foot, top = s.project(x, 0.0, z), s.project(x, height, z)
@@ -271,7 +275,7 @@ def _bin(s: Scene, x: float, z: float, colour: Colour) -> None:
 
 
 def _signals(s: Scene, x: float, out: int) -> None:
-    """Traffic lights at the crossing, low beside the road or over it, and boards over the road."""
+    """Adds traffic lights at the crossing, beside or above the road, or a board above the road."""
     rng = s.rng
     if s.cross and rng.random() < 0.75:
         for z in (s.cross - 1.5, s.cross + 9):
@@ -289,7 +293,7 @@ def _signals(s: Scene, x: float, out: int) -> None:
 
 
 def populate(s: Scene) -> None:
-    """Puts all of it on the street."""
+    """Adds all vehicles, people and street furniture."""
     _lanes(s)
     _parked(s)
     _crossing(s)

@@ -1,4 +1,4 @@
-"""Scenes to files."""
+"""Drawing of complete scenes, and the data set's files."""
 
 import json
 import shutil
@@ -12,9 +12,9 @@ from ...errors import UserError
 from . import ground, roadside, traffic
 from .scene import Scene
 
-VERSION = 1  # raised whenever a seed gives other pixels
+VERSION = 1  # increased whenever the pixels of a seed change
 MIN_SIZE = (64, 128)
-RECIPE = 'streets.json'  # what a complete folder holds
+RECIPE = 'streets.json'  # file with the settings, written into a complete folder
 CITIES = {
     'train': ('arnfeld', 'brunnau', 'dornheim'),
     'val': ('eschenau',),
@@ -28,14 +28,14 @@ def draw_scene(
     """Draws a scene.
 
     Args:
-        seed: The same seed and size give the same pixels.
-        size: (h, w) in pixels, at least 64x128.
+        seed: Seed; the same seed and size give the same pixels.
+        size: Size (h, w) in pixels, at least 64x128.
 
     Returns:
-        The image, uint8 (h, w, 3), BGR as OpenCV has it, and Cityscapes' labelIds, uint8 (h, w).
+        The image, uint8 (h, w, 3), BGR as in OpenCV, and Cityscapes' labelIds, uint8 (h, w).
 
     Raises:
-        ValueError: ``size`` is too small.
+        UserError: ``size`` is too small.
     """
     _check_size(size)
     s = Scene(seed, size)
@@ -47,16 +47,16 @@ def draw_scene(
     roadside.trees(s)
     traffic.populate(s)
     ground.cast_shadows(s)
-    for _, draw in sorted(s.things, key=lambda thing: -thing[0]):
+    for _, draw in sorted(s.draw_calls, key=lambda call: -call[0]):
         draw()
     ground.own_car(s)
     return s.photograph(), s.label
 
 
 def coarse_labels(label: np.ndarray) -> np.ndarray:
-    """Shrunken polygons of the larger regions of labelIds (h, w), as Cityscapes' coarse annotation.
+    """Coarse labels like those of Cityscapes: shrunken polygons of the larger regions of labelIds.
 
-    The rest, among it everything thin, is 0, unlabeled.
+    All other pixels, such as those of thin objects, are 0, unlabeled. Input and output are (h, w).
     """
     reach = max(1, round(label.shape[0] / 100))
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
@@ -66,7 +66,7 @@ def coarse_labels(label: np.ndarray) -> np.ndarray:
         outlines, _ = cv2.findContours(core, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         polygons = [cv2.approxPolyDP(o, 0.8 * reach, True) for o in outlines]
         large = [p for p in polygons if cv2.contourArea(p) > 8 * reach**2]
-        cv2.fillPoly(coarse, large, int(value))  # even-odd, so that holes stay open
+        cv2.fillPoly(coarse, large, int(value))  # even-odd rule: holes stay open
     return coarse
 
 
@@ -80,27 +80,27 @@ def make_streets(
     seed: int = 0,
     progress: bool = True,
 ) -> bool:
-    """Writes the data set as Cityscapes' download lays it out.
+    """Writes the data set in the folder layout of Cityscapes' download.
 
-    ``leftImg8bit/{train,val,train_extra}``, ``gtFine/{train,val}`` with labelIds, and
-    ``gtCoarse/train_extra`` with coarse polygons. The folder gets its name when it is complete;
-    until then its name ends in ``.partial``.
+    It writes ``leftImg8bit/{train,val,train_extra}``, ``gtFine/{train,val}`` with labelIds, and
+    ``gtCoarse/train_extra`` with coarse polygons. Until the folder is complete, its name ends in
+    ``.partial``.
 
     Args:
-        root: The folder to make.
-        num_train: Scenes with fine labels for training.
-        num_val: The same for validation.
-        num_extra: Scenes with coarse labels.
-        size: (h, w) in pixels, at least 64x128.
-        seed: Of the whole set; each scene depends on it, its split and its number alone.
+        root: Folder to make.
+        num_train: Number of training scenes with fine labels.
+        num_val: Number of validation scenes with fine labels.
+        num_extra: Number of scenes with coarse labels.
+        size: Size (h, w) of a scene in pixels, at least 64x128.
+        seed: Seed of the data set; a scene depends on this seed, its split and its number alone.
         progress: Whether to show a progress bar.
 
     Returns:
-        False if ``root`` holds this very set already, else True.
+        Whether the data set was drawn; False if ``root`` already holds the same data set.
 
     Raises:
-        FileExistsError: ``root`` is a file or holds something else.
-        ValueError: a number of scenes is negative, or ``size`` is too small.
+        UserError: ``root`` is a file or a folder with other content, a number of scenes is
+            negative, all are 0, or ``size`` is too small.
     """
     root = Path(root).resolve()
     counts = {'train': num_train, 'val': num_val, 'train_extra': num_extra}
@@ -110,9 +110,7 @@ def make_streets(
     if (root / RECIPE).is_file() and (root / RECIPE).read_text() == recipe:
         return False
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f'{root} exists and is not this set of streets: remove it or name another folder'
-        )
+        raise UserError(f'{root} exists and holds other data: remove it or name another folder')
     partial = root.with_name(root.name + '.partial')
     if partial.exists():
         shutil.rmtree(partial)
@@ -134,7 +132,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 def _check_counts(counts: dict[str, int]) -> None:
     if min(counts.values()) < 0 or not any(counts.values()):
-        raise UserError(f'{counts} scenes: take numbers of 0 or more, and one above 0')
+        raise UserError(f'{counts} scenes: give numbers of 0 or more, and at least one above 0')
 
 
 def _write(root: Path, split: str, index: int, image: np.ndarray, label: np.ndarray) -> None:
