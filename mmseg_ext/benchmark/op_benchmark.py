@@ -63,15 +63,15 @@ class OpResult:
 
 def find_benchmarks(packages: Sequence[str]) -> dict[str, OpBenchmark]:
     """``BENCHMARKS`` of all modules of importable packages, by name."""
-    found: dict[str, OpBenchmark] = {}
+    benchmarks: dict[str, OpBenchmark] = {}
     for package in packages:
         path = importlib.import_module(package).__path__
         for info in pkgutil.iter_modules(path, f'{package}.'):
             for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
-                if entry.name in found:
+                if entry.name in benchmarks:
                     raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
-                found[entry.name] = entry
-    return found
+                benchmarks[entry.name] = entry
+    return benchmarks
 
 
 def run_benchmark(
