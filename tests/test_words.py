@@ -72,11 +72,9 @@ UNFINISHED = (
     'mmseg_ext/convert/hanet.py',
     'mmseg_ext/convert/magnet.py',
     'mmseg_ext/datasets/class_uniform.py',
-    'mmseg_ext/evaluation',
     'mmseg_ext/inference',
     'mmseg_ext/papers',
     'mmseg_ext/segmentors',
-    'mmseg_ext/visualization',
 )
 FILES = [
     path
