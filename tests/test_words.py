@@ -72,7 +72,6 @@ UNFINISHED = (
     'mmseg_ext/convert/hanet.py',
     'mmseg_ext/convert/magnet.py',
     'mmseg_ext/datasets/class_uniform.py',
-    'mmseg_ext/inference',
     'mmseg_ext/papers',
     'mmseg_ext/segmentors',
 )

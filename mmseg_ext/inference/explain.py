@@ -1,4 +1,4 @@
-"""Asking a model for the maps that it explains its predictions with."""
+"""Maps by which a model explains its predictions."""
 
 import inspect
 from collections.abc import Sequence
