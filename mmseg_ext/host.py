@@ -5,7 +5,8 @@ and of what has to be repaired for ours to plug into either.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ REGISTRIES = (
     'RUNNERS',
     'TRANSFORMS',
 )
+
+# Decode heads of the host that read several levels; its other heads read a single one.
+HEADS_OF_LEVELS = ('FPNHead', 'LightHamHead', 'SegformerHead', 'SETRMLAHead', 'UPerHead')
 
 
 def check_host() -> None:
@@ -104,7 +108,25 @@ def restart_sampler(sampler: 'InfiniteSampler') -> None:
 
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a deviation."""
-    return data_preprocessor._enable_normalize
+    return getattr(data_preprocessor, '_enable_normalize', False)
+
+
+def swaps_channels(data_preprocessor: Any) -> bool:
+    """Whether a data preprocessor turns BGR into RGB, or RGB into BGR."""
+    return getattr(data_preprocessor, '_channel_conversion', False)
+
+
+@contextmanager
+def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Lets the host read the checkpoints of this machine by ``load(path, map_location)``."""
+    from mmengine.runner import CheckpointLoader
+
+    before = CheckpointLoader._schemes['']
+    CheckpointLoader.register_scheme('', load, force=True)
+    try:
+        yield
+    finally:
+        CheckpointLoader.register_scheme('', before, force=True)
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
@@ -55,6 +55,23 @@ def test_a_preprocessor_tells_whether_it_normalizes() -> None:
     message = f'SegDataPreProcessor._enable_normalize: {ADVICE}'
     assert not host.normalizes(SegDataPreProcessor()), message
     assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
+
+
+def test_a_preprocessor_tells_whether_it_swaps_channels() -> None:
+    message = f'SegDataPreProcessor._channel_conversion: {ADVICE}'
+    assert not host.swaps_channels(SegDataPreProcessor()), message
+    assert host.swaps_channels(SegDataPreProcessor(bgr_to_rgb=True)), message
+
+
+def test_the_host_reads_checkpoints_as_asked() -> None:
+    def load_from_nothing(path: str, map_location: object) -> dict:
+        return dict(path=path)
+
+    before = CheckpointLoader._schemes['']
+    with host.reads_checkpoints_by(load_from_nothing):
+        read = CheckpointLoader.load_checkpoint('x.pth')
+    assert read == dict(path='x.pth'), f'CheckpointLoader._schemes: {ADVICE}'
+    assert CheckpointLoader._schemes[''] is before
 
 
 def test_a_registry_imports_further_modules() -> None:

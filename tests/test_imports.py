@@ -1,10 +1,11 @@
-"""An import only goes down the floors of the package, and no two files or folders form a circle."""
+"""Imports only go down the floors of the package and form no circle; no file is too long."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
+MAX_LINES = 400  # of a file
 PACKAGE = Path(__file__).parents[1] / 'mmseg_ext'
 FLOORS = (  # from the ground up
     {'errors'},
@@ -64,6 +65,12 @@ def folder_of(module: str) -> str:
 def test_imports_go_down(module: str) -> None:
     for target in IMPORTS[module]:
         assert FLOOR[folder_of(target)] <= FLOOR[folder_of(module)], f'{module} imports {target}'
+
+
+@pytest.mark.parametrize('path', MODULES.values(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_is_too_long(path: Path) -> None:
+    count = len(path.read_text().splitlines())
+    assert count <= MAX_LINES, f'{path} has {count} lines: split it, one job a file'
 
 
 def test_papers_do_not_import_each_other() -> None:

@@ -19,7 +19,7 @@ CASES = sorted((SHARED / 'parity' / 'cases').glob('*.npz'))
 # Papers whose code does not lie in mmseg_ext/papers/<paper>.py.
 MODULES = {
     'rmi_loss': 'mmseg_ext.losses.rmi_loss',
-    'class_uniform_sampling': 'mmseg_ext.datasets.class_uniform',
+    'class_uniform_sampling': 'mmseg_ext.datasets.class_centroids',
     'auto_labelling': 'mmseg_ext.datasets.pseudo_label',
 }
 

@@ -1,6 +1,8 @@
-"""One line swaps a head: every base model file takes every head, alone and inside HMSA."""
+"""One line swaps a head: on a base model, inside HMSA, in a finished config of every paper."""
 
 import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from tests.tiny import CONFIG_DIR, build, make_batch, shrink, total_loss
+from mmseg_ext.datasets.streets import make_streets
+from mmseg_ext.errors import UserError
+from tests.tiny import CONFIG_DIR, build, make_batch, shrink, tiny, total_loss
+from tests.tiny_run import forget_visualizers
 
 BASES = sorted((CONFIG_DIR / '_base_' / 'models').glob('*.py'))
 BASES = [path for path in BASES if path.stem != 'encoder_decoder']
@@ -17,16 +22,16 @@ PLAIN = {'loss_ce', 'acc_seg'}
 TERMS = {'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'}
 BRANCHES = {f'{branch}.{key}' for branch in ('pam_cam', 'pam', 'cam') for key in PLAIN}
 HEADS = {  # the line, and what the head logs
-    'OCRNetHead': ("dict(type='OCRNetHead', **_base_.levels)", PLAIN | {'loss_aux'}),
-    'SPNetHead': ("dict(type='SPNetHead')", PLAIN),
-    'CPNetHead': ("dict(type='CPNetHead')", PLAIN | TERMS | {'loss_prior'}),
-    'DANetHead': ("dict(type='DANetHead')", BRANCHES | {'pam.gamma', 'cam.gamma'}),
-    'HANetHead': ("dict(type='HANetHead', **_base_.levels)", PLAIN),
-    'FastFCNEncHead': ("dict(type='FastFCNEncHead')", PLAIN | {'loss_se'}),
-    'FastFCNASPPHead': ("dict(type='FastFCNASPPHead')", PLAIN),
-    'FCNHead': ("dict(type='FCNHead', channels=512)", PLAIN),
-    'PSPHead': ("dict(type='PSPHead', channels=512)", PLAIN),
-    'ASPPHead': ("dict(type='ASPPHead', channels=512)", PLAIN),
+    'OCRNetHead': ("dict(_delete_=True, type='OCRNetHead')", PLAIN | {'loss_aux'}),
+    'SPNetHead': ("dict(_delete_=True, type='SPNetHead')", PLAIN),
+    'CPNetHead': ("dict(_delete_=True, type='CPNetHead')", PLAIN | TERMS | {'loss_prior'}),
+    'DANetHead': ("dict(_delete_=True, type='DANetHead')", BRANCHES | {'pam.gamma', 'cam.gamma'}),
+    'HANetHead': ("dict(_delete_=True, type='HANetHead')", PLAIN),
+    'FastFCNEncHead': ("dict(_delete_=True, type='FastFCNEncHead')", PLAIN | {'loss_se'}),
+    'FastFCNASPPHead': ("dict(_delete_=True, type='FastFCNASPPHead')", PLAIN),
+    'FCNHead': ("dict(_delete_=True, type='FCNHead', channels=512)", PLAIN),
+    'PSPHead': ("dict(_delete_=True, type='PSPHead', channels=512)", PLAIN),
+    'ASPPHead': ("dict(_delete_=True, type='ASPPHead', channels=512)", PLAIN),
 }
 SIZE = (65, 97)
 assert BASES
@@ -76,6 +81,7 @@ INSIDE += [(head, base) for head in ('OCRNetHead', 'FCNHead') for base in BASES[
 @pytest.mark.parametrize(('head', 'base'), INSIDE, ids=lambda x: getattr(x, 'stem', x))
 def test_head_inside_hmsa(head: str, base: Path, tmp_path: Path) -> None:
     line, keys = HEADS[head]
+    line = line.replace('_delete_=True, ', '')  # there is no head to delete
     model = f"dict(type='HMSA', decode_head=dict(type='HMSAHead', head={line}))"
     trains_predicts_and_explains(build(shrunk(base, model, tmp_path)), keys)
 
@@ -118,10 +124,104 @@ def test_level_numbers_of_another_backbone_are_named(
 ) -> None:
     cfg = shrunk(BASES[0], f'dict(decode_head={HEADS[head][0]})', tmp_path)
     cfg['decode_head'] |= dict(in_channels=channels, in_index=index)
-    model = build(cfg)
     sentence = (
-        rf'decode_head reads in_index=\[0, 1, 2, {index[3]}\] .* has 4 levels of \[4, 8, 16, 32\]'
+        rf'decode_head reads in_index=\[0, 1, 2, {index[3]}\] .* 4 levels of \[4, 8, 16, 32\]'
     )
-    for mode in ('loss', 'predict', 'tensor'):
-        with pytest.raises(ValueError, match=sentence):
-            model(*make_batch(model), mode=mode)
+    with pytest.raises(UserError, match=sentence):
+        build(cfg)
+
+
+FINISHED = {  # a config of every paper, and the keys on the way to its head
+    'cpnet/r101_cityscapes': '',
+    'danet/hrnet18s_camvid': '',
+    'dsrl/hrnet18s_camvid': '',
+    'fastfcn/r50_jpu_encnet_cityscapes': '',
+    'gscnn/r50_camvid': '',
+    'hanet/r101_deeplabv3plus_cityscapes': '',
+    'hmsa/hrnet18s_ocr_camvid': 'decode_head',
+    'magnet/hrnet18s_ocr_camvid': 'segmentor',
+    'pixel_contrast/hrnet18s_camvid': 'decode_head',
+    'spnet/r101_cityscapes': '',
+}
+SWAPPED = ['SPNetHead', 'CPNetHead', 'DANetHead', 'HANetHead', 'OCRNetHead']
+SWAPPED += ['FCNHead', 'PSPHead', 'ASPPHead']
+
+
+def child(config: str, head: str) -> str:
+    """Line of a child config that swaps the head."""
+    line = HEADS[head][0]
+    if FINISHED[config] == 'decode_head':
+        return f'model = dict(decode_head=dict(head={line}))'
+    if FINISHED[config] == 'segmentor':
+        return f'model = dict(segmentor=dict(decode_head={line}))'
+    return f'model = dict(decode_head={line})'
+
+
+@pytest.mark.parametrize('config', FINISHED)
+@pytest.mark.parametrize('head', SWAPPED)
+def test_head_in_a_child_of_a_finished_config(config: str, head: str, tmp_path: Path) -> None:
+    path = tmp_path / 'child.py'
+    path.write_text(f'_base_ = [{str(CONFIG_DIR / config)!r} + ".py"]\n{child(config, head)}\n')
+    cfg = Config.fromfile(path).model
+    base = cfg.get('segmentor', cfg)
+    model = build(shrink(cfg.to_dict()))
+    inner = getattr(model, 'segmentor', model).decode_head
+    inner = getattr(inner, 'head', inner)
+    assert type(inner).__name__ == head
+    assert inner.num_classes == base.num_classes
+    assert inner.norm_cfg['type'] == base.norm_cfg['type'] == 'SyncBN'
+    assert any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in inner.modules())
+    if head in ('HANetHead', 'OCRNetHead'):
+        assert list(inner.in_index) == base.levels.in_index
+    batch = make_batch(model.train(), size=SIZE)
+    loss = total_loss(model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert trained and all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+    with torch.no_grad():
+        logits = model.eval().predict(*batch)[0].seg_logits.data
+    assert logits.shape == (base.num_classes, *SIZE)
+
+
+@pytest.mark.parametrize('config', FINISHED)
+def test_the_number_of_classes_is_one_key(config: str) -> None:
+    model = tiny(CONFIG_DIR / f'{config}.py', num_classes=5)
+    whole = getattr(model, 'segmentor', model)
+    auxiliary = [whole.auxiliary_head] if whole.with_auxiliary_head else []
+    assert {head.num_classes for head in (model, whole.decode_head, *auxiliary)} == {5}
+    batch = make_batch(model.train(), size=SIZE)
+    assert total_loss(model, batch).isfinite()
+    with torch.no_grad():
+        assert model.eval().predict(*batch)[0].seg_logits.data.shape[0] == 5
+
+
+@pytest.fixture(scope='module')
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('streets')
+    make_streets(str(root), num_train=4, num_val=2, num_extra=0, size=(64, 128))
+    return root
+
+
+@pytest.mark.parametrize(
+    ('config', 'head'),
+    [
+        ('hmsa/hrnet18s_ocr_streets', 'SPNetHead'),
+        ('cpnet/hrnet18s_streets', 'HANetHead'),
+        ('fastfcn/r18_jpu_psp_streets', 'OCRNetHead'),
+    ],
+)
+def test_a_swap_passes_a_dry_run(config, head, streets, tmp_path, monkeypatch, capsys) -> None:
+    line = HEADS[head][0]
+    line = f'dict(head={line})' if 'hmsa' in config else line
+    path = tmp_path / 'child.py'
+    path.write_text(
+        f'_base_ = [{str(CONFIG_DIR / config)!r} + ".py"]\nmodel = dict(decode_head={line})\n'
+    )
+    command = f'train.py {path} --data-root {streets} --crop-size 64 128 --dry-run'
+    options = ['train_dataloader.batch_size=2']
+    forget_visualizers()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [*command.split(), '--cfg-options', *options])
+    runpy.run_path(str(CONFIG_DIR.parent / 'tools/train.py'), run_name='__main__')
+    assert 'dry run: one training batch' in capsys.readouterr().out

@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.visualization import Visualizer
-from mmseg.visualization import SegLocalVisualizer
 
-from tests.tiny_run import CLASSES, write_config, write_folder, write_pair
+from tests.tiny_run import CLASSES, forget_visualizers, write_config, write_folder, write_pair
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,9 +27,7 @@ def run(monkeypatch, capfd, tmp_path):
 
     def run(tool, *args):
         monkeypatch.chdir(tmp_path)
-        # A command is a process of its own: it does not draw with the visualizer of another run.
-        for visualizer in (Visualizer, SegLocalVisualizer):
-            visualizer._instance_dict.clear()
+        forget_visualizers()
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         end = None
         try:

@@ -45,7 +45,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     'FastFCNASPPHead': dict(channels=16),
     # from the start: a loss that switches on where edges are found rises as they are
     'GSCNNHead': dict(channels=16, fine_channels=8, shape_channels=(8, 4, 4), edge_threshold=0.0),
-    'HANetHead': dict(channels=16, low_channels=8, reduction=4),
+    'HANetHead': dict(channels=16, low_channels=8, attention=dict(reduction=4)),
     'HANetAuxHead': dict(channels=16),
     'MagNet': dict(patch_size=(32, 48), scales=((32, 48), (64, 96)), input_size=None),
     'MagNetFPNHead': dict(level_channels=8),
@@ -105,7 +105,7 @@ def shrink(model: dict) -> dict:
         model['neck']['in_channels'] = type(given)(x.shape[1] for x in levels[-len(given) :])
         levels = revert_sync_batchnorm(MODELS.build(model['neck'])).eval()(levels)
     widths = [x.shape[1] for x in levels]
-    for key in ('decode_head', 'auxiliary_head', 'sisr'):
+    for key in ('decode_head', 'auxiliary_head', 'sisr', 'levels', 'head_level'):
         for node in dicts_in(model.get(key) or {}):
             if 'in_channels' in node:
                 index = node['in_index']
@@ -120,7 +120,6 @@ def build(model: dict) -> nn.Module:
     torch.manual_seed(0)
     built = revert_sync_batchnorm(MODELS.build(ConfigDict(model)))
     built.init_weights()
-    built.load_state_dict(built.state_dict())  # a segmentor inside wants its weights
     return built
 
 

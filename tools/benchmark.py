@@ -1,8 +1,8 @@
 """Measures speed and memory of models against the nearest models of MMSegmentation, in one run.
 
 Both models get the same random images, in turn. Training includes the losses and the optimiser of
-the config. The nearest model replaces classes of this package by those of MMSegmentation (see
-mmseg_ext/benchmark/host_model.py); --against names another model.
+the config. The nearest model replaces classes of this package by those of MMSegmentation: each
+class declares its host_counterpart. --against names another model.
 
 Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
 """

@@ -22,7 +22,9 @@ def main() -> None:
         choices=sorted(converters()),
         help='paper of the weights; plain removes wrapper heads',
     )
-    parser.add_argument('src', type=Path, nargs='+', help='released checkpoint; several for magnet')
+    parser.add_argument(
+        'src', type=Path, nargs='+', help='released checkpoint, or its several files'
+    )
     parser.add_argument('dst', type=Path, help='output file')
     args = parser.parse_args()
     weights = convert(args.paper, *map(read_weights, args.src))

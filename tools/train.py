@@ -5,6 +5,7 @@ Example: python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py --max-epochs
 
 import argparse
 
+from mmseg_ext.checkpoints.read import reading_once
 from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import errors_in_a_line
@@ -60,7 +61,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse_args())
     run = launch.dry_run if args.pop('dry_run') else launch.train
-    run(prepare.prepare_training(args.pop('config'), **args))
+    with reading_once():
+        run(prepare.prepare_training(args.pop('config'), **args))
 
 
 if __name__ == '__main__':

@@ -14,10 +14,10 @@ _base_ = [
 ]
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='CPNetHead',
-        num_classes=11,
         channels=128,
         prior_channels=32,
         prior_size=(23, 30),  # 180x240 at the paper's stride of 8; (45, 60) has 4 times the pairs

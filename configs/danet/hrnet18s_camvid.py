@@ -14,6 +14,7 @@ _base_ = [
 ]
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
-    decode_head=dict(type='DANetHead', num_classes=11, channels=64, loss_decode=ce),
+    decode_head=dict(type='DANetHead', channels=64, loss_decode=ce),
 )

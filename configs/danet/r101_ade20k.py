@@ -14,13 +14,14 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=150,
     backbone=dict(
         type='ResNet',
         depth=101,
         multi_grid=(4, 8, 16),
         init_cfg=dict(checkpoint='torchvision://resnet101'),
     ),
-    decode_head=dict(type='DANetHead', num_classes=150),
+    decode_head=dict(type='DANetHead'),
 )
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(

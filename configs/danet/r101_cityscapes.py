@@ -29,3 +29,4 @@ optim_wrapper = dict(
 )
 tta_pipeline = _base_.test_pipeline
 tta_model = dict(type='EncodingTTAModel', base_size=2048, crop_size=(768, 768))
+paper = dict(miou=79.93, split='Cityscapes val', source='released weights, tested by --tta')

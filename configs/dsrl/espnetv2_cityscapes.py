@@ -17,17 +17,14 @@ _base_ = [
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='DSRL',
+    num_classes=19,
+    norm_cfg=norm_cfg,
+    levels=dict(in_channels=[32, 128, 256, 512], in_index=[0, 1, 2, 3]),
+    head_level=dict(in_channels=512, in_index=3),
     # multiples of 16 for the network, as it was trained; other sizes run too
     data_preprocessor=dict(size_divisor=32, test_cfg=dict(size_divisor=32)),
     backbone=dict(type='ESPNetV2', widen_factor=2.0, norm_cfg=norm_cfg),
-    decode_head=dict(
-        type='ESPNetV2Head',
-        in_channels=[32, 128, 256, 512],
-        in_index=[0, 1, 2, 3],
-        num_classes=19,
-        spare_classes=1,  # released: 20 outputs
-        norm_cfg=norm_cfg,
-    ),
+    decode_head=dict(type='ESPNetV2Head', spare_classes=1),  # released: 20 outputs
     sssr=dict(type='DeconvUpsampler'),
     antialias=True,
 )
@@ -50,3 +47,4 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
+paper = dict(miou=66.50, split='Cityscapes val', source='released weights')

@@ -14,6 +14,8 @@ _base_ = [
 ]
 model = dict(
     type='DSRL',
+    levels=dict(in_channels=[256, 256], in_index=[0, 1]),  # of the neck
+    head_level=dict(in_channels=256, in_index=1),
     backbone=dict(
         _delete_=True,
         type='ResNet',
@@ -26,7 +28,7 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
     ),
     neck=dict(type='ASPPNeck', in_channels=(256, 2048), norm_cfg=_base_.norm_cfg),
-    decode_head=dict(type='DenseDeepLabHead', in_channels=[256, 256], in_index=[0, 1]),
+    decode_head=dict(type='DenseDeepLabHead'),
     sssr=dict(type='BilinearUpsampler', align_corners=True),
     sisr=dict(type='DeconvDecoder'),
     loss_sisr=dict(type='ReconstructionLoss', loss_weight=0.5),

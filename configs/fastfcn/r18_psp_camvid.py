@@ -13,10 +13,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='PSPHead',
-        num_classes=11,
         channels=128,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),

@@ -13,16 +13,14 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    decode_head=dict(type='FastFCNEncHead', num_classes=19),
+    decode_head=dict(type='FastFCNEncHead'),
     auxiliary_head=dict(
         type='FCNHead',
-        num_classes=19,
         in_channels=1024,
         in_index=2,  # stage 3, stride 16
         channels=256,
         num_convs=1,
         concat_input=False,
-        norm_cfg=_base_.norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.2),
     ),

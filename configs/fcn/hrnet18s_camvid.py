@@ -13,6 +13,7 @@ _base_ = [
 ]
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
-    decode_head=dict(type='FCNHead', num_classes=11, channels=128, num_convs=1, loss_decode=ce),
+    decode_head=dict(type='FCNHead', channels=128, num_convs=1, loss_decode=ce),
 )

@@ -12,9 +12,10 @@ _base_ = [
     '../_base_/schedules/camvid_cpu.py',
     '../_base_/default_runtime.py',
 ]
-levels = dict(in_channels=[32, 64, 128, 256, 512], in_index=[0, 1, 2, 3, 4])
 model = dict(
     type='GSCNN',
+    levels=dict(in_channels=[32, 64, 128, 256, 512], in_index=[0, 1, 2, 3, 4]),
+    head_level=dict(in_channels=512, in_index=4),
     backbone=dict(
         type='StemResNet',
         stem_channels=32,
@@ -27,7 +28,6 @@ model = dict(
         channels=96,
         shape_channels=(16, 8, 8),
         dilations=(3, 6, 9),  # output stride 32
-        **levels,
     ),
 )
 test_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]

@@ -11,10 +11,12 @@ _base_ = [
     '../_base_/schedules/camvid.py',
     '../_base_/default_runtime.py',
 ]
-levels = dict(in_channels=[64, 256, 512, 1024, 2048], in_index=[0, 1, 2, 3, 4])
 model = dict(
+    num_classes=11,
     type='GSCNN',
+    levels=dict(in_channels=[64, 256, 512, 1024, 2048], in_index=[0, 1, 2, 3, 4]),
+    head_level=dict(in_channels=2048, in_index=4),
     backbone=dict(type='StemResNet', init_cfg=None),
-    decode_head=dict(type='GSCNNHead', num_classes=11, **levels),
+    decode_head=dict(type='GSCNNHead'),
 )
 test_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]

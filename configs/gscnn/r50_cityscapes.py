@@ -13,11 +13,12 @@ _base_ = [
     '../_base_/schedules/175e.py',
     '../_base_/default_runtime.py',
 ]
-levels = dict(in_channels=[64, 256, 512, 1024, 2048], in_index=[0, 1, 2, 3, 4])
 model = dict(
     type='GSCNN',
+    levels=dict(in_channels=[64, 256, 512, 1024, 2048], in_index=[0, 1, 2, 3, 4]),
+    head_level=dict(in_channels=2048, in_index=4),
     backbone=dict(type='StemResNet'),
-    decode_head=dict(type='GSCNNHead', **levels),
+    decode_head=dict(type='GSCNNHead'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=175)]

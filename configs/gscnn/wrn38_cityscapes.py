@@ -13,13 +13,17 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-levels = dict(in_channels=[64, 128, 256, 512, 4096], in_index=[0, 1, 2, 3, 4])
 model = dict(
     type='GSCNN',
+    num_classes=19,
+    norm_cfg=norm_cfg,
+    levels=dict(in_channels=[64, 128, 256, 512, 4096], in_index=[0, 1, 2, 3, 4]),
+    head_level=dict(in_channels=4096, in_index=4),
     # official: from random weights unless a snapshot is given (--init PATH)
     backbone=dict(type='WiderResNetA2', with_cp=True, norm_cfg=norm_cfg),
-    decode_head=dict(type='GSCNNHead', num_classes=19, norm_cfg=norm_cfg, **levels),
+    decode_head=dict(type='GSCNNHead'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=175)]
 test_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]
+paper = dict(miou=80.8, split='Cityscapes val', source='Table 1, one scale')

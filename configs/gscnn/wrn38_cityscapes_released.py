@@ -21,3 +21,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=1)
+paper = dict(miou=80.8, split='Cityscapes val', source='Table 1, one scale')

@@ -12,14 +12,13 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='HANetHead',
-        num_classes=11,
         channels=128,
         dilations=(3, 6, 9),  # output stride 32
-        reduction=16,  # narrow levels
-        **_base_.levels,
+        attention=dict(reduction=16),  # narrow levels
     ),
 )
 train_pipeline = [

@@ -18,8 +18,7 @@ model = dict(
         type='HANetHead',
         channels=128,
         dilations=(3, 6, 9),  # output stride 32
-        reduction=16,  # narrow levels
-        **_base_.levels,
+        attention=dict(reduction=16),  # narrow levels
     ),
 )
 train_pipeline = [

@@ -28,3 +28,4 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+paper = dict(miou=64.56, split='BDD100K val', source='paper, as others cite it')

@@ -17,11 +17,10 @@ _base_ = [
 model = dict(
     backbone=dict(depth=101, stem_channels=128, contract_dilation=False, init_cfg=None),
     decode_head=dict(type='HANetHead', in_channels=[256, 1024, 2048], in_index=[0, 2, 3]),
-    auxiliary_head=dict(
-        type='HANetAuxHead', num_classes=19, in_channels=1024, in_index=2, norm_cfg=_base_.norm_cfg
-    ),
+    auxiliary_head=dict(type='HANetAuxHead', in_channels=1024, in_index=2),
 )
 optim_wrapper = dict(
     # official: 5e-4, for the gates 1e-4
     paramwise_cfg=dict(custom_keys=dict(height_attention=dict(decay_mult=0.2)))
 )
+paper = dict(miou=80.29, split='Cityscapes val', source='released weights, one scale')

@@ -9,5 +9,6 @@ GPUs x 4), 40k iterations, crop 768x768.
 _base_ = './r101_deeplabv3plus_cityscapes.py'
 model = dict(
     backbone=dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
-    decode_head=dict(dilations=(6, 12, 18), reduction=32),
+    decode_head=dict(dilations=(6, 12, 18), attention=dict(reduction=32)),
 )
+paper = dict(miou=79.31, split='Cityscapes val', source='paper, as others cite it')

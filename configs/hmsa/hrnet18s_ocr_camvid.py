@@ -13,11 +13,11 @@ _base_ = [
 ]
 bce = dict(type='PixelSumBCELoss')
 model = dict(
+    num_classes=11,
     type='HMSA',
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='HMSAHead',
-        num_classes=11,
         attention_channels=64,
         head=dict(
             type='OCRNetHead',
@@ -25,7 +25,6 @@ model = dict(
             ocr_channels=64,
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     test_scales=(0.5, 1.0),  # 2.0 costs three times as much and gains nothing here: README.md

@@ -12,14 +12,13 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='OCRNetHead',
-        num_classes=11,
         channels=128,
         ocr_channels=64,
         loss_decode=dict(type='RMILoss'),
         loss_aux=dict(type='PixelSumBCELoss', loss_weight=0.4, loss_name='loss_aux'),
-        **_base_.levels,
     ),
 )

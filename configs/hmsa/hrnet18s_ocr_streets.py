@@ -25,7 +25,6 @@ model = dict(
             ocr_channels=64,
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     test_scales=(0.5, 1.0),

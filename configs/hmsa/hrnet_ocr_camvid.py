@@ -13,16 +13,15 @@ _base_ = [
 ]
 bce = dict(type='PixelSumBCELoss')
 model = dict(
+    num_classes=11,
     type='HMSA',
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='HMSAHead',
-        num_classes=11,
         head=dict(
             type='OCRNetHead',
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     loss_single=dict(bce, loss_weight=0.05),

@@ -21,10 +21,10 @@ model = dict(
             type='OCRNetHead',
             loss_decode=dict(type='RMILoss'),
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
-            **_base_.levels,
         ),
     ),
     train_scales=(0.5, 1.0),
     test_scales=(0.5, 1.0, 2.0),
     loss_single=dict(bce, loss_weight=0.05),  # official, not in the paper
 )
+paper = dict(miou=85.4, split='Cityscapes val', source='Table 2, from a Mapillary checkpoint')

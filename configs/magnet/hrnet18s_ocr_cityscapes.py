@@ -27,3 +27,4 @@ optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[10, 20, 30, 40, 45], gamma=0.1, by_epoch=True, end=50)
 ]
+paper = dict(miou=68.20, split='Cityscapes val', source='released weights')

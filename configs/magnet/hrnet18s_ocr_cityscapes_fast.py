@@ -8,3 +8,4 @@ mIoU on val. Ours: not measured.
 
 _base_ = './hrnet18s_ocr_cityscapes.py'
 model = dict(test_cfg=dict(n_points=0.9, n_patches=4))
+paper = dict(miou=67.37, split='Cityscapes val', source='released weights')

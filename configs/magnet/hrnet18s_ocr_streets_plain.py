@@ -14,7 +14,7 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(init_cfg=None),
-    decode_head=dict(type='OCRNetHead', channels=128, ocr_channels=64, **_base_.levels),
+    decode_head=dict(type='OCRNetHead', channels=128, ocr_channels=64),
 )
 train_pipeline = [
     dict(type='LoadImage'),

@@ -26,3 +26,4 @@ train_cfg = dict(max_epochs=50, val_interval=10)
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[10, 20, 30, 40, 45], gamma=0.1, by_epoch=True, end=50)
 ]
+paper = dict(miou=72.10, split='DeepGlobe test', source='released weights')

@@ -8,3 +8,4 @@ test. Ours: not measured.
 
 _base_ = './r50_fpn_deepglobe.py'
 model = dict(test_cfg=dict(n_points=0.9, n_patches=3))
+paper = dict(miou=68.22, split='DeepGlobe test', source='released weights')

@@ -12,11 +12,16 @@ _base_ = [
     '../_base_/schedules/484e.py',
     '../_base_/default_runtime.py',
 ]
+norm_cfg = dict(type='SyncBN', requires_grad=True, momentum=0.01)
 model = dict(
+    num_classes=7,
+    norm_cfg=norm_cfg,
+    levels=dict(in_channels=[256] * 4, in_index=[0, 1, 2, 3]),
+    head_level=dict(in_channels=256, in_index=0),
     backbone=dict(
         type='ResNet',
         depth=50,
-        norm_cfg=dict(type='SyncBN', requires_grad=True, momentum=0.01),
+        norm_cfg=norm_cfg,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
     ),
     neck=dict(
@@ -26,9 +31,7 @@ model = dict(
         num_outs=4,
         upsample_cfg=dict(mode='bilinear', align_corners=False),
     ),
-    decode_head=dict(
-        type='MagNetFPNHead', in_channels=[256] * 4, in_index=[0, 1, 2, 3], num_classes=7
-    ),
+    decode_head=dict(type='MagNetFPNHead'),
 )
 test_pipeline = [
     dict(type='LoadImage'),
@@ -41,3 +44,4 @@ train_dataloader = dict(batch_size=12)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+paper = dict(miou=67.22, split='DeepGlobe test', source='released weights')

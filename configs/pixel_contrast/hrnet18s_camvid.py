@@ -14,10 +14,10 @@ _base_ = [
 ]
 ce = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
     decode_head=dict(
         type='PixelContrastHead',
-        num_classes=11,
         head=dict(type='FCNHead', channels=128, num_convs=1, loss_decode=ce),
         proj_channels=64,
         # 0.07: released for CamVid; an eighth of the 1125 iterations warms up

@@ -13,10 +13,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=150,
     backbone=dict(align_corners=True),
     decode_head=dict(
         type='PixelContrastHead',
-        num_classes=150,
         head=dict(type='OpensegOCRHead', align_corners=True),
         loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=10000),
     ),

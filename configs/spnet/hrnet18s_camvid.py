@@ -12,6 +12,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
+    num_classes=11,
     backbone=dict(init_cfg=None),
-    decode_head=dict(type='SPNetHead', num_classes=11, channels=128),
+    decode_head=dict(type='SPNetHead', channels=128),
 )

@@ -18,13 +18,11 @@ model = dict(
     decode_head=dict(type='SPNetHead'),
     auxiliary_head=dict(
         type='FCNHead',
-        num_classes=19,
         in_channels=1024,
         in_index=2,
         channels=256,
         num_convs=1,
         concat_input=False,
-        norm_cfg=_base_.norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4),
     ),
@@ -37,3 +35,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+paper = dict(miou=81.9, split='Cityscapes val', source='paper, as others cite it; 82.0 on test')

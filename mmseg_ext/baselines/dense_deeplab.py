@@ -17,7 +17,9 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
+from ..layers.norms import require_several_images
 
 
 @MODELS.register_module()
@@ -49,7 +51,7 @@ class ASPPNeck(BaseModule):
             conv_cfg=None, norm_cfg=norm_cfg or dict(type='BN'), act_cfg=dict(type='ReLU')
         )
         self.aspp = ASPPModule((1, *dilations), coarse, channels, **layers)
-        self.image_pool = nn.Sequential(
+        self.image_pool: Any = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), ConvModule(coarse, channels, 1, **layers)
         )
         self.bottleneck = ConvModule((len(dilations) + 2) * channels, channels, 1, **layers)
@@ -58,6 +60,7 @@ class ASPPNeck(BaseModule):
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (N, C_0, H, W) and (N, C_1, h, w) to the first and (N, channels, h, w)."""
         fine, coarse = inputs
+        require_several_images('ASPPNeck', self.image_pool[1].norm, len(coarse))
         mean = self.image_pool(coarse).expand(-1, -1, *coarse.shape[2:])
         return fine, self.dropout(self.bottleneck(torch.cat([*self.aspp(coarse), mean], dim=1)))
 
@@ -112,6 +115,8 @@ class DenseDeepLabHead(BaseDecodeHead):
         UserError: ``in_channels`` is a single number.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,
@@ -123,13 +128,13 @@ class DenseDeepLabHead(BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        defaults = dict(
+        kwargs = released_defaults(
+            kwargs,
             align_corners=True,
-            norm_cfg=dict(type='BN'),
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=dict(type='Kaiming', layer='Conv2d'),
         )
-        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **(defaults | kwargs))
+        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
         if dropout_ratio > 0:
             self.dropout = nn.Dropout(dropout_ratio)  # drops values; the host drops whole channels
         self.decoder = DeepLabDecoder(in_channels, channels, channels, norm_cfg=self.norm_cfg)

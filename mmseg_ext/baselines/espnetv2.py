@@ -24,6 +24,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 
 WIDTHS = {  # channels of the four levels by width factor
@@ -300,6 +301,8 @@ class ESPNetV2Head(BaseDecodeHead):
         UserError: ``in_channels`` does not list four levels, or there are fewer than 2 classes.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         *,
@@ -319,15 +322,15 @@ class ESPNetV2Head(BaseDecodeHead):
         outputs = num_classes + spare_classes
         width = min(outputs // 2, base_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        defaults = dict(
+        kwargs = released_defaults(
+            kwargs,
             channels=width,
             dropout_ratio=0.0,
             align_corners=True,
-            norm_cfg=dict(type='BN'),
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=KAIMING,
         )
-        super().__init__(in_channels, num_classes=num_classes, **(defaults | kwargs))
+        super().__init__(in_channels, num_classes=num_classes, **kwargs)
         c0, c1, c2, c3 = in_channels
         d0, d1, d2 = 4 * base_channels, 3 * base_channels, 2 * base_channels
         self.pools = nn.ModuleList(

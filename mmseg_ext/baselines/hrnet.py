@@ -61,6 +61,8 @@ class HRNetExact(HRNet):
         **kwargs: Arguments of the host's ``HRNet``.
     """
 
+    host_counterpart = dict(type='HRNet')
+
     def __init__(
         self, *, align_corners: bool = False, stem_strides: tuple[int, int] = (2, 2), **kwargs: Any
     ) -> None:

@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 from ..layers.pytorch_init import PyTorchInit
 from .ocr_net_head import OCRNetHead
@@ -62,6 +63,9 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
         UserError: ``in_channels`` is a single number.
     """
 
+    reads_levels = True
+    host_counterpart = dict(type='FPNHead', channels=128, feature_strides=[4, 8, 16, 32])
+
     def __init__(
         self,
         *,
@@ -72,10 +76,8 @@ class MagNetFPNHead(PyTorchInit, BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, dropout_ratio=0.0, loss_decode=cross_entropy) | kwargs
         channels = level_channels * len(in_channels)
-        super().__init__(in_channels, channels, **kwargs)
+        super().__init__(in_channels, channels, **released_defaults(kwargs, dropout_ratio=0.0))
         self.convs = nn.ModuleList(nn.Conv2d(n, level_channels, 3, padding=1) for n in in_channels)
         self.conv_seg = nn.Conv2d(channels, self.out_channels, 3, padding=1)
 

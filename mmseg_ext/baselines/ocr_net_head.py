@@ -21,6 +21,7 @@ from mmseg.models.decode_heads.ocr_head import ObjectAttentionBlock
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.head_defaults import CROSS_ENTROPY, released_defaults
 from ..layers.levels import pointwise_of_levels, require_levels, resize
 from ..layers.pytorch_init import PyTorchInit
 
@@ -70,7 +71,11 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
         UserError: ``in_channels`` is a single number.
     """
 
+    host_counterpart = dict(type='OCRHead')
+
     aux_logits = (1,)
+
+    reads_levels = True
 
     def __init__(
         self,
@@ -85,9 +90,9 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
     ) -> None:
         require_levels(self, in_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
-        super().__init__(in_channels, channels, dropout_ratio=dropout_ratio, **kwargs)
+        super().__init__(
+            in_channels, channels, dropout_ratio=dropout_ratio, **released_defaults(kwargs)
+        )
         width = sum(in_channels)
         layers = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         self.bottleneck = ConvModule(width, channels, 3, padding=1, bias=True, **layers)
@@ -95,7 +100,7 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
         self.aux_seg = nn.Conv2d(width, self.out_channels, 1)
         self.object_context_block = ObjectAttention(channels, ocr_channels, scale=1, **layers)
         self.loss_aux = MODELS.build(
-            loss_aux or dict(cross_entropy, loss_weight=0.4, loss_name='loss_aux')
+            loss_aux or dict(CROSS_ENTROPY, loss_weight=0.4, loss_name='loss_aux')
         )
 
     def forward(self, inputs: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:

@@ -13,12 +13,15 @@ from mmseg.models.decode_heads import ASPPHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..layers.head_defaults import CROSS_ENTROPY
 from .ocr_net_head import OCRNetHead
 
 
 @MODELS.register_module()
 class OpensegResNet(ResNetV1c):
     """``ResNetV1c`` with max pooling that rounds sizes up, and 128 channels after the deep stem."""
+
+    host_counterpart = dict(type='ResNetV1c')
 
     def __init__(self, *, stem_channels: int = 128, **kwargs: Any) -> None:
         super().__init__(stem_channels=stem_channels, **kwargs)
@@ -36,6 +39,8 @@ class OpensegASPPHead(ASPPHead):
         **kwargs: Arguments of the host's ``ASPPHead``.
     """
 
+    host_counterpart = dict(type='ASPPHead', dilations=(1, 12, 24, 36))
+
     def __init__(
         self,
         *,
@@ -44,7 +49,7 @@ class OpensegASPPHead(ASPPHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs = dict(loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)) | kwargs
+        kwargs = dict(loss_decode=dict(CROSS_ENTROPY)) | kwargs
         super().__init__(
             channels=channels, dilations=dilations, dropout_ratio=dropout_ratio, **kwargs
         )

@@ -161,6 +161,9 @@ class WiderResNetA2(BaseModule):
 class StemResNet(ResNetV1c):
     """``ResNetV1c`` that also returns the output of its stem (stride 2), as the first level."""
 
+    host_counterpart = dict(type='ResNetV1c')
+    stem_levels = 1  # before the levels of the host's network
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) to the stem's map and the levels of ``out_indices``.
 

@@ -8,95 +8,106 @@ from typing import Any
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 
+from mmseg_ext.config.walk import as_list
 from mmseg_ext.errors import UserError
 
-# By our head, whose levels and width it gets. Other heads stay as they are.
-HOST_HEADS: dict[str, dict[str, Any]] = {
-    'CPNetHead': dict(type='PSPHead'),
-    'DANetHead': dict(type='DAHead', pam_channels=64),
-    'FastFCNASPPHead': dict(type='ASPPHead', dilations=(1, 12, 24, 36)),
-    'FastFCNEncHead': dict(type='EncHead'),
-    'GSCNNHead': dict(type='DepthwiseSeparableASPPHead', c1_channels=48),
-    'HANetHead': dict(type='DepthwiseSeparableASPPHead', c1_channels=48),
-    'MagNetFPNHead': dict(type='FPNHead', channels=128, feature_strides=[4, 8, 16, 32]),
-    'OpensegASPPHead': dict(type='ASPPHead', dilations=(1, 12, 24, 36)),
-    'SPNetHead': dict(type='PSPHead'),
-}
-HOST_BACKBONES = {
-    'HRNetExact': 'HRNet',
-    'OpensegResNet': 'ResNetV1c',
-    'SPNetResNet': 'ResNetV1c',
-    'StemResNet': 'ResNetV1c',
-}
-WIDTH = 512  # of the host's heads where ours takes its own from the levels
-NOT_THERE = ('ESPNetV2', 'WiderResNetA2')
+HOST = ('mmcv', 'mmengine', 'mmpretrain', 'mmseg')
+WIDTH = 512  # of the host's heads where ours takes its width from the levels
 
 
 def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
     """The config of an ``EncoderDecoder`` of the host's parts, as wide as that of ``model``.
 
-    Heads become their counterparts with cross entropy: HMSA is OCRNet at one scale, DSRL the
-    network on full-size images, MagNet its segmentor on the whole image, and where FastFCN's neck
-    is, the backbone is dilated instead. Auxiliary heads stay.
+    Heads, backbones and necks become the config that their class declares as ``host_counterpart``.
+    A neck may declare ``host_backbone`` instead: it is removed, and these are changes of the
+    backbone. The loss of a counterpart is the host's default. HMSA is OCRNet at one scale, DSRL the
+    network on full-size images, MagNet its segmentor on the whole image.
 
     Raises:
-        ValueError: the host has no such backbone.
+        UserError: No counterpart of a head, a backbone or a neck is known.
     """
-    given = deepcopy(dict(model))
-    if 'segmentor' in given:
-        given = {**given['segmentor'], 'data_preprocessor': given['data_preprocessor']}
-    backbone, head = given['backbone'], _plain_head(given['decode_head'])
-    if backbone['type'] in NOT_THERE:
-        raise UserError(f'the host has no {backbone["type"]}: name a config by --against')
-    if backbone['type'] == 'StemResNet':  # the host's has no level before its stages
-        head['in_channels'] = head['in_channels'][1:]
-        head['in_index'] = [index - 1 for index in head['in_index'][1:]]
-    if given.get('neck', {}).get('type') == 'FastFCNJPU':
-        del given['neck']
-        backbone.update(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
-    given['backbone'] = _accepted(backbone, HOST_BACKBONES.get(backbone['type'], backbone['type']))
-    given |= dict(type='EncoderDecoder', decode_head=_host_head(head))
-    if head['type'].endswith('OCRHead') or head['type'] == 'OCRNetHead':
-        given |= dict(type='CascadeEncoderDecoder', num_stages=2, decode_head=_ocrnet(head))
-    known = {*inspect.signature(EncoderDecoder.__init__).parameters, 'type', 'num_stages'}
-    return {key: value for key, value in given.items() if key in known}
+    cfg = deepcopy(dict(model))
+    if 'segmentor' in cfg:
+        cfg = {**cfg['segmentor'], 'data_preprocessor': cfg['data_preprocessor']}
+    backbone, head = cfg['backbone'], _plain_head(cfg['decode_head'])
+    stem_levels = getattr(MODELS.get(backbone['type']), 'stem_levels', 0)
+    if stem_levels:  # the host's has no level before its stages
+        head['in_channels'] = head['in_channels'][stem_levels:]
+        head['in_index'] = [index - stem_levels for index in head['in_index'][stem_levels:]]
+    if cfg.get('neck'):
+        changes = getattr(MODELS.get(cfg['neck']['type']), 'host_backbone', None)
+        if changes is None:
+            cfg['neck'] = _accepted(cfg['neck'], **_counterpart(cfg['neck']))
+        else:
+            del cfg['neck']
+            backbone.update(changes)
+    cfg['backbone'] = _accepted(backbone, **_counterpart(backbone))
+    cfg |= dict(type='EncoderDecoder', decode_head=_host_head(head))
+    if isinstance(cfg['decode_head'], list):
+        cfg |= dict(type='CascadeEncoderDecoder', num_stages=len(cfg['decode_head']))
+    if cfg.get('auxiliary_head'):
+        heads = [_host_head(auxiliary) for auxiliary in as_list(cfg['auxiliary_head'])]
+        cfg['auxiliary_head'] = heads if len(heads) > 1 else heads[0]
+    arguments = {*inspect.signature(EncoderDecoder.__init__).parameters, 'type', 'num_stages'}
+    return {key: value for key, value in cfg.items() if key in arguments}
+
+
+def _counterpart(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Config that a class declares as its counterpart; a class of the host is its own.
+
+    Raises:
+        UserError: The class is not of the host and declares none.
+    """
+    cls = MODELS.get(cfg['type'])
+    if cls.__module__.partition('.')[0] in HOST:
+        return dict(type=cfg['type'])
+    counterpart = getattr(cls, 'host_counterpart', None)
+    if counterpart is None:
+        raise UserError(
+            f'no counterpart of {cfg["type"]} in the host is known: name a config by --against'
+        )
+    return deepcopy(counterpart)
 
 
 def _plain_head(head: dict[str, Any]) -> dict[str, Any]:
     """Head inside a wrapper, with the keys that are meant for it."""
     if 'head' not in head:
         return head
-    own = inspect.signature(MODELS.get(head['type']).__init__).parameters
-    return {key: value for key, value in head.items() if key not in own} | head['head']
+    arguments = inspect.signature(MODELS.get(head['type']).__init__).parameters
+    return {key: value for key, value in head.items() if key not in arguments} | head['head']
 
 
-def _accepted(cfg: dict[str, Any], name: str) -> dict[str, Any]:
-    """The config under another ``type``, without the keys that its class does not take."""
-    known = _arguments(name)
-    return {key: value for key, value in cfg.items() if key in known} | dict(type=name)
+def _accepted(cfg: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The config with ``changes``, ``type`` among them, without what its class does not take."""
+    arguments = _arguments(changes['type'])
+    return {key: value for key, value in cfg.items() if key in arguments} | changes
 
 
 def _arguments(name: str) -> dict[str, Any]:
     """Arguments of a registered class and its parents, with the defaults."""
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for cls in reversed(inspect.getmro(MODELS.get(name))):
         if '__init__' in vars(cls):
             parameters = inspect.signature(vars(cls)['__init__']).parameters.values()
-            found |= {parameter.name: parameter.default for parameter in parameters}
-    return found
+            arguments |= {parameter.name: parameter.default for parameter in parameters}
+    return arguments
 
 
 def _common(head: dict[str, Any]) -> dict[str, Any]:
     """The levels, width, classes and norms of a head."""
     width = head.get('channels', _arguments(head['type']).get('channels')) or WIDTH
-    kept = ('num_classes', 'norm_cfg', 'in_channels', 'in_index', 'input_transform')
-    return {key: head[key] for key in kept if key in head} | dict(channels=width)
+    keys = ('num_classes', 'norm_cfg', 'in_channels', 'in_index', 'input_transform')
+    return {key: head[key] for key in keys if key in head} | dict(channels=width)
 
 
-def _host_head(head: dict[str, Any]) -> dict[str, Any]:
-    if head['type'] not in HOST_HEADS:
+def _host_head(head: dict[str, Any]) -> Any:
+    """The counterpart of a head, a list where the host has a cascade."""
+    counterpart = _counterpart(head)
+    if counterpart['type'] == head['type']:
         return head
-    new = _common(head) | HOST_HEADS[head['type']]
+    if counterpart['type'] == 'OCRHead':
+        return _ocrnet(head)
+    new = _common(head) | counterpart
     if new['type'] == 'DepthwiseSeparableASPPHead':
         defaults = _arguments(head['type'])
         new['dilations'] = (1, *head.get('dilations', defaults['dilations']))

@@ -185,7 +185,6 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
     torch.manual_seed(0)
     mode = setting.mode.split('+')
     model: Any = revert_sync_batchnorm(MODELS.build(ConfigDict(cfg['model']))).to(setting.device)
-    model.load_state_dict(model.state_dict())  # MagNet wants its segmentor's weights
     if 'channels_last' in mode:
         model.to(memory_format=torch.channels_last)
     if 'compile' in mode:

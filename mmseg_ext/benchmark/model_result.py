@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 
 from mmseg_ext.benchmark.measuring import in_fresh_process, machine
 from mmseg_ext.benchmark.model_costs import Costs, measure_costs
 from mmseg_ext.checkpoints.write import write_atomically
-from mmseg_ext.config import checks, prepare, walk
+from mmseg_ext.config import prepare, walk
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import UserError
@@ -68,9 +69,9 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
     time.
     """
     digest = hashlib.sha256(str(Path(config).resolve()).encode())
-    read = walk.what_is_read(cfg)
-    asked = {key: read[key] for key in read if key not in ('work_dir', 'load_from', 'launcher')}
-    digest.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    no_matter = ('work_dir', 'load_from', 'launcher', 'paper')
+    settings = {k: v for k, v in walk.what_is_read(cfg).items() if k not in no_matter}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     if '://' in checkpoint:
         digest.update(checkpoint.encode())
     else:
@@ -88,13 +89,17 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
 
 
 def data_set_name(cfg: Config) -> tuple[str, str]:
-    """The name of the tested data, or of its folder, and of its split: ``('CamVid', 'test')``."""
+    """Name of the tested data, or of its folder, and name of its split: ``('CamVid', 'test')``.
+
+    The split is the stem of ``ann_file``, else the last folder of images that is not ``images``.
+    """
     leaf = next(iter(leaf_datasets(cfg.test_dataloader)))
     name = str(leaf['type']).removesuffix('Dataset')
     root = Path(leaf.get('data_root') or '').name
-    prefix = (leaf.get('data_prefix') or {}).get('img_path') or ''
+    folders = Path((leaf.get('data_prefix') or {}).get('img_path') or '').parts
+    splits = [Path(leaf.get('ann_file') or '').stem, *(f for f in folders[::-1] if f != 'images')]
     says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds')
-    return root if root and says_little else name, Path(prefix).name
+    return root if root and says_little else name, next(filter(None, splits), '')
 
 
 def run_in_process(
@@ -150,27 +155,28 @@ def _run(cwd: str, gpu: int | None, config: str, *args: Any) -> str:
 def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelResult:
     cfg = prepare.prepare_test(config, checkpoint, work_dir=str(folder), **options)
     _set_metrics(cfg, folder)
-    with checks.translate_config_errors(cfg):
-        launch.check_data(cfg, ('test',))
-        runner = launch.build_runner(cfg)
-        launch.check_weights(runner, checkpoint, strict=True)
+    costs: list[Costs] = []
+
+    def measure(runner: Runner) -> None:
         loader = runner.test_loop.dataloader
         runner.model.eval()
-        costs = measure_costs(runner.model, loader.collate_fn([loader.dataset[0]]))
-        metrics = runner.test()
+        costs.append(measure_costs(runner.model, loader.collate_fn([loader.dataset[0]])))
+
+    runner, metrics, _ = launch.run_test(cfg, before_test=measure)
     scores = {name: metrics.get(name) for name in ('mIoU', 'mAcc', 'aAcc')}
     scores['boundary_f'] = metrics[f'mBF.{BORDER}']
-    meta = loader.dataset.metainfo
+    dataset = runner.test_loop.dataloader.dataset
+    meta = dataset.metainfo
     counts = next(m for m in runner.test_evaluator.metrics if isinstance(m, ClassIoUMetric))
     assert counts.confusion is not None
     return ModelResult(
-        images=len(loader.dataset),
+        images=len(dataset),
         classes=list(meta['classes']),
         palette=[list(map(int, color)) for color in meta['palette']],
         scores={name: _number(value) for name, value in scores.items()},
         iou=[_number(metrics[f'IoU.{name}']) for name in meta['classes']],
         confusion=counts.confusion.tolist(),
-        costs=costs,
+        costs=costs[0],
         device=machine(str(next(runner.model.parameters()).device)),
     )
 

@@ -21,8 +21,8 @@ class Row:
         folder: Folder of the result, predictions and log.
         problem: Reason for a missing result.
         failed: Whether the problem is an error.
-        paper: Mean IoU of the paper on the tested data, in per cent.
-        source: Sentence that gives ``paper``.
+        paper: Mean IoU of the paper, in per cent; None if it is of other data than tested.
+        source: The paper's mIoU with its data and its source, of any data.
         result: Result of the test.
     """
 
@@ -88,7 +88,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """Notes below the numbers: units, conditions, and the reasons of failed rows."""
     results = [row.result for row in rows if row.result]
     lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
-    lines += [f'{row.name}: {row.source}' for row in rows if row.source]
+    lines += [f'{row.name}, paper: {row.source}' for row in rows if row.source]
     if results:
         sizes = {
             f'{row.data_set} {row.result.costs.size[1]}x{row.result.costs.size[0]}'

@@ -1,11 +1,9 @@
 """Tables of several models' scores and costs."""
 
-import ast
 import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -24,32 +22,12 @@ from mmseg_ext.benchmark.model_result import ModelResult, content_key, data_set_
 from mmseg_ext.benchmark.rows import COLUMNS, HEADINGS, NOT_TRAINED, Row, cells, notes
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.config import checks, prepare
+from mmseg_ext.config.paper import paper_score
 from mmseg_ext.engine import launch
 from mmseg_ext.engine.distributed import check_torchrun
 from mmseg_ext.errors import UserError
 
 ROWS = 'rows'
-
-
-PAPER = re.compile(
-    r'^Paper[^:]*: (?P<a>[\d.]+) mIoU on (?P<in_a>\w+)(?:[^.;]*?, (?P<b>[\d.]+) on (?P<in_b>\w+))?',
-    re.MULTILINE,
-)
-
-
-def paper_miou(config: str, split: str) -> tuple[float | None, str]:
-    """The paper's mIoU on a split, as the docstring of a config says it, and that sentence.
-
-    It reads ``Paper: 82.0 mIoU on test, 81.9 on val (source).``, or ``Paper, Table 1: ...``.
-    """
-    text = ast.get_docstring(ast.parse(Path(config).read_text())) or ''
-    found = PAPER.search(text)
-    for key in ('a', 'b') if found and split else ():
-        measured_on = found[f'in_{key}']  # type: ignore[index]
-        if measured_on and (split.startswith(measured_on) or measured_on.startswith(split)):
-            sentence = re.split(r'\.\s', text[found.start() :])[0]  # type: ignore[union-attr]
-            return float(found[key]), ' '.join(sentence.split())  # type: ignore[index]
-    return None, ''
 
 
 def make_table(
@@ -134,7 +112,9 @@ def _fill(row: Row, out: Path, gpu: int | None, options: dict[str, Any]) -> None
     cfg = prepare.load_config(row.config, **options)
     name, split = data_set_name(cfg)
     row.data_set = f'{name} {split}'.strip()
-    row.paper, row.source = paper_miou(row.config, split)
+    score = paper_score(cfg)
+    row.source = '' if score is None else str(score)
+    row.paper = score.miou if score is not None and score.is_of(row.data_set) else None
     row.checkpoint = row.checkpoint or launch.best_checkpoint(cfg.work_dir)
     if row.checkpoint is None:
         row.problem = NOT_TRAINED

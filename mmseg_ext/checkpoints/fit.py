@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.unwrapping import unwrap
 
 from .read import is_pretrained, state_dict_of
 
@@ -72,6 +72,27 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     return fit
 
 
+def starts_pretrained(module: nn.Module) -> bool:
+    """Whether the ``init_cfg`` of a module reads its weights from a checkpoint."""
+    init_cfgs: Any = getattr(module, 'init_cfg', None)
+    return any(map(is_pretrained, init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]))
+
+
+def require_frozen_part(model: nn.Module) -> None:
+    """Refuses a training without a checkpoint whose model has a frozen part without weights.
+
+    Raises:
+        UserError: The ``frozen_part`` that the model declares is not pretrained.
+    """
+    name = getattr(model, 'frozen_part', '').rstrip('.')
+    if name and not starts_pretrained(model.get_submodule(name)):
+        raise UserError(
+            f'{type(model).__name__} trains on a trained {name}, and has no weights of it: name '
+            f'its checkpoint by --init PATH, or in the config by {name}='
+            "dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
+        )
+
+
 def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     """The sentence that refuses a checkpoint."""
     if counts := fit.class_counts():
@@ -91,43 +112,51 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
     Args:
         runner: Runner with its model built.
         checkpoint: Path or address; None where only submodules are pretrained.
-        strict: Whether every tensor must match. Otherwise the backbone must, or the model's
-            ``frozen_part``, and the other differences are printed.
+        strict: Whether every tensor must match. Otherwise only ``starting_parts`` must, and the
+            other differences are printed.
 
     Raises:
         ValueError: a checkpoint of another model, with the names of what does not match.
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
-        _check_fit(model, checkpoint, '' if strict else getattr(model, 'frozen_part', 'backbone.'))
+        _check_fit(model, checkpoint, ('',) if strict else starting_parts(model), strict=strict)
         return
+    require_frozen_part(model)
     for _, submodule in model.named_modules():
         init_cfgs: Any = getattr(submodule, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
             if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
-                _check_fit(submodule, init_cfg['checkpoint'], None)
+                _check_fit(submodule, init_cfg['checkpoint'], ('',))
 
 
-def unwrap(model: Any) -> Any:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+def starting_parts(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the weights that a training does not start without.
+
+    They are those of the model's ``frozen_part``, else of every submodule called ``backbone``.
+    """
+    frozen_part = getattr(model, 'frozen_part', None)
+    backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
+    return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
 
 
-def _check_fit(module: nn.Module, checkpoint: str, needed: str | None) -> None:
-    """Refuses what lacks names with ``needed`` in them; '' also refuses names that are too many."""
+def _check_fit(
+    module: nn.Module, checkpoint: str, needed: tuple[str, ...], *, strict: bool = False
+) -> None:
+    """Refuses a checkpoint without the names that start with ``needed``, if strict with others."""
     fit = load_and_compare(module, state_dict_of(checkpoint))
-    lacking = [name for name in (*fit.missing, *fit.other_shape) if (needed or '') in name]
-    frozen_part = getattr(module, 'frozen_part', None)
-    if lacking and needed and needed == frozen_part:
+    lacking = [name for name in (*fit.missing, *fit.other_shape) if name.startswith(needed)]
+    frozen_part: Any = getattr(module, 'frozen_part', None)
+    starts_frozen = bool(frozen_part) and needed == (frozen_part,)
+    if lacking and starts_frozen:
         raise UserError(
             f'{checkpoint} does not fit {type(module).__name__}.{frozen_part.rstrip(".")}, which '
             f'training leaves as it is: {fit}; give a checkpoint of its own config, which the '
             'first lines of this config name'
         )
-    if lacking or (needed == '' and fit.unexpected):
+    if lacking or (strict and fit.unexpected):
         raise UserError(other_model(checkpoint, module, fit))
     if str(fit):
         # A model starts from its frozen part alone; a backbone's file has a classifier too.
-        usual = needed is None or needed == frozen_part and not (fit.unexpected or fit.other_shape)
+        usual = needed == ('',) or starts_frozen and not (fit.unexpected or fit.other_shape)
         print(f'{"" if usual else "warning: "}{checkpoint}: {fit}')

@@ -1,13 +1,18 @@
 """Reading a checkpoint from a file or an address, without running code from it."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_local
 
 from ..errors import UserError
+from ..host import reads_checkpoints_by
 from .safe_load import TRUST, UNREADABLE, is_saved_by_torch, is_trusting, load_file, without_code
 
 NO_CHECKPOINT = 'is damaged or no checkpoint of PyTorch: give another file'
@@ -16,6 +21,50 @@ MORE_THAN_TENSORS = (
     'holds objects that only code from the file can restore: give a file with its state_dict alone '
     f'or, if you trust where it comes from, set {TRUST}=1'
 )
+
+
+# What was read of files, by path and time of their last change; None outside ``reading_once``.
+_contents: dict[tuple[str, int], Any] | None = None
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Reads each file only once inside, for the host too; ``forget_checkpoints`` ends it early.
+
+    It holds what was read in memory, on the CPU.
+    """
+    global _contents
+    if _contents is not None:  # inside of another
+        yield
+        return
+    _contents = {}
+    try:
+        with reads_checkpoints_by(load_from_local_once):
+            yield
+    finally:
+        _contents = None
+
+
+def forget_checkpoints() -> None:
+    """Frees what ``reading_once`` holds; what is read from now on is not held."""
+    global _contents
+    _contents = None
+
+
+def load_from_local_once(path: str, map_location: Any = None) -> Any:
+    """Content of a file for the host, on the CPU if it was read before."""
+    return _once(
+        os.path.expanduser(path), lambda path: load_from_local(path, map_location=map_location)
+    )
+
+
+def _once(path: str, load: Callable[[str], Any]) -> Any:
+    if _contents is None or not Path(path).is_file():
+        return load(path)
+    key = (os.path.realpath(path), os.stat(path).st_mtime_ns)
+    if key not in _contents:
+        _contents[key] = load(path)
+    return _contents[key]
 
 
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
@@ -27,7 +76,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """
     try:
         if Path(checkpoint).is_file() and not is_trusting():
-            loaded = load_file(checkpoint)
+            loaded = _once(checkpoint, load_file)
         else:
             with without_code():
                 loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')

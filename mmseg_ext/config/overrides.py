@@ -146,8 +146,9 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
 def set_initial_weights(cfg: Config, init: str) -> None:
     """Starts from random weights (``none``) or from a checkpoint file, and fetches nothing else.
 
-    A file with names that start with ``backbone.`` holds a whole model, which ``load_from`` reads;
-    any other file holds a backbone. The built model is checked against it later.
+    A file holds a model, which ``load_from`` reads, if most of its names start with a module of the
+    model, such as ``decode_head.``. Any other file holds a backbone. The built model is checked
+    against it later.
     """
     for _, node in nested_dicts(cfg.model):
         if node.get('pretrained'):
@@ -164,10 +165,16 @@ def set_initial_weights(cfg: Config, init: str) -> None:
         return
     if not Path(init).is_file():
         raise UserError(f'--init {init}: no such file; "--init none" starts from nothing')
-    if any('backbone.' in name for name in state_dict_of(init)):
+    owner = next((node for _, node in nested_dicts(cfg.model) if 'backbone' in node), None)
+    prefixes = tuple(
+        f'{name}.'
+        for name, module in [*cfg.model.items(), *(owner or {}).items()]
+        if isinstance(module, dict) and 'type' in module
+    )
+    names = list(state_dict_of(init))
+    if owner is None or sum(name.startswith(prefixes) for name in names) > len(names) / 2:
         cfg.load_from = init
     else:
-        owner = next(node for _, node in nested_dicts(cfg.model) if 'backbone' in node)
         owner['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=init)
 
 

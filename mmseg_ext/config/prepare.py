@@ -16,6 +16,7 @@ from ..errors import UserError
 from . import overrides
 from .amp import set_amp
 from .checks import check_types
+from .paper import drop_inherited_score
 from .walk import leaf_datasets
 
 TEST = '_test'  # in the name of the config that a test leaves in its work directory
@@ -76,6 +77,7 @@ def load_config(
         cfg = Config.fromfile(path)
     except (OSError, SyntaxError) as error:
         raise UserError(f'the config {path} cannot be read: {error}') from error
+    drop_inherited_score(cfg, path)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     overrides.merge_options(cfg, cfg_options or {})
     if data_root is not None:

@@ -15,6 +15,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'efficient_conv_bn_eval',
     'find_unused_parameters',
     'model_wrapper_cfg',
+    'paper',
     'runner_type',
     'sync_bn',
     'tta_model',

@@ -20,9 +20,17 @@ __all__ = ['convert', 'converters', 'read_weights']
 
 def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
     """Converters by paper, and ``plain``, which removes weights of wrapper heads or training."""
-    modules = (import_module(f'{__name__}.{info.name}') for info in iter_modules(__path__))
-    papers = {m.__name__.rpartition('.')[2]: m.convert for m in modules if hasattr(m, 'convert')}
+    papers = {name: module.convert for name, module in _modules().items()}
     return papers | dict(plain=plain)
+
+
+def _modules() -> dict[str, Any]:
+    """Modules of converters by paper.
+
+    One says ``SEVERAL_FILES = True`` where its paper was released in several files.
+    """
+    modules = {i.name: import_module(f'{__name__}.{i.name}') for i in iter_modules(__path__)}
+    return {name: module for name, module in modules.items() if hasattr(module, 'convert')}
 
 
 def plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -42,7 +50,7 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         paper: Name of a paper, a key of ``converters()``.
         *files: Tensors by released name, with or without the prefix of data parallel training.
-            MagNet was released in several files, every other paper in one file.
+            Several files only where the paper was released in several.
 
     Raises:
         UserError: ``paper`` or a name in ``files`` is unknown, or there are too many files.
@@ -50,7 +58,7 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     available = converters()
     if paper not in available:
         raise UserError(f'no converter is called {paper!r}: choose from {", ".join(available)}')
-    if len(files) > 1 and paper != 'magnet':
+    if len(files) > 1 and not getattr(_modules().get(paper), 'SEVERAL_FILES', False):
         raise UserError(f'{paper} was released in one file, got {len(files)}: give one')
     named = [{n.removeprefix('module.'): t for n, t in f.items()} for f in files]
     try:

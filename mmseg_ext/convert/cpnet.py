@@ -1,4 +1,4 @@
-"""Names of CPNet in the layout of the released code (MMSegmentation 0.x), which are ours too."""
+"""Released names of CPNet (in the layout of MMSegmentation 0.x), which are ours too."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ HEAD = 'conv_seg|aggregation|prior_conv|intra_conv|inter_conv|bottleneck'
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``EncoderDecoder`` with ``CPNetHead``, each under the name that it had."""
+    """Weights of ``EncoderDecoder`` with ``CPNetHead``, each under its released name."""
     return rename(
         state_dict,
         (
@@ -26,15 +26,17 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def resize_prior(
     state_dict: Mapping[str, Tensor], old: tuple[int, int], new: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """Weights for another ``prior_size``: an approximation, to be trained further.
+    """Weights for another ``prior_size``: an approximation that needs further training.
+
+    The weights of the prior are resized like an image.
 
     Args:
         state_dict: Weights of a model with ``CPNetHead``.
-        old: The grid's rows and columns in these weights.
-        new: Those of the result: what the prior learned is resized like an image.
+        old: Rows and columns of the grid in these weights.
+        new: Rows and columns of the grid in the result.
 
     Raises:
-        ValueError: the weights do not have a prior of ``old``.
+        UserError: The weights do not have a prior of the size ``old``.
     """
     resized = dict(state_dict)
     prior = {n: t for n, t in state_dict.items() if '.prior_conv.' in n and t.ndim}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .renaming import rename
 
-# A deep stem has further layers; of ImageNet its names are another time different.
+# A deep stem has more layers. The weights for ImageNet have other names again (conv1, bn1, ...).
 STEM = ((r'layer0\.0\.', 'backbone.conv1.'), (r'layer0\.1\.', 'backbone.bn1.'))
 DEEP_STEM = (
     (r'layer0\.(\d)\.', r'backbone.stem.\1.'),
@@ -19,11 +19,11 @@ DEEP_STEM = (
     (r'bn3\.', 'backbone.stem.7.'),
 )
 RESNET = ((r'layer(\d)\.(\d+)\.((?:conv|bn)\d|downsample)\.', r'backbone.layer\1.\2.\3.'),)
-CLASSIFIER = re.compile(r'fc\.')  # of ImageNet
+CLASSIFIER = re.compile(r'fc\.')  # only in weights for ImageNet
 
 
 def _mobilenet() -> list[tuple[str, str]]:
-    """MobileNetV2: eighteen features in a row, here in stages of one channel number each."""
+    """MobileNetV2: released as a row of eighteen features, here in stages of equal width."""
     patterns = [
         (r'layer0\.0\.0\.', 'backbone.conv1.conv.'),
         (r'layer0\.0\.1\.', 'backbone.conv1.bn.'),
@@ -31,9 +31,9 @@ def _mobilenet() -> list[tuple[str, str]]:
         (r'layer4\.0\.1\.', 'decode_head.expand.bn.'),
     ]
     ours = [(stage, i) for stage, n in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for i in range(n)]
-    released = [(0, 1), *((part, i) for part, n in ((1, 5), (2, 4), (3, 7)) for i in range(n))]
-    for (part, place), (stage, block) in zip(released, ours, strict=True):
-        old, new = rf'layer{part}\.{place}\.conv', f'backbone.layer{stage}.{block}.conv'
+    released = [(0, 1), *((layer, i) for layer, n in ((1, 5), (2, 4), (3, 7)) for i in range(n))]
+    for (layer, number), (stage, block) in zip(released, ours, strict=True):
+        old, new = rf'layer{layer}\.{number}\.conv', f'backbone.layer{stage}.{block}.conv'
         last = 1 if stage == 1 else 2  # the pointwise convolution that ends a block
         patterns += [
             (rf'{old}\.(\d)\.0\.', rf'{new}.\1.conv.'),
@@ -70,19 +70,19 @@ SECOND = rf'{OLD}\.attention_second'
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of backbone, ``HANetHead`` and ``HANetAuxHead``, whatever gates there are.
+    """Weights of backbone, ``HANetHead`` and ``HANetAuxHead``, with any set of gates.
 
     The released ResNet-101 for ImageNet becomes ``backbone``.
     """
     weights = {name: x for name, x in state_dict.items() if not CLASSIFIER.match(name)}
-    if 'dsn.0.bias' in weights:  # the norm behind it takes it up
+    if 'dsn.0.bias' in weights:  # folded into the mean of the norm after it
         weights['dsn.1.running_mean'] = weights['dsn.1.running_mean'] - weights.pop('dsn.0.bias')
     deep = 'layer0.3.weight' in weights or 'conv2.weight' in weights
-    # The last of two or three convolutions makes the gate.
+    # The gate is the last convolution, the second of two or the third of three.
     of_three = [*_conv_bn(SECOND, f'{NEW}.expand')]
     of_two = [(rf'{SECOND}\.0\.', f'{NEW}.conv_gate.')]
     second = of_three if any('attention_third' in name for name in weights) else of_two
     stem = DEEP_STEM if deep else STEM
     renamed = rename(weights, [*_mobilenet(), *stem, *RESNET, *HEAD, *GATES, *second])
-    # Signals of one dimension are maps of width 1 here.
+    # Released 1-D convolutions (kernel k) are 2-D convolutions (kernel k x 1) here.
     return {name: x[..., None] if x.ndim == 3 else x for name, x in renamed.items()}

@@ -9,6 +9,7 @@ from ..errors import UserError
 from .hmsa import OBJECT_ATTENTION
 from .renaming import rename
 
+SEVERAL_FILES = True  # the segmentor's and those of the refiners
 REFINER = (
     (r'bn0\.', 'bn0.'),
     (r'conv(\d)\.', r'conv\1.conv.'),
@@ -41,22 +42,22 @@ FPN = (
     *((rf'smooth{i}_2\.', f'decode_head.convs.{4 - i}.') for i in (1, 2, 3, 4)),
     (r'classify\.', 'decode_head.conv_seg.'),
 )
-PARTS = re.compile(r'(?P<part>seg|refine(?P<number>\d+))\.')
+NETWORK = re.compile(r'(seg|refine\d+)\.')
 
 
 def convert(*files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a segmentor alone, or of ``MagNet``.
 
     Args:
-        *files: A released segmentor, any number of refiners in the order of their scales, or both,
-            the segmentor first. A single mapping may also hold all of them, behind ``seg.``,
-            ``refine0.``, ``refine1.`` and so on.
+        *files: Released segmentor, or refiners from the coarsest scale to the finest, or the
+            segmentor followed by the refiners. A single mapping may also hold all of them, with
+            the prefixes ``seg.``, ``refine0.``, ``refine1.`` and so on.
 
     Raises:
-        ValueError: Names that belong to neither, or two segmentors.
+        UserError: A name belongs to neither, or there are two segmentors.
     """
-    if len(files) == 1 and all(PARTS.match(name) for name in files[0]):
-        return _convert_parts(files[0])
+    if len(files) == 1 and all(NETWORK.match(name) for name in files[0]):
+        return _convert_networks(files[0])
     files = tuple({n.removeprefix('model.'): t for n, t in file.items()} for file in files)
     if len(files) == 1 and not _is_refiner(files[0]):
         return _convert_segmentor(files[0])
@@ -67,21 +68,21 @@ def convert(*files: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f'file {segmentors[0] + 1} of {len(files)} is no refiner, which has a seg_conv: give '
             'the segmentor first, then the refiners from the coarsest scale to the finest'
         )
-    return _convert_parts(
+    return _convert_networks(
         {p + n: t for p, file in zip(prefixes, files, strict=True) for n, t in file.items()}
     )
 
 
-def _convert_parts(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    parts: dict[str, dict[str, Tensor]] = {}
+def _convert_networks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    networks: dict[str, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
-        part, _, rest = name.partition('.')
-        parts.setdefault(part, {})[rest] = tensor
+        network, _, inner_name = name.partition('.')
+        networks.setdefault(network, {})[inner_name] = tensor
     converted: dict[str, Tensor] = {}
-    for part, own in parts.items():
-        is_segmentor = part == 'seg'
-        prefix = 'segmentor.' if is_segmentor else f'refiners.{part.removeprefix("refine")}.'
-        renamed = _convert_segmentor(own) if is_segmentor else rename(own, REFINER)
+    for network, state in networks.items():
+        is_segmentor = network == 'seg'
+        prefix = 'segmentor.' if is_segmentor else f'refiners.{network.removeprefix("refine")}.'
+        renamed = _convert_segmentor(state) if is_segmentor else rename(state, REFINER)
         converted |= {prefix + name: tensor for name, tensor in renamed.items()}
     return converted
 

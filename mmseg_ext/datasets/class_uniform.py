@@ -4,12 +4,18 @@ Zhu, Sapra et al., "Improving Semantic Segmentation via Video Propagation and La
 CVPR 2019, credited there to Peter Kontschieder; used by HMSA (arXiv 2005.10821). Released code:
 NVIDIA/semantic-segmentation (BSD-3-Clause).
 
-For every tile of every image the centre of mass of each class in it is kept. In each epoch a share
-of the items is drawn equally over the classes, and their crops must hold such a centre; the others
-are ordinary images. Differs from the released code: one list an epoch, split over the ranks (there
-each rank shuffles its own, and ranks overlap); classes never seen are skipped (KeyError there);
-images smaller than a tile count; statistics on disk are used only for the data they were made from;
-extra images, which only class items show, do stop after the epoch that is named.
+For every tile of every image, the centre of mass (centroid) of each class in the tile is stored. In
+each epoch a fraction of the items are class items, the same number for each class. The crop of a
+class item contains a centroid of its class. The other items are ordinary images.
+
+Differs from the released code:
+
+- An epoch has a single list, which is split over the ranks. In the released code each rank shuffles
+  its own list, and the ranks overlap.
+- A class without pixels is skipped (released: KeyError).
+- Images smaller than a tile have centroids too.
+- Statistics on disk are used only for the data that they were made from.
+- Extra images, which only class items show, stop after ``extra_epochs``.
 """
 
 import hashlib
@@ -17,143 +23,52 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import broadcast_object_list, get_dist_info, is_main_process, sync_random_seed
 from mmseg.registry import DATA_SAMPLERS, DATASETS
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
+from .class_centroids import class_centroids, epoch_counts
 
-CACHE_VERSION = 1  # raise it when the same labels give other rows
-
-
-def tile_origins(height: int, width: int, tile: int, cover_partial: bool = False) -> np.ndarray:
-    """Top-left corners (x0, y0) of the tiles of an image in raster order, int64 (T, 2).
-
-    Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        tile: Side of a tile in pixels.
-        cover_partial: False drops what is left beside whole tiles, as released; True covers it with
-            a last tile that is shifted inwards (cut off where the image is smaller than a tile).
-    """
-    x, y = (_starts(length, tile, cover_partial) for length in (width, height))
-    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
-
-
-def _starts(length: int, tile: int, cover_partial: bool) -> np.ndarray:
-    starts = np.arange(length // tile) * tile
-    if cover_partial and length % tile:
-        starts = np.append(starts, max(length - tile, 0))
-    return starts
-
-
-def class_centroids(
-    label: np.ndarray, num_classes: int, tile: int, cover_partial: bool = False
-) -> np.ndarray:
-    """Centre of mass of every class in every tile, rows (class, x, y), int64 (M, 3).
-
-    Rows are sorted by class, inside a class by tile in raster order. Coordinates are pixels of the
-    image, rounded down inside the tile; the centre of a ring lies on another class.
-
-    Args:
-        label: Integers (H, W), not negative; values from ``num_classes`` on are ignored.
-        num_classes: Number of classes.
-        tile: Side of a tile in pixels.
-        cover_partial: As in ``tile_origins``.
-    """
-    rows = [
-        _centers(label[y : y + tile, x : x + tile], num_classes) + (0, x, y)
-        for x, y in tile_origins(label.shape[0], label.shape[1], tile, cover_partial)
-    ]
-    table = np.concatenate([np.empty((0, 3), np.int64), *rows])
-    return table[np.argsort(table[:, 0], kind='stable')]
-
-
-def _centers(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """Rows (class, x, y) of the classes in one tile.
-
-    Sums over runs of equal values along the rows, of which a label has some per cent of its pixels:
-    the run of n pixels from x on adds n, n * y and n * (2x + n - 1) / 2.
-    """
-    is_start = np.ones(label.shape, bool)
-    is_start[:, 1:] = label[:, 1:] != label[:, :-1]
-    start = np.flatnonzero(is_start)
-    length = np.diff(start, append=label.size)
-    y, x = np.divmod(start, label.shape[1])
-    value = np.minimum(label.ravel()[start], num_classes)  # one bin for all that is ignored
-
-    def total(weights: np.ndarray) -> np.ndarray:  # exact: integers far below 2**53
-        return np.bincount(value, weights, minlength=num_classes + 1)[:num_classes].astype(np.int64)
-
-    pixels = total(length)
-    seen = np.flatnonzero(pixels)
-    sum_x, sum_y = total(length * (2 * x + length - 1)) // 2, total(length * y)
-    return np.stack([seen, sum_x[seen] // pixels[seen], sum_y[seen] // pixels[seen]], axis=1)
-
-
-class EpochCounts(NamedTuple):
-    """What one epoch holds."""
-
-    per_class: np.ndarray  # (K,), items of each class
-    plain: int  # ordinary images
-    max_repeat: np.ndarray  # (K,), how often one centroid of the class is used at most
-    epoch_len: int  # all items
-
-
-def epoch_counts(num_images: int, pct: float, centroids_per_class: Sequence[int]) -> EpochCounts:
-    """Items of one epoch: int(N * pct / K) of each of the K classes, the rest of N ordinary images.
-
-    A class without centroids gives nothing, which makes the epoch shorter.
-
-    Args:
-        num_images: N.
-        pct: Share of class items, from 0 to 1.
-        centroids_per_class: Centroids of each class, (K,).
-    """
-    available = np.asarray(centroids_per_class, dtype=np.int64)
-    k = int(num_images * pct / len(available))
-    per_class = np.where(available > 0, k, 0)
-    plain = num_images - k * len(available)
-    max_repeat = -(-per_class // np.maximum(available, 1))
-    return EpochCounts(per_class, plain, max_repeat, plain + int(per_class.sum()))
+CACHE_VERSION = 1  # increase it when the same labels give other rows
 
 
 @DATASETS.register_module()
 class ClassCentroidDataset(Dataset):
-    """Any data set of MMSeg, followed by one item for every class centroid of its labels.
+    """Data set of MMSeg, followed by an item for every class centroid of its labels.
 
-    Items 0 to N - 1 are those of the data set. Item N + j is the image of row j of ``centroids``,
-    and its pipeline finds ``crop_center``, the (x, y) of the centroid in pixels of the image as
-    loaded, and ``crop_class``. ``RandomScaleCrop`` cuts around it, ``ClassUniformSampler`` chooses
-    the items.
+    Items 0 to N - 1 are the items of the data set. Item N + j is the image of row j of
+    ``centroids``. The pipeline of such an item gets ``crop_center``, the (x, y) of the centroid in
+    pixels of the image as loaded, and ``crop_class``. ``RandomScaleCrop`` crops around this centre;
+    ``ClassUniformSampler`` chooses the items.
 
-    Labels are read by the data set's own loading transform, once; the statistics are kept in
-    ``cache_dir`` under a name that depends on the label files (paths, sizes, times), how they are
-    read, and the tiles. The main process makes them, with several workers, and sends them to the
-    others, which wait; so every process of a job must build the data set.
+    Labels are read once, by the loading transform of the data set's pipeline. The statistics are
+    stored in ``cache_dir``. Their file name depends on the label files (paths, sizes, times), on
+    how labels are read, and on the tiles. The main process makes the statistics with several
+    workers and sends them to the other processes, so every process of a job must build the data
+    set.
 
     Args:
-        dataset: A data set or its config; may be wrapped in ``ConcatDataset`` or ``RepeatDataset``.
-        extra: Likewise, images that no ordinary item shows; their centroids follow those of
-            ``dataset``, class by class. In HMSA: Cityscapes' coarse images.
-        tile: Side of a tile in pixels. An image that is smaller on a side, of which the released
-            code makes nothing, is covered by tiles of its short side.
-        cover_partial: Whether what is left beside whole tiles gets a tile too, see
-            ``tile_origins``;
-            released: no.
+        dataset: Data set or its config; may be wrapped in ``ConcatDataset`` or ``RepeatDataset``.
+        extra: Data set (or its config) of images that only class items show. Its centroids follow
+            those of ``dataset`` for each class. HMSA uses the coarse images of Cityscapes.
+        tile: Side of a tile in pixels. An image that is smaller on a side is covered by tiles of
+            its short side; the released code has no centroids for it.
+        cover_partial: Whether pixels beside the whole tiles get a tile, see ``tile_origins``. The
+            released code does not use them.
         cache_dir: Folder of the statistics, made if missing.
-        num_workers: Processes that read labels; None for one per CPU, at most 16.
-        lazy_init: Whether to wait with reading until ``full_init``.
+        num_workers: Number of processes that read labels; None for one per CPU, at most 16.
+        lazy_init: Whether to read nothing before ``full_init``.
 
     Raises:
-        TypeError: The pipeline holds no transform that loads labels.
-        ValueError: A label is unreadable or wrong (see ``LoadSegMap``), or ``extra`` has other
-            classes.
+        UserError: The pipeline has no transform that loads labels, a label is unreadable or wrong
+            (see ``LoadSegMap``), or ``extra`` has other classes.
     """
 
     def __init__(
@@ -170,7 +85,7 @@ class ClassCentroidDataset(Dataset):
         self.dataset, self.extra = (
             DATASETS.build(data) if isinstance(data, dict) else data for data in (dataset, extra)
         )
-        classes = [tuple(data.metainfo['classes']) for data in self._parts]
+        classes = [tuple(data.metainfo['classes']) for data in self._sources]
         if classes[0] != classes[-1]:
             raise UserError(
                 f'extra has {len(classes[-1])} classes ({", ".join(classes[-1][:3])}, ...) and the '
@@ -191,29 +106,29 @@ class ClassCentroidDataset(Dataset):
 
     @property
     def num_images(self) -> int:
-        """N, the number of ordinary items."""
+        """Number N of ordinary items."""
         return len(self.dataset)
 
     @property
     def num_labels(self) -> int:
-        """Of all images, extra ones included."""
-        return sum(map(len, self._parts))
+        """Number of images, extra images included."""
+        return sum(map(len, self._sources))
 
     @property
-    def _parts(self) -> list[Any]:
+    def _sources(self) -> list[Any]:
         return [self.dataset] if self.extra is None else [self.dataset, self.extra]
 
-    def _part(self, image: int) -> tuple[Any, int]:
-        """The data set of an image, and its index there."""
+    def _source(self, image: int) -> tuple[Any, int]:
+        """Data set of an image, and the index of the image in it."""
         if image < self.num_images:
             return self.dataset, image
         return self.extra, image - self.num_images
 
     def full_init(self) -> None:
-        """Reads the statistics, or makes them; does nothing the second time."""
+        """Read the statistics or make them; a second call does nothing."""
         if self._centroids is not None:
             return
-        for data in self._parts:
+        for data in self._sources:
             data.full_init()
         message = [self._load_or_build() if is_main_process() else None]
         broadcast_object_list(message)
@@ -230,7 +145,7 @@ class ClassCentroidDataset(Dataset):
         return self.num_images + len(self.centroids)
 
     def get_data_info(self, idx: int) -> dict:
-        """What the data set knows of item ``idx`` before its pipeline, with the crop's centre."""
+        """Annotations of item ``idx`` before its pipeline, with the centre of the crop."""
         if idx < self.num_images:
             return self.dataset.get_data_info(idx)
         image, class_index, x, y = self.centroids[idx - self.num_images].tolist()
@@ -238,7 +153,7 @@ class ClassCentroidDataset(Dataset):
         return {**info, 'crop_center': (x, y), 'crop_class': class_index}
 
     def _info(self, image: int) -> dict:
-        dataset, index = self._part(image)
+        dataset, index = self._source(image)
         return dataset.get_data_info(index)
 
     def __getitem__(self, idx: int) -> Any:
@@ -248,14 +163,14 @@ class ClassCentroidDataset(Dataset):
         return self._owner(image).pipeline(self.get_data_info(idx))
 
     def _owner(self, image: int) -> Any:
-        """The innermost data set that holds an image, and its pipeline."""
-        dataset, image = self._part(image)
-        while not hasattr(dataset, 'pipeline'):
-            found = dataset._get_ori_dataset_idx(image)
-            if isinstance(found, tuple):  # ConcatDataset
-                dataset, image = dataset.datasets[found[0]], found[1]
+        """Innermost data set that holds an image, inside all wrappers."""
+        dataset, image = self._source(image)
+        while isinstance(dataset, ConcatDataset | RepeatDataset | ClassBalancedDataset):
+            if isinstance(dataset, ConcatDataset):
+                number, image = dataset._get_ori_dataset_idx(image)
+                dataset = dataset.datasets[number]
             else:
-                dataset, image = dataset.dataset, found
+                image, dataset = dataset._get_ori_dataset_idx(image), dataset.dataset
         return dataset
 
     def _label_loader(self, image: int) -> LoadAnnotations:
@@ -269,7 +184,7 @@ class ClassCentroidDataset(Dataset):
         return loader
 
     def label_centroids(self, image: int) -> np.ndarray:
-        """Rows (image, class, x, y) of one image, int32, from its label file."""
+        """Rows (image, class, x, y) of an image, int32, from its label file."""
         info = self._info(image)
         label = self._label_loader(image)(info)['gt_seg_map']
         tile = min(self.tile, *label.shape)
@@ -290,7 +205,7 @@ class ClassCentroidDataset(Dataset):
         return centroids
 
     def _key(self) -> str:
-        """Hash of all that the statistics depend on."""
+        """Hash of everything that the statistics depend on."""
         digest = hashlib.sha256()
         num_classes = len(self.metainfo['classes'])
         digest.update(repr((CACHE_VERSION, num_classes, self.tile, self.cover_partial)).encode())
@@ -316,7 +231,7 @@ class ClassCentroidDataset(Dataset):
 
 
 class _LabelCentroids(Dataset):
-    """The rows of each image as a data set, so that a ``DataLoader`` reads labels in processes."""
+    """Data set of the rows of each image, so that the workers of a ``DataLoader`` read labels."""
 
     def __init__(self, owner: ClassCentroidDataset) -> None:
         self.owner = owner
@@ -334,23 +249,26 @@ def _unchanged(item: Any) -> Any:
 
 @DATA_SAMPLERS.register_module()
 class ClassUniformSampler(Sampler):
-    """One epoch of ordinary images and class items, see ``epoch_counts``, in random order.
+    """Sampler of ordinary images and class items in random order, see ``epoch_counts``.
 
-    The list depends on (seed, epoch) alone. Every rank makes the same one and takes its part. Its
-    length is the same in every epoch. Loops that count iterations go on with the next epoch's list.
+    The list of an epoch depends on ``seed`` and the epoch only. Every rank makes the same list and
+    takes every n-th item, where n is the number of ranks. All epochs have the same length. Training
+    loops that count iterations continue with the list of the next epoch.
 
     Args:
-        dataset: A ``ClassCentroidDataset``, or a wrapper that has it as ``dataset``.
-        pct: Share of class items, from 0 to 1.
-        extra_classes: Classes of which extra images are shown; None for all.
-        extra_epochs: Extra images are shown in so many epochs only, from the first; None for all.
-            Later, ordinary images take the place of the items of a class that only they have.
-        seed: Same on all ranks; None for one that the ranks agree on.
-        round_up: Whether items from the list's beginning make its length a multiple of the ranks.
+        dataset: ``ClassCentroidDataset``, or a wrapper that has it as ``dataset``.
+        pct: Fraction of class items, from 0 to 1.
+        seed: Seed, the same on all ranks; None for a seed that the ranks agree on.
+        round_up: Whether the first items are repeated at the end, so that every rank has the same
+            number of items.
+        extra_classes: Classes that extra images are used for; None for all classes.
+        extra_epochs: Number of epochs, from the first, in which extra images are used; None for
+            all. In later epochs, ordinary images replace the items of a class that only extra
+            images have.
 
     Raises:
-        TypeError: The data set knows no centroids.
-        ValueError: ``pct`` is outside of 0 to 1, or an extra class is none.
+        UserError: The data set has no centroids, ``pct`` is outside of 0 to 1, or an extra class
+            does not exist.
     """
 
     def __init__(
@@ -364,7 +282,7 @@ class ClassUniformSampler(Sampler):
         extra_epochs: int | None = None,
     ) -> None:
         if not 0 <= pct <= 1:
-            raise UserError(f'pct={pct} must be a share from 0 to 1')
+            raise UserError(f'pct={pct} must be a fraction from 0 to 1')
         data = _centroid_dataset(dataset)
         num_classes = len(data.metainfo['classes'])
         self.num_images = data.num_images
@@ -377,7 +295,7 @@ class ClassUniformSampler(Sampler):
             )
         ordinary = data.centroids[:, 0] < data.num_images
         self.ordinary_entries = _entries(data, ordinary, num_classes)
-        self.entries = _entries(  # of each class, the items of its centroids
+        self.entries = _entries(
             data, ordinary | np.isin(data.centroids[:, 1], extra_classes), num_classes
         )
         self.extra_epochs = extra_epochs
@@ -385,7 +303,7 @@ class ClassUniformSampler(Sampler):
         if pct and not self.counts.per_class.any():
             warnings.warn(
                 f'{self.num_images} images are too few for {num_classes} classes at pct={pct}: the '
-                'epoch has no class items, only ordinary images.',
+                'epoch has no class items, only ordinary images',
                 stacklevel=2,
             )
         self.seed = sync_random_seed() if seed is None else seed
@@ -394,7 +312,7 @@ class ClassUniformSampler(Sampler):
         self.padding = -self.counts.epoch_len % self.world_size if round_up else 0
 
     def epoch_list(self, epoch: int) -> np.ndarray:
-        """The items of an epoch on all ranks, in order, int64."""
+        """Items of an epoch on all ranks, in order, int64."""
         rng = np.random.default_rng((self.seed, epoch))
         with_extra = self.extra_epochs is None or epoch < self.extra_epochs
         plain = rng.permutation(self.num_images)
@@ -419,24 +337,31 @@ class ClassUniformSampler(Sampler):
         return iter(self._rank_list(self.epoch))
 
     def __len__(self) -> int:
-        """Items of this rank in one epoch."""
+        """Number of items of this rank in an epoch."""
         return len(range(self.rank, self.counts.epoch_len + self.padding, self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the list of the next iteration."""
+        """Choose the list of the next ``iter``."""
         self.epoch = epoch
 
 
 def _entries(data: ClassCentroidDataset, chosen: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Of each class, the items of its centroids that are ``chosen``, bool (M,)."""
+    """Items of the centroids of each class that are ``chosen``, bool (M,)."""
     classes = data.centroids[:, 1]
     return [np.flatnonzero(chosen & (classes == c)) + data.num_images for c in range(num_classes)]
+
+
+@runtime_checkable
+class WrapsDataset(Protocol):
+    """Wrapper around a data set."""
+
+    dataset: Any
 
 
 def _centroid_dataset(dataset: Any) -> ClassCentroidDataset:
     inner = dataset
     while not isinstance(inner, ClassCentroidDataset):
-        if not hasattr(inner, 'dataset'):
+        if not isinstance(inner, WrapsDataset):
             raise UserError(
                 f'ClassUniformSampler got a {type(dataset).__name__}: wrap the data set in '
                 "dict(type='ClassCentroidDataset', dataset=...)"

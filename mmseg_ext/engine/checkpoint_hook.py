@@ -8,15 +8,14 @@ from typing import Any
 from mmengine.dist import broadcast, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
-from torch import nn
 
 from mmseg_ext.host import count_accumulated_steps
 
 from ..checkpoints.write import UNFINISHED, write_atomically
 from ..errors import UserError
+from ..layers.unwrapping import unwrap
 
 INTERRUPTED = 'interrupted.pth'
 
@@ -116,7 +115,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().after_val_epoch(runner, metrics or {})
 
     def _share_buffers(self, runner: Runner) -> None:
-        for buffer in _model(runner).buffers():
+        for buffer in unwrap(runner.model).buffers():
             broadcast(buffer)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -192,14 +191,10 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.warning(f'Training stopped, {done}: {where}.')
         elif not runner.optim_wrapper.should_update():
             runner.logger.warning(f'Training stopped between two updates: resume {self.last_ckpt}.')
-        elif not all(p.isfinite().all() for p in _model(runner).parameters()):
+        elif not all(p.isfinite().all() for p in unwrap(runner.model).parameters()):
             runner.logger.warning(f'Training stopped with a parameter that is not finite; {done}.')
         else:
             self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter))
             runner.logger.warning(
                 f'Training stopped, {done}; --resume goes on from {self.last_ckpt}.'
             )
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

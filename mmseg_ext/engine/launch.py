@@ -3,7 +3,7 @@
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mmseg.registry
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights, unwrap
+from mmseg_ext.checkpoints.fit import check_weights
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.checks import SplitReport, check_splits
@@ -24,6 +25,7 @@ from ..config.checks import check_writable, make_writable, translate_config_erro
 from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
+from ..layers.unwrapping import unwrap
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 from .progress import live_progress
 
@@ -61,14 +63,27 @@ def build_runner(cfg: Config) -> Runner:
     """The Runner that the config names, on as many processes as its launcher started."""
     make_writable(cfg.work_dir)
     init_dist_for_cpu_or_gpu(cfg, cfg.launcher)
-    if 'runner_type' in cfg:
-        return mmseg.registry.RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    build = mmseg.registry.RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    runner = build(cfg)
+    runner.register_hook(FreeCheckpointsHook())
+    return runner
+
+
+class FreeCheckpointsHook(Hook):
+    """Frees the checkpoints that were read once the Runner has taken its weights from them."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        read.forget_checkpoints()
+
+    def before_test(self, runner: Runner) -> None:
+        read.forget_checkpoints()
 
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
-    with translate_config_errors(cfg):
+    with translate_config_errors(cfg), read.reading_once():
         _train(cfg)
     leave_process_group()
 
@@ -133,8 +148,12 @@ def best_checkpoint(work_dir: str | Path) -> str | None:
 def dry_run(cfg: Config) -> None:
     """Makes all checks and takes one training and one validation batch; leaves no file behind."""
     check_writable(cfg.work_dir)
-    _check_before_training(cfg)
-    with tempfile.TemporaryDirectory() as folder, translate_config_errors(cfg):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        read.reading_once(),
+        translate_config_errors(cfg),
+    ):
+        _check_before_training(cfg)
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
@@ -156,23 +175,49 @@ def dry_run(cfg: Config) -> None:
     print('dry run: nothing was written')
 
 
+def run_test(
+    cfg: Config,
+    *,
+    max_labels: int | None = SAMPLED_LABELS,
+    before_test: Callable[[Runner], None] | None = None,
+) -> tuple[Runner, dict[str, float], dict[str, SplitReport]]:
+    """Checks the data and the weights of a test, then runs it.
+
+    Args:
+        cfg: Config of ``prepare.prepare_test``.
+        max_labels: Number of labels to read for the check; None reads all.
+        before_test: Function called with the Runner before the test, when the model has its
+            weights.
+
+    Returns:
+        The Runner, the scores, and the report of each split; other processes than the first have no
+        report.
+    """
+    with translate_config_errors(cfg), read.reading_once():
+        reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
+        runner = build_runner(cfg)
+        check_weights(runner, cfg.load_from, strict=True)
+        if before_test is not None:
+            before_test(runner)
+        return runner, runner.test(), reports
+
+
 def test(cfg: Config) -> dict[str, float]:
     """Tests a checkpoint; the scores of the metrics, and that of the best constant prediction.
 
     The latter is measured on the labels as they are on disk. All scores are printed and written to
     ``table.md`` in the work directory.
     """
-    with translate_config_errors(cfg):
-        metrics = _test(cfg)
+    runner, metrics, reports = run_test(cfg, max_labels=None)
+    _report_test(cfg, runner, metrics, reports)
     leave_process_group()
     return metrics
 
 
-def _test(cfg: Config) -> dict[str, float]:
-    reports = check_data(cfg, ('test',), max_labels=None) if is_first_process() else {}
-    runner = build_runner(cfg)
-    check_weights(runner, cfg.load_from, strict=True)
-    metrics = runner.test()
+def _report_test(
+    cfg: Config, runner: Runner, metrics: dict[str, float], reports: dict[str, SplitReport]
+) -> None:
+    """Adds the best constant prediction to ``metrics``, prints a summary and writes the table."""
     notes = [_what_was_tested(cfg)]
     for report in reports.values():
         if report.labels_read:
@@ -187,7 +232,6 @@ def _test(cfg: Config) -> dict[str, float]:
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))
         print(f'scores: {table}')
-    return metrics
 
 
 def _what_was_tested(cfg: Config) -> str:

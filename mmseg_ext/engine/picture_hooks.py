@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.inference.explain import can_explain, explain_batch
+from mmseg_ext.layers.unwrapping import unwrap
 
 from ..visualization.pictures import (
     Panel,
@@ -154,7 +154,7 @@ class PicturesHook(Hook):
         if not samples:
             return
         self._left -= len(samples)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         maps: list[dict[str, Tensor]] = [{} for _ in samples]
         if can_explain(model):
             data = model.data_preprocessor(data_batch, False)

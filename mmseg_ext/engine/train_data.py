@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mmseg_ext.host import restart_sampler
 
 from ..errors import UserError
+from ..segmentors.protocols import HasDataInfo, HasEpochs, HasSeed
 
 
 class BadSampleError(UserError):
@@ -51,6 +52,7 @@ class SeededDataset(_NotCopied, Dataset):
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.names_files = isinstance(dataset, HasDataInfo)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -68,7 +70,7 @@ class SeededDataset(_NotCopied, Dataset):
             raise BadSampleError(f'{self._files(index)} cannot be used ({reason})') from error
 
     def _files(self, index: int) -> str:
-        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        info = self.dataset.get_data_info(index) if self.names_files else {}
         names = [str(info[key]) for key in ('img_path', 'seg_map_path') if info.get(key)]
         return ' with '.join(names) or f'sample {index}'
 
@@ -94,6 +96,8 @@ class ResumableSampler(_NotCopied, Sampler):
             name = type(sampler).__name__
             raise UserError(f'{name} has no epochs: EpochBasedTrainLoop needs another sampler')
         self.sampler = sampler
+        self.has_epochs = isinstance(sampler, HasEpochs)
+        self.has_seed = isinstance(sampler, HasSeed)
         self.endless = endless
         self.epoch = 0
         self.skipped = 0  # samples of this rank before the first one given
@@ -109,18 +113,16 @@ class ResumableSampler(_NotCopied, Sampler):
         return islice(chain.from_iterable(map(self._positions, epochs)), self.skipped, None)
 
     def _positions(self, epoch: int) -> Iterator[tuple[int, int, int]]:
-        if isinstance(
-            self.sampler, InfiniteSampler
-        ):  # it would go on where another iterator stopped
-            restart_sampler(self.sampler)
-        elif hasattr(self.sampler, 'set_epoch'):
+        if isinstance(self.sampler, InfiniteSampler):
+            restart_sampler(self.sampler)  # it would go on where another iterator stopped
+        elif self.has_epochs:
             self.sampler.set_epoch(epoch)
         for position, index in enumerate(self.sampler):
             yield index, epoch, position
 
     def set_seed(self, seed: int) -> None:
         """Takes the seed of the run that is resumed, where the sampler has one."""
-        if hasattr(self.sampler, 'seed'):
+        if self.has_seed:
             self.sampler.seed = seed
 
 

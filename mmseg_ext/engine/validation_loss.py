@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..layers.feature_tap import WrapperHead
+from ..layers.unwrapping import unwrap
+from ..segmentors.protocols import HasPredictionLoss
 
 FUSED = 'pam_cam.'  # the host's DAHead has three logits and predicts these
 
@@ -29,8 +31,8 @@ class ValidationLossHook(Hook):
     like another one or two of an image's logits. ``CurvesHook`` draws it beside the same terms of
     the training.
 
-    A model without decode head has a ``loss_by_feat(logits, data_samples)`` of its own; without it,
-    and for images that are predicted without logits, there is no such loss.
+    A model without decode head has this loss where it is a ``HasPredictionLoss`` of
+    ``segmentors/protocols.py``. Images that are predicted without logits have no such loss.
     """
 
     priority = 'HIGHEST'  # before the hooks that log scores or save by them
@@ -63,10 +65,10 @@ class ValidationLossHook(Hook):
 
 def predicting_part(model: nn.Module) -> tuple[Any, str]:
     """The part that has the loss of a model's prediction, or None, and the prefix of its terms."""
-    plain: Any = model.module if is_model_wrapper(model) else model
-    head: Any = getattr(plain, 'decode_head', None)
-    if head is None:
-        return (plain if hasattr(plain, 'loss_by_feat') else None), ''
+    plain: Any = unwrap(model)
+    if not (isinstance(plain, BaseSegmentor) and plain.with_decode_head):
+        return (plain if isinstance(plain, HasPredictionLoss) else None), ''
+    head: Any = plain.decode_head
     prefix = 'decode.'
     if isinstance(head, nn.ModuleList):
         prefix = f'decode_{len(head) - 1}.'
@@ -93,8 +95,10 @@ def prediction_loss(owner: Any, sample: SegDataSample) -> float:
 def validated_terms(model: nn.Module, logged: dict[str, Tensor]) -> list[str]:
     """The terms of a training step that ``val_loss`` has too, by their names in the log."""
     owner, prefix = predicting_part(model)
-    losses = getattr(owner, 'loss_decode', None)
+    if owner is None:
+        return []
+    losses = owner.loss_decode
     modules: Iterable[Any] = losses if isinstance(losses, nn.ModuleList) else [losses]
-    loss_names = {module.loss_name for module in modules if module is not None}
+    loss_names = {module.loss_name for module in modules}
     names = [name.removeprefix(prefix) for name in logged if name.startswith(prefix)]
     return [prefix + name for name in names if name.removeprefix(FUSED) in loss_names]

@@ -19,8 +19,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_ext.host import normalizes
-from mmseg_ext.segmentors.windows import Size, window_meta
+from mmseg_ext.layers.pixel_values import normalized_black
+from mmseg_ext.layers.sizes import Size, size_of, unpadded_size
+from mmseg_ext.segmentors.windows import window_meta
 
 from ..errors import UserError
 
@@ -105,7 +106,7 @@ class EncodingTTAModel(BaseTTAModel):
             )
         data = self.module.data_preprocessor(data, False)
         for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
-            h, w = sample.img_shape[:2]  # without padding
+            h, w = unpadded_size(sample.metainfo, size_of(image))
             scores = self.scores(image[:, :h, :w], sample.metainfo)
             sample.pred_sem_seg = PixelData(data=scores.argmax(dim=0, keepdim=True))
             sample.seg_logits = PixelData(data=scores.log_())
@@ -147,7 +148,7 @@ class EncodingTTAModel(BaseTTAModel):
         h, w = image.shape[2:]
         tops, lefts = self._starts(0, h), self._starts(1, w)
         size = tops[-1] + self.crop_size[0], lefts[-1] + self.crop_size[1]
-        image = _fill_up(image, size, self._black(image))
+        image = _fill_up(image, size, normalized_black(image, self.module.data_preprocessor))
         scores = image.new_zeros(1, self.module.out_channels, *size)
         visits = image.new_zeros(size)
         for slices, crops, metas in self._window_batches(image, tops, lefts, meta, (h, w)):
@@ -180,13 +181,6 @@ class EncodingTTAModel(BaseTTAModel):
         if self.flip:
             logits = logits + self.module.encode_decode(crops.flip(3), metas).float().flip(3)
         return logits.clamp(max=MAX_LOGIT).exp_()
-
-    def _black(self, image: Tensor) -> Tensor:
-        """Normalised value of a black pixel, (3, 1, 1)."""
-        preprocessor = self.module.data_preprocessor
-        if not normalizes(preprocessor):
-            return image.new_zeros(image.shape[1], 1, 1)
-        return -preprocessor.mean / preprocessor.std
 
 
 def _pair(size: int | Size) -> Size:

@@ -13,6 +13,10 @@ class ImageSums:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images."""
         self._images = 0
         self._total: Any = 0  # sum of all images except the last
         self._last: Any = 0
@@ -28,5 +32,5 @@ class ImageSums:
         num_images = len(range(rank, size, world_size))
         again = self._images > num_images
         taken = min(self._images, num_images), self._total if again else self._total + self._last
-        self.__init__()  # type: ignore[misc]
+        self.reset()
         return taken

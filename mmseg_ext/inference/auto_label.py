@@ -41,6 +41,7 @@ from mmseg_ext.datasets.transforms import IGNORE_INDEX
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.predict import find_inputs
 from mmseg_ext.inference.predictor import Predictor
+from mmseg_ext.segmentors.protocols import HasLabelIds
 from mmseg_ext.visualization.pictures import (
     Panel,
     class_legend,
@@ -98,20 +99,17 @@ def auto_label(
 ) -> dict[str, Any] | None:
     """Labels every image in a folder that has no label yet.
 
-    For an image ``images/a/b.jpg`` it writes its classes to ``out/label/a/b.png`` and the
-    probability of each pixel's class, as floor(255 p), to ``out/prob/a/b.png``. Classes are
-    written as Cityscapes' labelIds if the test data set is ``CityscapesIdsDataset``.
-
-    ``out/auto_label.json`` names the model and its classes. After the last image it also holds
-    statistics, and ``out/auto_label.png`` shows some images.
+    The classes of ``images/a/b.jpg`` go to ``out/label/a/b.png``, as Cityscapes' labelIds if the
+    test data set is ``CityscapesIdsDataset``. Their probabilities p go to ``out/prob/a/b.png`` as
+    floor(255 p). ``out/auto_label.json`` names the model and its classes. After the last image it
+    also holds statistics, and ``out/auto_label.png`` shows some images.
 
     Args:
         config: Config of the experiment; its ``test_dataloader`` defines the pipeline.
         checkpoint: Checkpoint of the model.
         images: Folder of images, or an image.
         out: Output folder, new or from a stopped run.
-        threshold: Lowest probability; pixels below it are written as 255. With a threshold no
-            probabilities are written.
+        threshold: Lowest probability; lower pixels become 255, and no probabilities are written.
         tta: Whether the config's ``tta_model`` predicts.
         device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...
         rank: Rank of this process; it labels the images ``rank``, ``rank + world_size``, ...
@@ -251,8 +249,9 @@ def _label_ids(config: Config, classes: Sequence[str]) -> Sequence[int]:
     dataset = DATASETS.get(next(iter(leaf_datasets(config.test_dataloader)))['type'])
     if len(classes) > IGNORE_INDEX:
         raise UserError(f'{len(classes)} classes: a label PNG holds {IGNORE_INDEX} at most')
-    if tuple(dataset.METAINFO.get('classes', ())) == tuple(classes):
-        return getattr(dataset, 'label_ids', range(len(classes)))
+    is_same = tuple(dataset.METAINFO.get('classes', ())) == tuple(classes)
+    if is_same and isinstance(dataset, HasLabelIds):
+        return dataset.label_ids
     return range(len(classes))
 
 

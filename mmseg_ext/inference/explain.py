@@ -1,43 +1,43 @@
-"""Maps by which a model explains its predictions."""
+"""Maps with which a model explains its predictions."""
 
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_ext.layers.sizes import padding_of
+from mmseg_ext.segmentors.protocols import ExplainsModel, Maps, Pixel
+
 
 def can_explain(model: BaseSegmentor) -> bool:
-    """Whether the model has maps: it has ``explain``, and ``explains`` does not deny it."""
-    return hasattr(model, 'explain') and getattr(model, 'explains', True)
+    """Whether the model has maps to show."""
+    return isinstance(model, ExplainsModel) and model.explains
 
 
 def can_explain_pixels(model: BaseSegmentor) -> bool:
-    """Whether ``explain`` takes a ``pixel``, and ``explains_pixels`` does not deny it."""
-    takes = inspect.signature(model.explain).parameters
-    return 'pixel' in takes and getattr(model, 'explains_pixels', True)
+    """Whether the model has maps of single pixels."""
+    return isinstance(model, ExplainsModel) and model.explains_pixels
 
 
 @torch.no_grad()
 def explain_batch(
-    model: BaseSegmentor, inputs: Tensor, data_samples: Sequence[SegDataSample], **options: Any
-) -> list[dict[str, Tensor]]:
-    """For each image of a preprocessed batch its maps (C, h, w), without the input's padding."""
-    maps = model.explain(inputs, data_samples, **options)
+    model: ExplainsModel,
+    inputs: Tensor,
+    data_samples: list[SegDataSample],
+    pixel: Pixel | None = None,
+) -> list[Maps]:
+    """Maps (C, h, w) of each image of a preprocessed batch, without the padding of the input."""
+    maps = model.explain(inputs, data_samples, pixel)
     size = inputs.shape[2:]
     return [
-        {name: _without_padding(values[i], size, padding(sample)) for name, values in maps.items()}
+        {
+            name: _without_padding(values[i], size, padding_of(sample.metainfo))
+            for name, values in maps.items()
+        }
         for i, sample in enumerate(data_samples)
     ]
-
-
-def padding(sample: SegDataSample) -> tuple[int, int, int, int]:
-    """Padding in pixels of the input: left, right, top, bottom."""
-    meta = sample.metainfo
-    return meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
 
 
 def _without_padding(values: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:

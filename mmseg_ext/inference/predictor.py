@@ -24,7 +24,9 @@ from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.errors import UserError
-from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch, padding
+from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
+from mmseg_ext.layers.sizes import padding_of
+from mmseg_ext.segmentors.protocols import Pixel
 from mmseg_ext.visualization.pictures import (
     Palette,
     Panel,
@@ -34,8 +36,6 @@ from mmseg_ext.visualization.pictures import (
     draw_strip,
     label_panel,
 )
-
-Pixel = tuple[int, int]  # (x, y)
 
 
 @dataclass
@@ -86,9 +86,8 @@ class Predictor:
 
     def _check_explain(self) -> None:
         name = type(self.model).__name__
-        head = getattr(self.model, 'decode_head', None)
-        if head is not None:
-            name += f' with {type(head).__name__}'
+        if self.model.with_decode_head:
+            name += f' with {type(self.model.decode_head).__name__}'
         if self.explain and not can_explain(self.model):
             raise UserError(f'{name} has no maps that explain its predictions: omit --explain')
         if self.pixel and not can_explain_pixels(self.model):
@@ -120,10 +119,10 @@ class Predictor:
             pixel=self.pixel,
         )
         if self.explain:
-            options = {}
-            if self.pixel:
-                options['pixel'] = _pixel_of_input(self.pixel, picture.shape, samples[0])
-            prediction.maps = explain_batch(self.model, inputs, samples, **options)[0]
+            pixel = self.pixel
+            if pixel is not None:
+                pixel = _pixel_of_input(pixel, picture.shape, samples[0])
+            prediction.maps = explain_batch(self.model, inputs, samples, pixel)[0]
         return prediction
 
     def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
@@ -185,9 +184,9 @@ def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -
     (x, y), (height, width) = pixel, shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(f'pixel {x} {y} lies outside of the image, {width} wide and {height} high')
-    left, _, top, _ = padding(sample)
-    input_height, input_width = sample.img_shape[:2]
-    return left + x * input_width // width, top + y * input_height // height
+    left, _, top, _ = padding_of(sample.metainfo)
+    image_height, image_width = sample.img_shape[:2]
+    return left + x * image_width // width, top + y * image_height // height
 
 
 def _mark(panel: Panel, pixel: Pixel) -> Panel:

@@ -7,19 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .pointwise import pointwise_products
 
 
 def require_levels(head: Any, in_channels: int | Sequence[int]) -> None:
     """Checks that ``in_channels`` lists several levels.
 
     Raises:
-        UserError: ``in_channels`` is a number, as in the base models.
+        UserError: ``in_channels`` is a number.
     """
     if isinstance(in_channels, int):
         name = type(head).__name__
         raise UserError(
-            f'{name} reads several levels, got in_channels={in_channels}: '
-            f"write decode_head=dict(type='{name}', **_base_.levels)"
+            f'{name} reads several levels, got in_channels={in_channels}: write '
+            'in_channels=[...] and in_index=[...], or leave both to model.levels'
         )
 
 
@@ -39,11 +40,8 @@ def pointwise_of_levels(conv: nn.Conv2d, levels: Sequence[Tensor], align_corners
     Raises:
         RuntimeError: The channels of the levels do not sum to those of the convolution.
     """
-    widths = [x.shape[1] for x in levels]
-    if sum(widths) != conv.in_channels:
-        raise RuntimeError(f'expected {conv.in_channels} channels, got levels of {widths}')
-    weights = conv.weight.split(widths, dim=1)
-    total = F.conv2d(levels[0], weights[0], conv.bias)
-    for x, weight in zip(levels[1:], weights[1:], strict=True):
-        total += resize(F.conv2d(x, weight), total.shape[2:], align_corners)
+    products = pointwise_products(conv, levels)
+    total = next(products)
+    for product in products:
+        total += resize(product, total.shape[2:], align_corners)
     return total

@@ -4,6 +4,8 @@ from mmengine.dist import get_world_size
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import UserError
+
 
 def trains_on_one_value(norm: nn.Module, values: int) -> bool:
     """Whether a batch norm trains with a single value per channel, for which it raises an error.
@@ -16,3 +18,21 @@ def trains_on_one_value(norm: nn.Module, values: int) -> bool:
     if values > 1 or not (isinstance(norm, _BatchNorm) and norm.training):
         return False
     return not isinstance(norm, nn.SyncBatchNorm) or get_world_size() == 1
+
+
+def require_several_images(name: str, norm: nn.Module, count: int) -> None:
+    """Refuses to train the norm behind a pooling of whole images on a single image.
+
+    Args:
+        name: Name of the module that pools, for the message.
+        norm: Norm of the pooled images, which have one value per channel.
+        count: Number of images in the batch of this process.
+
+    Raises:
+        UserError: The norm cannot train on one value per channel.
+    """
+    if trains_on_one_value(norm, count):
+        raise UserError(
+            f'{name} pools an image to a single value for each channel, on which batch norm cannot '
+            'train: put two or more images into a batch'
+        )

@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.precision import at_least_float32
 
 
 def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
@@ -79,7 +79,7 @@ class PixelLoss(nn.Module, ABC):
                 f'reduction_override={reduction_override!r}, but has a fixed divisor: remove both'
             )
         valid = valid_pixels(cls_score, label, ignore_index)
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        logits = at_least_float32(cls_score)
         return self.loss_weight * self.value(logits, label, valid, weight, **kwargs)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..layers.precision import at_least_float32
 from .pixel_loss import PixelLoss, valid_pixels
 
 # Number of classes per step, so that temporary tensors stay small beside the logits.
@@ -89,7 +90,7 @@ def pixel_terms(
     Returns:
         The loss, a scalar, and the pooled probabilities (N, K, h, w) or None.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     mask = valid.to(logits.dtype)
     factor = mask / (valid.sum() + 1)
     if weight is not None:

@@ -1,8 +1,10 @@
 """Softmax cross entropy, averaged as in PyTorch, of all pixels or of the hard pixels only.
 
-The hard pixels are chosen as in SPNet's released code (CVPR 2020, arXiv 2003.13328). Differs from
-it: they are found on the device without synchronisation, and a batch without labels gives 0
-instead of NaN. The host's ``OhemCrossEntropy`` chooses other pixels and divides by their number.
+The hard pixels are chosen as in SPNet's released code (CVPR 2020, arXiv 2003.13328), or with
+``strict=True`` as in the host's ``OhemCrossEntropy``, which trains MagNet (CVPR 2021). Differs from
+both: hard pixels are found on the device without synchronisation. A batch without labels gives a
+connected 0; SPNet's code gives NaN and the host's loss has no graph. A batch without hard pixels
+gives 0; the host's loss gives NaN.
 """
 
 from collections.abc import Sequence
@@ -19,25 +21,31 @@ from .pixel_loss import PixelLoss
 IGNORED = -1
 
 
-def hard_pixels(probs: Tensor, valid: Tensor, hard_below: float, min_kept: int) -> Tensor:
-    """Mask of the valid pixels whose labelled class has a low probability.
+def hard_pixels(
+    probs: Tensor, valid: Tensor, threshold: float, min_kept: int, *, strict: bool = False
+) -> Tensor:
+    """Mask of the valid pixels whose labelled class has a low probability (OHEM).
 
     Args:
         probs: Probability of the labelled class, any shape; all pixels of a batch are ranked
             together.
         valid: Mask of the valid pixels, same shape, bool.
-        hard_below: Largest probability of a hard pixel; it is raised if fewer than ``min_kept``
+        threshold: Largest probability of a hard pixel; it is raised if fewer than ``min_kept``
             pixels are hard.
-        min_kept: Smallest number of pixels to keep: those of lowest probability.
+        min_kept: Smallest number of hard pixels: those of lowest probability.
+        strict: Whether a pixel at the threshold itself is not hard. If no more than ``min_kept``
+            pixels are valid, the threshold is then raised to their largest probability.
 
     Returns:
         Mask of the hard pixels, same shape, bool.
     """
-    if min_kept >= probs.numel():
-        return valid
-    ranked = torch.where(valid, probs, torch.inf).flatten()  # threshold is inf if too few are valid
-    threshold = ranked.kthvalue(min_kept).values.clamp(min=hard_below)
-    return valid & ~(probs > threshold)  # unlike <=, this keeps NaN
+    ranked = torch.where(valid, probs, torch.inf).flatten()
+    limit = ranked.kthvalue(min(min_kept + strict, len(ranked))).values
+    # Unlike < and <=, these comparisons keep NaN.
+    if strict:
+        largest = torch.where(valid, probs, -torch.inf).amax()
+        return valid & ~(probs >= limit.minimum(largest).clamp(min=threshold))
+    return valid & ~(probs > limit.clamp(min=threshold))
 
 
 @MODELS.register_module()
@@ -49,9 +57,10 @@ class WeightedCELoss(PixelLoss):
 
     Args:
         class_weight: Factor of each class; None gives all classes the same weight.
-        hard_below: Largest probability of the labelled class at which a pixel counts (0.7 in
-            SPNet's released code); None counts all pixels.
+        threshold: Largest probability of the labelled class at which a pixel counts (0.7 in the
+            released code of SPNet and MagNet); None counts all pixels.
         min_kept: Smallest number of pixels that count, per batch on a device.
+        strict: Whether a pixel at the threshold itself does not count; see ``hard_pixels``.
         loss_weight: Factor of the loss.
         loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
@@ -65,8 +74,9 @@ class WeightedCELoss(PixelLoss):
         self,
         *,
         class_weight: Sequence[float] | None = None,
-        hard_below: float | None = None,
+        threshold: float | None = None,
         min_kept: int = 100_000,
+        strict: bool = False,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
@@ -75,16 +85,18 @@ class WeightedCELoss(PixelLoss):
             raise UserError(f'WeightedCELoss got min_kept={min_kept}: it must be at least 1')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
-        self.hard_below = hard_below
+        self.threshold = threshold
         self.min_kept = min_kept
+        self.strict = strict
 
     def value(
         self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
         target = label.long().masked_fill(~valid, IGNORED)
         terms = F.cross_entropy(logits, target, reduction='none', ignore_index=IGNORED)  # (N, H, W)
-        if self.hard_below is not None:
-            valid = hard_pixels(torch.exp(-terms.detach()), valid, self.hard_below, self.min_kept)
+        if self.threshold is not None:
+            probs = torch.exp(-terms.detach())
+            valid = hard_pixels(probs, valid, self.threshold, self.min_kept, strict=self.strict)
         factors = valid.to(terms.dtype) * self._weights_of(target, logits.shape[1])
         if weight is not None:
             factors = factors * weight

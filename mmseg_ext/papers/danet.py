@@ -5,10 +5,10 @@ Code: junfu1115/DANet (MIT).
 
 Differs from it, and from the host's ``DAHead``, whose weights load:
 
-- no L x L matrix of the pixels exists at any time, in either direction;
-- channel attention is float32 under autocast too: its energies are sums over all pixels;
-- inference runs the classifier of the fused features alone;
-- query and key are plain convolutions as in the code, where the paper draws BN and ReLU.
+- forward and backward never hold an L x L matrix of all pairs of pixels;
+- channel attention is float32 also under autocast, because its energies are sums over all pixels;
+- inference runs only the classifier of the fused features;
+- query and key are plain convolutions as in the code, while the paper draws BN and ReLU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
+from ..layers.precision import at_least_float32, wide_dtype
 from ..layers.pytorch_init import PyTorchInit
+from ..segmentors.protocols import Maps, Point
 
 BLOCK = 3 * 2**23  # attention weights that exist at a time: 96 MiB in float32
 
@@ -36,29 +39,25 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:
         query: (N, D, R).
         key: (N, D, L).
     """
-    wide = _wider(query)
     with torch.autocast(query.device.type, enabled=False):
-        return (query.to(wide).mT @ key.to(wide)).softmax(dim=-1)
-
-
-def _wider(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+        return (at_least_float32(query).mT @ at_least_float32(key)).softmax(dim=-1)
 
 
 def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """``attention_weights`` of one image, (R, L), for a few queries at a time, and their place.
+    """``attention_weights`` of one image, a block of queries at a time.
 
-    The weights lie in one buffer, given again and again, and beside it is a second one of their
-    shape to compute with: on a CPU new memory of this size costs as much as the energies.
+    Yields a slice of the queries, their weights (rows, L), and a spare buffer of the same shape.
+    All blocks share both buffers, because on a CPU new memory of this size costs as much time as
+    the energies.
     """
     length = key.shape[1]
-    rows = -(-length // -(-(length**2) // BLOCK))  # as many in each block
-    query, key = query.to(_wider(query)).mT.contiguous(), key.to(_wider(key))
+    rows = -(-length // -(-(length**2) // BLOCK))  # all blocks have about the same size
+    query, key = at_least_float32(query).mT.contiguous(), at_least_float32(key)
     buffers = key.new_empty(2, rows, length)
     for start in range(0, length, rows):
-        part = query[start : start + rows]
-        weights, spare = buffers[:, : len(part)]
-        torch.mm(part, key, out=spare)
+        block = query[start : start + rows]
+        weights, spare = buffers[:, : len(block)]
+        torch.mm(block, key, out=spare)
         yield slice(start, start + rows), torch.softmax(spare, -1, out=weights), spare
 
 
@@ -72,9 +71,13 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
 def _attend_backward(
     query: Tensor, key: Tensor, value: Tensor, out: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, from that of ``out``."""
-    wide = _wider(query)
-    mean = (grad.to(wide) * out).sum(0)[:, None]  # (L, 1), of the gradients of a pixel's weights
+    """Gradients of query, key and value, from the gradient of ``out``.
+
+    With weights P = softmax(E), values V and the gradient G of out = P V: dV = P^T G, and
+    dE = P * (G V^T - mean), where mean is the row sum of P * (G V^T), which equals that of G * out.
+    """
+    wide = wide_dtype(query)
+    mean = (grad.to(wide) * out).sum(0)[:, None]  # (L, 1)
     query, key, grad = query.to(wide).mT.contiguous(), key.to(wide), grad.mT.contiguous()
     d_query, d_key = torch.empty_like(query), torch.zeros_like(query)
     d_value = torch.zeros_like(grad, dtype=wide)
@@ -88,7 +91,7 @@ def _attend_backward(
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds ``a @ b``, in the precision of b, to a total that may be wider."""
+    """Adds ``a @ b``, computed in the dtype of ``b``, to a total of the same or a wider dtype."""
     if total.dtype == b.dtype:
         total.addmm_(a, b)
     else:
@@ -103,13 +106,13 @@ def _write_product(out: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 class _Attend(torch.autograd.Function):
-    """``attend``, whose weights are computed again in backward."""
+    """``attend``; backward computes the weights again."""
 
     @staticmethod
     def forward(ctx: Any, *images: Tensor) -> Tensor:
         out = torch.empty_like(images[-1])
         ctx.save_for_backward(*images, out)
-        # Export takes this function apart, and buffers cannot be written within a graph.
+        # Export traces into this function, and a graph does not allow writes into buffers.
         images = tuple(x.detach() for x in images)
         with torch.autocast(out.device.type, enabled=False):
             for image in zip(*images, out, strict=True):
@@ -123,13 +126,13 @@ class _Attend(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             grads = [_attend_backward(*image) for image in images]
         return tuple(
-            torch.stack(parts).to(x.dtype)
-            for parts, x in zip(zip(*grads, strict=True), ctx.saved_tensors, strict=False)
+            torch.stack(image_grads).to(x.dtype)
+            for image_grads, x in zip(zip(*grads, strict=True), ctx.saved_tensors, strict=False)
         )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each pixel's mixture of all values, ``value softmax(query^T key)^T``, in little memory.
+    """Mixture of all values for each pixel, ``value softmax(query^T key)^T``, in little memory.
 
     Args:
         query: (N, D, L).
@@ -137,7 +140,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         value: (N, C, L).
 
     Returns:
-        (N, C, L), in the type of ``value``.
+        (N, C, L), in the dtype of ``value``.
     """
     return _Attend.apply(query, key, value)
 
@@ -151,10 +154,12 @@ class PositionAttention(PAM):
         query, key, value = (layer(x).flatten(2) for layer in layers)
         return self.gamma(attend(query, key, value).unflatten(2, x.shape[2:])) + x
 
-    def weights_of(self, x: Tensor, point: tuple[float, float]) -> Tensor:
-        """What one pixel of x (N, C, H, W) attends to: (N, 1, H, W), which sums to 1.
+    def weights_of(self, x: Tensor, point: Point) -> Tensor:
+        """Weights of one pixel of x (N, C, H, W) over all pixels: (N, 1, H, W), which sum to 1.
 
-        ``point`` is (x, y) as fractions of width and height, in [0, 1).
+        Args:
+            x: Features.
+            point: (x, y) of the pixel as fractions of width and height, in [0, 1).
         """
         h, w = x.shape[2:]
         row, column = int(point[1] * h), int(point[0] * w)
@@ -169,8 +174,8 @@ class ChannelAttention(CAM):
     would round them by whole units.
 
     Args:
-        sign: Of the energies. -1 as released: the least alike channels get the largest weights
-            (``softmax(max(E) - E)``); +1 as printed in the paper.
+        sign: Factor of the energies E. As released -1: the least similar channels get the largest
+            weights (``softmax(max(E) - E)``). As printed in the paper +1.
     """
 
     def __init__(self, sign: int = -1) -> None:
@@ -185,14 +190,14 @@ class ChannelAttention(CAM):
             return (self.gamma(attended) + x).to(x.dtype)
 
     def weights(self, x: Tensor) -> Tensor:
-        """Weights (N, C, C) of all channels (columns) for each (row); rows sum to 1."""
+        """Weights (N, C, C) of x (N, C, H, W): each channel (row) over all channels (columns)."""
         with torch.autocast(x.device.type, enabled=False):
             flat = self._flatten(x)
             return (self.sign * (flat @ flat.mT)).softmax(dim=-1)
 
     @staticmethod
     def _flatten(x: Tensor) -> Tensor:
-        return x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
+        return at_least_float32(x.flatten(2))
 
 
 @MODELS.register_module()
@@ -200,19 +205,21 @@ class DANetHead(PyTorchInit, DAHead):
     """Sums the features of position attention and of channel attention, and classifies all three.
 
     Args:
-        in_channels: Channels of the features, or of each level where ``input_transform`` joins
-            several.
-        channels: Width of both branches; a quarter of the input's by default (512 of 2048).
+        in_channels: Channels of the features, or of each level with an ``input_transform`` that
+            joins levels.
+        channels: Width of both branches; by default a quarter of the input's (512 of 2048).
         pam_channels: Width of query and key; an eighth of ``channels`` by default.
         cam_sign: -1 as released, +1 as printed in the paper; see ``ChannelAttention``.
-        align_corners: Of the resize to the labels' or the image's size.
-        **kwargs: As for the host's ``DAHead``.
+        **kwargs: Further arguments of the host's ``DAHead``, here with ``align_corners=True``.
 
     Raises:
-        ValueError: no channel is left for query and key, or ``cam_sign`` is another number.
+        UserError: No channel is left for query and key, or ``cam_sign`` is another number.
     """
 
+    host_counterpart = dict(type='DAHead', pam_channels=64)
+
     aux_logits = (1, 2)
+    explains_pixels = True
 
     def __init__(
         self,
@@ -221,7 +228,6 @@ class DANetHead(PyTorchInit, DAHead):
         channels: int | None = None,
         pam_channels: int | None = None,
         cam_sign: int = -1,
-        align_corners: bool = True,
         **kwargs: Any,
     ) -> None:
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
@@ -234,23 +240,23 @@ class DANetHead(PyTorchInit, DAHead):
             )
         if cam_sign not in (-1, 1):
             raise UserError(f'cam_sign={cam_sign} must be -1 (as released) or 1 (as printed)')
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             pam_channels,
             in_channels=in_channels,
             channels=channels,
-            align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs, align_corners=True),
         )
         self.pam = PositionAttention(channels, pam_channels)
         self.cam = ChannelAttention(cam_sign)
-        # The host's have num_classes outputs, also where two classes share one.
+        # The host's classifiers have num_classes outputs, also where two classes share an output.
         self.pam_conv_seg = nn.Conv2d(channels, self.out_channels, 1)
         self.cam_conv_seg = nn.Conv2d(channels, self.out_channels, 1)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), in training with both branches'."""
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W).
+
+        In training a tuple: these logits, those of position and those of channel attention.
+        """
         x = self._transform_inputs(inputs)
         position = self.pam_out_conv(self.pam(self.pam_in_conv(x)))
         channel = self.cam_out_conv(self.cam(self.cam_in_conv(x)))
@@ -260,14 +266,14 @@ class DANetHead(PyTorchInit, DAHead):
         return self.cls_seg(position + channel), *extras
 
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: list[dict], *args: Any) -> Tensor:
-        """Levels to logits (N, K, H, W) at the images' size; as the host's, but for one output."""
+        """Levels to logits (N, K, H, W) at the size of the images."""
         return BaseDecodeHead.predict(self, inputs, batch_img_metas, *args)
 
     def loss_by_feat(self, seg_logits: Sequence[Tensor], batch_data_samples: list) -> dict:
         """Losses of the three logits, each (N, K, h, w) of any size, under the host's names.
 
-        ``pam.gamma`` and ``cam.gamma`` are logged beside them: both start at 0, where the
-        attentions add nothing.
+        ``pam.gamma`` and ``cam.gamma`` are logged too. Both start at 0, and an attention adds
+        nothing while its gamma is 0.
         """
         losses = super().loss_by_feat([x.float() for x in seg_logits], batch_data_samples)
         gammas = {f'{name}.gamma': getattr(self, name).gamma.scale for name in ('pam', 'cam')}
@@ -275,22 +281,24 @@ class DANetHead(PyTorchInit, DAHead):
 
     @torch.no_grad()
     def explain(
-        self, levels: Sequence[Tensor], *, point: tuple[float, float] | None = None
-    ) -> dict[str, Tensor]:
-        """What both attentions do, for levels (N, C_i, H_i, W_i).
-
-        Args:
-            levels: As for ``forward``.
-            point: A pixel, (x, y) as fractions of width and height in [0, 1).
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> Maps:
+        """Maps of both attentions, for levels (N, C_i, H_i, W_i).
 
         Returns:
-            ``position_attention`` (N, 1, H, W), where a point is given: how much its pixel attends
-            to each, 1 where that is the average; ``position_share`` and ``channel_share``
-            (N, 1, H, W) in [0, 1]: how much of a branch's features either attention adds, 0 while
-            its gamma is; ``channel_attention`` (N, C, C, 1): how much each channel (dim 2) attends
-            to each (dim 1), 1 where that is the average; ``prediction_fused``,
-            ``prediction_position`` and ``prediction_channel`` (N, K, H, W): the logits of all three
-            classifiers.
+            - ``position_attention`` (N, 1, H, W), only with a point: weights of its pixel over all
+              pixels, as multiples of the average weight.
+            - ``position_share`` and ``channel_share`` (N, 1, H, W) in [0, 1]: fraction of the
+              features of a branch that its attention adds; 0 while its gamma is 0.
+            - ``channel_attention`` (N, C, C, 1): weights of each channel (dim 2) over all channels
+              (dim 1), as multiples of the average weight.
+            - ``prediction_fused``, ``prediction_position``, ``prediction_channel`` (N, K, H, W):
+              logits of the three classifiers.
         """
         x = self._transform_inputs(levels)
         position, channel, maps = self.pam_in_conv(x), self.cam_in_conv(x), {}
@@ -309,6 +317,6 @@ class DANetHead(PyTorchInit, DAHead):
 
 
 def _share(attended: Tensor, x: Tensor) -> Tensor:
-    """What attention added to x, by norms (N, 1, H, W): the added over the added and x."""
-    added, own = (y.float().norm(dim=1, keepdim=True) for y in (attended - x, x))
-    return added / (added + own).clamp(min=1e-12)
+    """Fraction that attention added to x: |attended - x| / (|attended - x| + |x|), (N, 1, H, W)."""
+    added, before = (y.float().norm(dim=1, keepdim=True) for y in (attended - x, x))
+    return added / (added + before).clamp(min=1e-12)

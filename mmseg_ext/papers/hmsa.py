@@ -5,14 +5,15 @@ Code: NVIDIA/semantic-segmentation (BSD-3-Clause style).
 
 Differs from it:
 
-- any decode head takes part, not only OCRNet's;
-- logits are resized straight to the next scale where that is the same function;
-- the attention of the largest scale, which nothing uses, runs only for its running statistics, and
-  auxiliary logits are made only in training;
-- every scale list works at inference, sizes come from the input and not from a nominal factor.
+- it works with any decode head, not only with OCRNet's;
+- logits are resized directly to the next scale where that is the same function;
+- the attention of the largest scale, whose result is not used, runs only in training, for its
+  running statistics; auxiliary logits are computed only in training;
+- inference accepts every list of scales; sizes are computed from the input, not from a nominal
+  factor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -28,18 +29,19 @@ from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 from ..errors import UserError
 from ..layers.feature_tap import WrapperHead, substitute
 from ..layers.pytorch_init import PyTorchInit
-
-Size = tuple[int, int]  # (h, w)
+from ..layers.sizes import Size, size_of
+from ..segmentors.pairs import check_head_class
+from ..segmentors.protocols import HasAuxiliaryLogits, Maps, Pixel
 
 
 class ScaleAttention(PyTorchInit):
-    """Features to the weight, in (0, 1), that their scale gets against the next finer one.
+    """Features of a scale to its weight in (0, 1) against the next finer scale.
 
     Args:
         in_channels: Channels of the features.
         channels: Width of the 3x3 convolutions.
-        num_convs: How many of them.
-        out_channels: One map, as in the paper.
+        num_convs: Number of the 3x3 convolutions.
+        out_channels: Number of weights per pixel (1 in the paper).
         norm_cfg: Norm of the 3x3 convolutions.
     """
 
@@ -63,21 +65,27 @@ class ScaleAttention(PyTorchInit):
         self.conv_attention = nn.Conv2d(widths[-1], out_channels, 1, bias=False)
 
     def forward(self, feats: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, 1, h, w), float32."""
+        """Features (N, C, h, w) to weights (N, 1, h, w), float32."""
         return self.conv_attention(self.convs(feats)).float().sigmoid()
 
 
 @MODELS.register_module()
 class HMSAHead(WrapperHead):
-    """Adds scale attention to any decode head; part of the segmentor ``HMSA``.
+    """Adds scale attention to any decode head; works only in the segmentor ``HMSA``.
 
     Args:
-        head: The decode head, e.g. ``dict(type='FCNHead', channels=512)``; what it leaves out
-            (``num_classes``, ``in_channels``, ...) comes from the base model's ``decode_head``.
+        head: Config of the decode head, e.g. ``dict(type='FCNHead', channels=512)``. Missing keys
+            (``num_classes``, ``in_channels``, ...) come from the base model's ``decode_head``.
         attention_channels: Width of the attention's 3x3 convolutions (256 as released).
-        attention_convs: Their number (2 as released).
-        **kwargs: Handed to ``head``.
+        attention_convs: Number of these convolutions (2 as released).
+        **kwargs: Further arguments of ``head``.
     """
+
+    needs_segmentor = 'HMSA'
+    segmentor_advice = (
+        "HMSAHead predicts a weight for each scale, which only type='HMSA' uses: "
+        "set model=dict(type='HMSA') or take the head without HMSAHead"
+    )
 
     def __init__(
         self,
@@ -85,14 +93,8 @@ class HMSAHead(WrapperHead):
         head: dict,
         attention_channels: int = 256,
         attention_convs: int = 2,
-        segmentor: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if segmentor != 'HMSA':
-            raise UserError(
-                "HMSAHead predicts a weight for each scale, which only type='HMSA' uses: "
-                "set model=dict(type='HMSA') or take the head without HMSAHead"
-            )
         super().__init__(head=head, **kwargs)
         self.scale_attn = ScaleAttention(
             self.head.conv_seg.in_channels,
@@ -104,16 +106,16 @@ class HMSAHead(WrapperHead):
     def forward(
         self, inputs: Sequence[Tensor], *, largest: bool = False, **side_inputs: Any
     ) -> tuple[Any, Tensor, Tensor | None]:
-        """Runs the head and the attention on one scale's features.
+        """Runs the head and the attention on the features of one scale.
 
         Args:
             inputs: Levels (N, C_i, H_i, W_i) of the backbone or neck.
-            largest: No finer scale follows: the attention is not returned. In training it still
-                runs, without a graph, since its running statistics count this pass.
-            **side_inputs: What the head takes besides features.
+            largest: Whether this is the largest scale, whose attention is not needed. In training
+                the attention still runs, without a graph, to update its running statistics.
+            **side_inputs: Keyword arguments of the head beside the levels.
 
         Returns:
-            The head's output, its logits (N, K, h, w), and the attention (N, 1, h, w) or None.
+            Output of the head, its logits (N, K, h, w), and the attention (N, 1, h, w) or None.
         """
         output, feats, logits = self.tap(self.head, inputs, **side_inputs)
         if not largest:
@@ -123,13 +125,29 @@ class HMSAHead(WrapperHead):
                 self.scale_attn(feats)
         return output, logits, None
 
+    def loss(self, *args: Any) -> Any:
+        """Not for use: ``HMSA`` computes the losses.
+
+        Raises:
+            UserError: Another segmentor called it.
+        """
+        raise UserError(self.segmentor_advice)
+
+    def predict(self, *args: Any) -> Any:
+        """Not for use: ``HMSA`` computes the logits.
+
+        Raises:
+            UserError: Another segmentor called it.
+        """
+        raise UserError(self.segmentor_advice)
+
 
 class ScalePass(NamedTuple):
-    """What the network says of one resizing of the images."""
+    """Features, logits and attention of the images at one scale."""
 
-    size: Size
-    feats: list[Tensor]  # of the backbone or neck
-    output: Any  # of the head
+    size: Size  # of the resized images
+    feats: list[Tensor]  # levels of the backbone or neck
+    output: Any  # result of the head
     logits: Tensor  # (N, K, h, w)
     attention: Any  # (N, 1, h, w), None for the largest scale
 
@@ -141,7 +159,7 @@ def scaled_size(size: Size, scale: Fraction) -> Size:
 
 
 def resize_float(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
-    """Bilinear, without antialiasing, to (h, w), in float32."""
+    """Bilinear resizing to (h, w), without antialiasing, in float32."""
     x = x.float()
     if x.shape[2:] == size:
         return x
@@ -149,10 +167,10 @@ def resize_float(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
 
 
 def skips_full_size(logits: Tensor, size: Size, next_size: Size) -> bool:
-    """Whether enlarging ``logits`` to ``size`` and halving that equals resizing to ``next_size``.
+    """Whether resizing ``logits`` to ``size`` and then to ``next_size`` is the same as directly.
 
-    It does when an even whole factor leads to ``next_size``: the two pixels that halving averages
-    then lie between the same two logits.
+    That holds where ``size`` is twice ``next_size``, and ``next_size`` an even multiple of the size
+    of the logits: the two pixels that halving averages then lie between the same two logits.
     """
     return all(
         large == 2 * small and small % (2 * low) == 0
@@ -162,19 +180,20 @@ def skips_full_size(logits: Tensor, size: Size, next_size: Size) -> bool:
 
 @MODELS.register_module()
 class HMSA(WindowedEncoderDecoder):
-    """Runs one network on several resizings of the image and mixes their logits by attention.
+    """Runs one network on the image at several scales and mixes their logits by attention.
 
     Args:
-        decode_head: ``dict(type='HMSAHead', head=dict(...))``.
-        train_scales: At least two, 1.0 among them (Sec. 3 of the paper: 0.5 and 1.0).
-        test_scales: 1.0 among them; chained from the largest to the smallest.
-        loss_single: Loss of each training scale's own logits, e.g. the released Cityscapes recipe's
-            ``dict(type='PixelSumBCELoss', loss_weight=0.05)``; None for none.
-        **kwargs: As for ``EncoderDecoder``.
+        decode_head: Config of the head, ``dict(type='HMSAHead', head=dict(...))``.
+        train_scales: Two or more scales, including 1.0 (Sec. 3 of the paper: 0.5 and 1.0).
+        test_scales: Scales of inference, including 1.0; mixed from the largest to the smallest.
+        loss_single: Loss of the logits of each training scale before they are mixed. The released
+            Cityscapes recipe has ``dict(type='PixelSumBCELoss', loss_weight=0.05)``. None for no
+            such loss.
+        **kwargs: Arguments of ``EncoderDecoder``.
 
     Raises:
-        ValueError: 1.0 missing from scales, a scale that is not positive or repeated, one training
-            scale only, or a decode head other than ``HMSAHead``.
+        UserError: Scales without 1.0, a scale that is not positive or repeated, a single training
+            scale, or a decode head other than ``HMSAHead``.
     """
 
     def __init__(
@@ -196,22 +215,27 @@ class HMSA(WindowedEncoderDecoder):
         self.loss_single: Any = MODELS.build(loss_single) if loss_single else None
 
     def _init_decode_head(self, decode_head: Any) -> None:
-        if not isinstance(decode_head, Mapping) or decode_head.get('type') != 'HMSAHead':
-            raise UserError(
-                'HMSA needs one head that predicts scale weights: write '
-                "decode_head=dict(type='HMSAHead', head=dict(type=...)), got "
-                f'{decode_head.get("type") if isinstance(decode_head, Mapping) else "a list"}'
-            )
-        super()._init_decode_head(dict(decode_head, segmentor='HMSA'))
+        check_head_class(
+            decode_head,
+            HMSAHead,
+            'HMSA needs one head that predicts scale weights: write '
+            "decode_head=dict(type='HMSAHead', head=dict(type=...))",
+        )
+        super()._init_decode_head(decode_head)
+        head = self.decode_head.head
+        # Positions, in the head's training output, of further logits that are mixed too.
+        self._auxiliary: Sequence[int] = ()
+        if isinstance(head, HasAuxiliaryLogits):
+            self._auxiliary = head.aux_logits
 
     def run_scale(
         self, inputs: Tensor, scale: Fraction, *, largest: bool = False, **side_inputs: Any
     ) -> ScalePass:
-        """Everything that the network says of the images (N, 3, H, W) resized by ``scale``."""
-        size = scaled_size(_size(inputs), scale)
+        """Features, logits and attention of the images (N, 3, H, W) at a scale."""
+        size = scaled_size(size_of(inputs), scale)
         if min(size) < 1:
             raise UserError(
-                f'an image of {_size(inputs)} has no pixel left at scale {float(scale):g}: '
+                f'an image of {size_of(inputs)} has no pixel left at scale {float(scale):g}: '
                 'use larger scales'
             )
         if scale != 1:
@@ -222,20 +246,23 @@ class HMSA(WindowedEncoderDecoder):
         return ScalePass(size, feats, *self.decode_head(feats, largest=largest, **side_inputs))
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict:
-        """Losses of the mixed logits, and of each scale's own where ``loss_single`` is set.
+        """Losses of the mixed logits, and with ``loss_single`` those of each scale's logits.
 
         Args:
             inputs: Images (N, 3, H, W), normalised.
-            data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
+            data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        sides = self.side_inputs(inputs, data_samples)
-        passes = {  # low first: norms see the scales in this order
-            scale: self.run_scale(inputs, scale, largest=scale == self.train_scales[0], **sides)
+        side_inputs = self.side_inputs(inputs, data_samples)
+        largest = self.train_scales[0]
+        passes = {  # smallest scale first: norms are updated in this order
+            scale: self.run_scale(inputs, scale, largest=scale == largest, **side_inputs)
             for scale in reversed(self.train_scales)
         }
         maps = {
-            scale: [self._resize(m, own.size) for m in self._class_maps(own)]
-            for scale, own in passes.items()
+            scale: [
+                self._resize(logits, scale_pass.size) for logits in self._class_maps(scale_pass)
+            ]
+            for scale, scale_pass in passes.items()
         }
         full = passes[Fraction(1)]
         output = full.output
@@ -248,38 +275,47 @@ class HMSA(WindowedEncoderDecoder):
             losses |= self._auxiliary_head_forward_train(full.feats, data_samples)
         return losses
 
-    def _class_maps(self, own: ScalePass) -> list[Tensor]:
-        """A scale's logits, and those that the head's training output holds beside them."""
-        extras = getattr(self.decode_head.head, 'aux_logits', ())
-        return [own.logits, *(own.output[place] for place in extras)]
+    def _class_maps(self, scale_pass: ScalePass) -> list[Tensor]:
+        """Logits of a scale, and the auxiliary logits of the head's training output."""
+        auxiliary = [scale_pass.output[position] for position in self._auxiliary]
+        return [scale_pass.logits, *auxiliary]
 
     def _mix_maps(
         self, maps: dict[Fraction, list[Tensor]], passes: dict[Fraction, ScalePass]
     ) -> list[Tensor]:
-        """Each of the ``maps``, at their scales' sizes, mixed over the training scales."""
-        largest, *others = self.train_scales
+        """Each of the ``maps``, at the sizes of their scales, mixed over the training scales."""
+        largest, *smaller = self.train_scales
         mixed = maps[largest]
-        for scale in others:
+        for scale in smaller:
             weight = self._resize(passes[scale].attention, passes[scale].size)
             mixed = [self._mix(*m, weight, scale) for m in zip(maps[scale], mixed, strict=True)]
         return mixed
 
-    def _mix(self, own: Tensor, pred: Tensor, weight: Tensor, scale: Fraction) -> Tensor:
-        """One step of the chain: ``own`` and its ``weight`` at their scale's size, ``pred`` so far.
+    def _mix(self, logits: Tensor, pred: Tensor, weight: Tensor, scale: Fraction) -> Tensor:
+        """One step of the chain from the largest scale to the smallest.
 
-        At 1 and above the prediction comes down to the scale, below 1 the scale comes up to the
-        prediction; there the product is formed before it is resized.
+        With logits l and weight w of this scale, the prediction p of all larger scales, and R for
+        resizing::
+
+            scale >= 1:  w * l + (1 - w) * R(p)           at the size of this scale
+            scale < 1:   R(w * l) + (1 - R(w)) * p        at the size of p
+
+        Args:
+            logits: Logits l (N, K, h, w) at the size of this scale.
+            pred: Prediction p of the larger scales (N, K, H, W); may be overwritten in inference.
+            weight: Attention w (N, 1, h, w) at the size of this scale.
+            scale: Scale of ``logits``.
         """
         if scale >= 1:
             lerp = torch.lerp if torch.is_grad_enabled() else Tensor.lerp_  # the graph keeps `pred`
-            return lerp(self._resize(pred, _size(own)), own, weight)
-        size = _size(pred)
-        product = self._resize(weight * own, size)
+            return lerp(self._resize(pred, size_of(logits)), logits, weight)
+        size = size_of(pred)
+        product = self._resize(weight * logits, size)
         weight = self._resize(weight, size)
         return product.add_(pred).addcmul_(weight, pred, value=-1)
 
     def _single_losses(self, maps: dict[Fraction, list[Tensor]], data_samples: list) -> dict:
-        """``loss_single`` on every scale's own logits, resized to the labels."""
+        """``loss_single`` of the logits of each scale, resized to the labels."""
         head, loss = self.decode_head.head, self.loss_single
         label = head._stack_batch_gt(data_samples).squeeze(1)
         return {
@@ -291,14 +327,14 @@ class HMSA(WindowedEncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Images (N, 3, H, W) to logits (N, K, H, W), float32, mixed over ``test_scales``."""
-        sides = self.side_inputs(inputs, batch_img_metas)
-        first, *others = self.test_scales
-        size, _, _, logits, _ = self.run_scale(inputs, first, largest=True, **sides)
-        following = scaled_size(_size(inputs), others[0]) if first > 1 else size
+        side_inputs = self.side_inputs(inputs, batch_img_metas)
+        largest, *smaller = self.test_scales
+        size, _, _, logits, _ = self.run_scale(inputs, largest, largest=True, **side_inputs)
+        following = scaled_size(size_of(inputs), smaller[0]) if largest > 1 else size
         skips = not self.align_corners and skips_full_size(logits, size, following)
         pred = self._resize(logits, following if skips else size)
-        for scale in others:
-            size, _, _, logits, weight = self.run_scale(inputs, scale, **sides)
+        for scale in smaller:
+            size, _, _, logits, weight = self.run_scale(inputs, scale, **side_inputs)
             pred = self._mix(self._resize(logits, size), pred, self._resize(weight, size), scale)
         return pred
 
@@ -311,55 +347,48 @@ class HMSA(WindowedEncoderDecoder):
 
     @torch.no_grad()
     def explain(
-        self,
-        inputs: Tensor,
-        data_samples: list | None = None,
-        *,
-        pixel: tuple[int, int] | None = None,
-    ) -> dict[str, Tensor]:
-        """What every test scale saw, at the input's size, for images (N, 3, H, W).
+        self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
+    ) -> Maps:
+        """Logits and weights of each test scale for images (N, 3, H, W), at the input's size.
 
         Returns:
-            ``prediction_<s>`` (N, K, H, W): the logits of scale s alone; ``attention_<s>``
-            (N, 1, H, W) in [0, 1]: what it claims against the finer scales; ``scale_weight``
-            (N, S, H, W): the effective weight of every scale, coarsest first, which sum to 1; then
-            the maps of the head itself at scale 1, of the ``pixel`` where it explains one.
+            - ``prediction_<s>`` (N, K, H, W): logits of scale s alone.
+            - ``attention_<s>`` (N, 1, H, W) in [0, 1]: weight of scale s against the larger scales.
+            - ``scale_weight`` (N, S, H, W): weight of each scale in the mixture, from the smallest
+              scale to the largest; they sum to 1.
+            - Maps of the decode head at scale 1.
         """
-        sides = self.side_inputs(inputs, data_samples)
-        of_head: dict[str, Tensor] = {}
-        size = _size(inputs)
-        maps: dict[str, Tensor] = {}
-        rest = inputs.new_ones(len(inputs), 1, *size)  # what the coarser scales leave
+        side_inputs = self.side_inputs(inputs, data_samples)
+        head_maps: Maps = {}
+        size = size_of(inputs)
+        maps: Maps = {}
+        remainder = inputs.new_ones(len(inputs), 1, *size)  # 1 minus the weights so far
         weights: list[Tensor] = []
         for scale in reversed(self.test_scales):
-            own = self.run_scale(inputs, scale, largest=scale == self.test_scales[0], **sides)
+            largest = scale == self.test_scales[0]
+            scale_pass = self.run_scale(inputs, scale, largest=largest, **side_inputs)
             if scale == 1:
-                of_head = self.explain_head(own.feats, inputs, data_samples, pixel)
-            maps[f'prediction_{float(scale):g}'] = self._resize(own.logits, size)
-            if own.attention is None:
-                weights.append(rest)
+                head_maps = self.explain_head(scale_pass.feats, inputs, data_samples, pixel)
+            maps[f'prediction_{float(scale):g}'] = self._resize(scale_pass.logits, size)
+            if scale_pass.attention is None:
+                weights.append(remainder)
                 break
-            attention = self._resize(own.attention, size)
+            attention = self._resize(scale_pass.attention, size)
             maps[f'attention_{float(scale):g}'] = attention
-            weights.append(rest * attention)
-            rest = rest * (1 - attention)
-        return maps | dict(scale_weight=torch.cat(weights, dim=1)) | of_head
+            weights.append(remainder * attention)
+            remainder = remainder * (1 - attention)
+        return maps | dict(scale_weight=torch.cat(weights, dim=1)) | head_maps
 
     def _resize(self, x: Tensor, size: Size) -> Tensor:
         return resize_float(x, size, self.align_corners)
-
-
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
 
 
 def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:
     """Exact scales from the largest to the smallest.
 
     Raises:
-        TypeError: ``scales`` is one number.
-        ValueError: 1.0 is missing, one is not positive, or one is named twice.
+        UserError: ``scales`` is a number, does not contain 1.0, or has a scale that is not positive
+            or is named twice.
     """
     if isinstance(scales, int | float):
         raise UserError(f'{name}={scales} must be a list of scales, (0.5, 1.0) for example')

@@ -4,13 +4,14 @@ Hou, Zhang, Cheng, Feng, CVPR 2020, arXiv 2003.13328.
 Code: houqb/SPNet (MIT, "for non-commercial use"). It calls ``StripPooling`` SPBlock and
 ``MixedPooling`` StripPooling.
 
-Differs from it, with the same numbers where nothing else is said:
+Differs from it; only the last point changes numbers:
 
-- strips are added by broadcasting, where the code enlarges them to whole maps first;
-- the two reductions of a mixed pooling are one convolution, and a pool that divides the map is a
-  plain average pool;
-- the auxiliary head, the host's ``FCNHead``, runs once in training, not twice, and never in a test;
-- gates may start open, for a backbone with frozen norms (another start).
+- strips are added by broadcasting, while the code first enlarges them to whole maps;
+- the two reductions of a mixed pooling are one convolution, and a pool whose size divides the map
+  is a plain average pool;
+- the auxiliary head, the host's ``FCNHead``, runs once in training instead of twice, and never in
+  inference;
+- on request gates start open (``gate_bias``), which helps a backbone with frozen norms.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,17 +29,19 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..layers.head_defaults import released_defaults
 from ..layers.norms import trains_on_one_value
 from ..layers.pytorch_init import PyTorchInit
+from ..segmentors.protocols import Maps, Point
 
 Strips = tuple[Tensor, Tensor]  # vertical (N, C, H, 1), horizontal (N, C, 1, W)
 
 
 class StripConvs(nn.Module):
-    """The means of all rows and of all columns of a map, each through a convolution of its own.
+    """Means of all rows and of all columns of a map, each through a separate convolution.
 
     Args:
-        channels: C.
+        channels: Channels of the map (C).
         norm_cfg: Norm behind each convolution.
     """
 
@@ -49,10 +52,10 @@ class StripConvs(nn.Module):
         self.horizontal = conv((1, 3), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Strips:
-        """(N, C, H, W) to what each row says, (N, C, H, 1), and each column, (N, C, 1, W).
+        """A map (N, C, H, W) to a strip of its rows (N, C, H, 1) and of its columns (N, C, 1, W).
 
         Raises:
-            ValueError: A batch norm would train on a single value.
+            UserError: A batch norm would train on a single value.
         """
         n, _, h, w = x.shape
         if trains_on_one_value(self.vertical.norm, n * min(h, w)):
@@ -64,23 +67,23 @@ class StripConvs(nn.Module):
 
 
 def cross(strips: Strips) -> Tensor:
-    """ReLU of what a pixel's row and column say together, (N, C, H, W)."""
+    """ReLU of the sum of both strips at each pixel, (N, C, H, W)."""
     vertical, horizontal = strips
     return F.relu(vertical + horizontal, inplace=True)
 
 
 @MODELS.register_module()
 class StripPooling(BaseModule):
-    """Multiplies a map by gates in (0, 1) that see each pixel's whole row and column (SPM, Fig. 2).
+    """Multiplies a map by gates in (0, 1) that see the whole row and column of a pixel (Fig. 2).
 
-    Also a plugin for the host's backbones, in every block of a stage:
+    The paper calls it SPM. It is also a plugin for the host's backbones, in every block of a stage:
     ``plugins=[dict(cfg=dict(type='StripPooling'), stages=(..., True), position='after_conv2')]``.
 
     Args:
-        in_channels: C, of the map and of its gates.
+        in_channels: Channels of the map and of its gates (C).
         norm_cfg: Norm of the strips.
-        gate_bias: Bias that all gates start with: 4 leaves a pretrained map nearly as it is. None
-            starts as released, near 0.5.
+        gate_bias: Bias of all gates at the start of training. With 4 a pretrained map stays nearly
+            as it is. None is the released start, gates near 0.5.
     """
 
     _abbr_ = 'spm'
@@ -95,7 +98,7 @@ class StripPooling(BaseModule):
         self.init_weights()  # a backbone whose weights are loaded does not call it
 
     def init_weights(self) -> None:
-        """As the other convolutions of a ResNet, and PyTorch's default for the bias."""
+        """Kaiming's initial weights, as in a ResNet, and PyTorch's default for the bias."""
         self.strips.vertical.init_weights()
         self.strips.horizontal.init_weights()
         self.conv_gate.reset_parameters()
@@ -104,11 +107,11 @@ class StripPooling(BaseModule):
             nn.init.constant_(self.conv_gate.get_parameter('bias'), self.gate_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same size."""
+        """A map (N, C, H, W) to the gated map of the same shape."""
         return x * self.gate(self.strips(x))
 
     def gate(self, strips: Strips) -> Tensor:
-        """(N, C, H, W) in (0, 1)."""
+        """Both strips to the gates (N, C, H, W), in (0, 1)."""
         return self.conv_gate(cross(strips)).sigmoid()
 
 
@@ -116,19 +119,21 @@ class StripPooling(BaseModule):
 class SPNetResNet(ResNetV1c):
     """Dilated ResNet with strip pooling in the last block of each stage and in all of stage 4.
 
-    The gates lie behind the ReLU of a bottleneck's 3x3 convolution. Defaults are the released
-    network's: a stem of 64, 64 and 128 channels, output stride 8, dilations of 4, 8 and 16 in
+    The gates follow the ReLU of a bottleneck's 3x3 convolution. By default the network is the
+    released one: a stem of 64, 64 and 128 channels, output stride 8, dilations of 4, 8 and 16 in
     stage 4.
 
     Args:
-        depth: 50, 101 or 152; without strip pooling 18 and 34 as well.
-        strip_pooling: False leaves the gates out.
-        gate_bias: As for ``StripPooling``.
-        **kwargs: As for the host's ``ResNetV1c``.
+        depth: Number of layers: 50, 101 or 152; without strip pooling also 18 and 34.
+        strip_pooling: Whether the blocks have gates.
+        gate_bias: Argument of ``StripPooling``.
+        **kwargs: Arguments of the host's ``ResNetV1c``.
 
     Raises:
-        ValueError: The blocks of ``depth`` are no bottlenecks.
+        UserError: A ResNet of this ``depth`` has no bottlenecks.
     """
+
+    host_counterpart = dict(type='ResNetV1c')
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class SPNetResNet(ResNetV1c):
             zero_init_residual=False,
         )
         super().__init__(depth=depth, **(released | kwargs))
+        self.strip_pooling = strip_pooling
         if not strip_pooling:
             return
         if self.block is not Bottleneck:
@@ -163,15 +169,15 @@ class SPNetResNet(ResNetV1c):
         self._register_load_state_dict_pre_hook(self._keep_gates)
 
     def _keep_gates(self, state_dict: dict, prefix: str, *_: Any) -> None:
-        """Lets a backbone's own file without gates, such as ImageNet's, leave them as they are.
+        """Keeps the gates where the file of a backbone, such as ImageNet weights, has none.
 
-        A file of the whole model has to hold them.
+        A file of a whole model has to hold them.
         """
         if not prefix and not any('.spm.' in name for name in state_dict):
             state_dict |= {name: t for name, t in self.state_dict().items() if '.spm.' in name}
 
     def gated_blocks(self) -> Iterator[tuple[str, Bottleneck]]:
-        """The blocks that strip pooling belongs into, by name."""
+        """Name and module of each block that strip pooling belongs to."""
         for name in self.res_layers:
             stage = getattr(self, name)
             first = 0 if name == 'layer4' else len(stage) - 1
@@ -179,31 +185,30 @@ class SPNetResNet(ResNetV1c):
                 yield f'{name}.{i}', stage[i]
 
     def train(self, mode: bool = True) -> 'SPNetResNet':
-        """As every module, returns itself; the host's does not."""
+        """Sets the mode and returns the module; the host's method returns None."""
         super().train(mode)
         return self
 
     @torch.no_grad()
-    def explain(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """The levels of images (N, 3, H, W), and what the gates of each block saw.
+    def explain(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Maps]:
+        """Levels of images (N, 3, H, W), and the gates and strips of each block.
 
         Returns:
-            The levels, and, means over channels, for a block ``layer4.0``: ``layer4.0_gate``
-            (N, 1, h, w) in (0, 1), ``layer4.0_vertical`` (N, 1, h, 1) and ``layer4.0_horizontal``
-            (N, 1, 1, w), the strips whose sum it is made from.
+            The levels, and means over channels. For the block ``layer4.0`` these are
+            ``layer4.0_gate`` (N, 1, h, w) in (0, 1), and the strips that it is made from,
+            ``layer4.0_vertical`` (N, 1, h, 1) and ``layer4.0_horizontal`` (N, 1, 1, w).
         """
-        maps: dict[str, Tensor] = {}
+        maps: Maps = {}
 
-        def record(name: str, gate: StripPooling, args: tuple[Tensor]) -> None:
-            strips = gate.strips(args[0])
-            found = dict(zip(('vertical', 'horizontal'), strips, strict=True))
-            for what, x in dict(gate=gate.gate(strips), **found).items():
-                maps[f'{name}_{what}'] = x.float().mean(1, keepdim=True)
+        def record(block_name: str, gate: StripPooling, args: tuple[Tensor]) -> None:
+            vertical, horizontal = strips = gate.strips(args[0])
+            tensors = dict(gate=gate.gate(strips), vertical=vertical, horizontal=horizontal)
+            for name, x in tensors.items():
+                maps[f'{block_name}_{name}'] = x.float().mean(1, keepdim=True)
 
+        blocks = self.gated_blocks() if self.strip_pooling else ()
         handles = [
-            block.spm.register_forward_pre_hook(partial(record, name))
-            for name, block in self.gated_blocks()
-            if hasattr(block, 'spm')
+            block.spm.register_forward_pre_hook(partial(record, name)) for name, block in blocks
         ]
         try:
             return self(inputs), maps
@@ -213,21 +218,21 @@ class SPNetResNet(ResNetV1c):
 
 
 def average_pool(x: Tensor, size: int) -> Tensor:
-    """(N, C, H, W) to (N, C, size, size); cells repeat where the map is smaller."""
+    """Means of ``size`` x ``size`` cells of (N, C, H, W); cells repeat where the map is smaller."""
     h, w = x.shape[2:]
     if h % size == 0 and w % size == 0:
-        return F.avg_pool2d(x, (h // size, w // size))  # its backward is faster, it exports
+        return F.avg_pool2d(x, (h // size, w // size))  # exports, and its backward is faster
     return F.adaptive_avg_pool2d(x, size)
 
 
 class MixedPooling(nn.Module):
-    """Adds to a map what small pools and strips see around each pixel (MPM, Fig. 3 and 4).
+    """Adds context of small pools and of strips to a map (MPM, Fig. 3 and 4).
 
     Args:
-        channels: C, of input and output; a quarter of it is the width of both paths.
+        channels: Channels of input and output (C). Both paths have a quarter of them.
         pool_sizes: Cells along a side of each pool of the short-range path.
-        norm_cfg: Norm behind every convolution.
-        align_corners: For the pools' resizing.
+        norm_cfg: Norm after every convolution.
+        align_corners: Whether resizing of the pools aligns the corners.
     """
 
     def __init__(
@@ -255,11 +260,11 @@ class MixedPooling(nn.Module):
         self.fuse = conv(2 * width, channels, 1, act_cfg=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), of any height and width, to the same size."""
+        """A map (N, C, H, W) of any height and width to a map of the same shape."""
         return self.merge(x, self.paths(x))
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The short-range and the long-range path of (N, C, H, W), each (N, C // 4, H, W)."""
+        """Short-range and long-range path of a map (N, C, H, W), each (N, C // 4, H, W)."""
         short, long = self._reduce(x)
         around = self.local(short)
         for size, conv in zip(self.pool_sizes, self.pyramid, strict=True):
@@ -272,33 +277,37 @@ class MixedPooling(nn.Module):
         return self.out_short(F.relu(around, inplace=True)), self.out_long(cross(self.strips(long)))
 
     def _reduce(self, x: Tensor) -> list[Tensor]:
-        """Both reductions in one convolution, which reads ``x`` once."""
-        parts = self.reduce_short, self.reduce_long
-        maps = F.conv2d(x, torch.cat([part.conv.weight for part in parts])).chunk(2, dim=1)
-        return [part.activate(part.norm(y)) for part, y in zip(parts, maps, strict=True)]
+        """Inputs of both paths, by one convolution that reads ``x`` once."""
+        layers = self.reduce_short, self.reduce_long
+        maps = F.conv2d(x, torch.cat([layer.conv.weight for layer in layers])).chunk(2, dim=1)
+        return [layer.activate(layer.norm(y)) for layer, y in zip(layers, maps, strict=True)]
 
     def merge(self, x: Tensor, paths: tuple[Tensor, Tensor]) -> Tensor:
-        """ReLU of ``x`` and what the paths add to it."""
+        """ReLU of the sum of ``x`` and the fused paths."""
         return F.relu(self.fuse(torch.cat(paths, dim=1)).add_(x), inplace=True)
 
 
 @MODELS.register_module()
 class SPNetHead(PyTorchInit, BaseDecodeHead):
-    """Classifies pixels behind mixed pooling: C channels to C / 2, to C / 4, to K.
+    """Classifies pixels after mixed pooling: C channels become C / 2, C / 4, and K.
 
     Args:
-        in_channels: C; several numbers with ``input_transform='resize_concat'``.
+        in_channels: Channels of the map (C); several numbers with
+            ``input_transform='resize_concat'``.
         channels: Width of the classifier's input; None for a quarter of C, as released.
         pool_channels: Width of the mixed pooling; None for half of C, as released.
-        pool_sizes: Cells along a side of its pools.
-        num_mpm: How many mixed poolings follow each other (2 in the paper, Table 2).
-        dropout_ratio: Drops whole channels before the classifier.
-        align_corners: For all resizing.
-        **kwargs: As for the host's ``BaseDecodeHead``.
+        pool_sizes: Cells along a side of each pool.
+        num_mpm: Number of mixed poolings in a row (2 in the paper, Table 2).
+        dropout_ratio: Probability with which a whole channel is dropped before the classifier.
+        align_corners: Whether resizing aligns the corners.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        ValueError: Several levels without ``resize_concat``, or too few channels.
+        UserError: Several levels without ``resize_concat``, or too few channels.
     """
+
+    explains_pixels = False
+    host_counterpart = dict(type='PSPHead')
 
     def __init__(
         self,
@@ -309,7 +318,6 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         pool_sizes: Sequence[int] = (20, 12),
         num_mpm: int = 2,
         dropout_ratio: float = 0.1,
-        align_corners: bool = True,
         **kwargs: Any,
     ) -> None:
         single = isinstance(in_channels, int)
@@ -326,14 +334,11 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
                 f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
                 f'{in_channels}: it needs 4, set pool_channels'
             )
-        cross_entropy = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-        kwargs = dict(init_cfg=None, norm_cfg=dict(type='BN'), loss_decode=cross_entropy) | kwargs
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
-            align_corners=align_corners,
-            **kwargs,
+            **released_defaults(kwargs, align_corners=True),
         )
         self.reduce = ConvModule(width, pool_channels, 1, norm_cfg=self.norm_cfg)
         self.mixed_pooling = nn.Sequential(
@@ -342,7 +347,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
                     pool_channels,
                     pool_sizes=pool_sizes,
                     norm_cfg=self.norm_cfg,
-                    align_corners=align_corners,
+                    align_corners=self.align_corners,
                 )
                 for _ in range(num_mpm)
             )
@@ -350,25 +355,32 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         self.bottleneck = ConvModule(pool_channels, channels, 3, padding=1, norm_cfg=self.norm_cfg)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W), at the size of the level read."""
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H, W) at the size of the level read."""
         x = self.reduce(self._transform_inputs(inputs))
         return self.cls_seg(self.bottleneck(self.mixed_pooling(x)))
 
     @torch.no_grad()
-    def explain(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """How much the two paths of each mixed pooling say where.
+    def explain(
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> Maps:
+        """Strength of the two paths of each mixed pooling, for levels (N, C_i, H_i, W_i).
 
         Returns:
             ``mpm1_short``, ``mpm1_long``, ``mpm2_short``, ...: (N, 1, H, W) in [0, 1], means over
-            channels, as shares of the largest value of an image's two maps.
+            channels, divided by the largest value of both maps of an image.
         """
-        x = self.reduce(self._transform_inputs(inputs))
-        maps: dict[str, Tensor] = {}
+        x = self.reduce(self._transform_inputs(levels))
+        maps: Maps = {}
         pooling: MixedPooling
         for i, pooling in enumerate(self.mixed_pooling, start=1):  # type: ignore[assignment]
             paths = pooling.paths(x)
-            both = torch.cat([path.float().mean(1, keepdim=True) for path in paths], dim=1)
-            both = both / both.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-            maps[f'mpm{i}_short'], maps[f'mpm{i}_long'] = both.split(1, dim=1)
+            means = torch.cat([path.float().mean(1, keepdim=True) for path in paths], dim=1)
+            means = means / means.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+            maps[f'mpm{i}_short'], maps[f'mpm{i}_long'] = means.split(1, dim=1)
             x = pooling.merge(x, paths)
         return maps

@@ -1,24 +1,40 @@
 """The host's ``EncoderDecoder`` with batched sliding windows, heads that need more than features,
 and maps that explain a prediction.
 
-Differs from the host in ``slide`` mode: the windows of all images run in batches, each knows its
-place, and images smaller than the window are padded to it, as heads with a fixed grid need.
+Differs from the host in ``slide`` mode: the windows of all images run in batches, heads are told
+where each window lies, and an image smaller than the window is padded to it, which heads with a
+fixed grid need.
 """
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_ext.errors import UserError
-from mmseg_ext.segmentors.windows import Size, Windows, window_meta
-
-Maps = dict[str, Tensor]
+from mmseg_ext.layers.feature_tap import WrapperHead
+from mmseg_ext.layers.precision import wide_dtype
+from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
+from mmseg_ext.segmentors.pairs import check_needed_segmentor
+from mmseg_ext.segmentors.protocols import (
+    ExplainsBackbone,
+    ExplainsHead,
+    Maps,
+    Pixel,
+    TakesSideInputs,
+    no_single_pixels,
+)
+from mmseg_ext.segmentors.shared_keys import (
+    SHARED,
+    check_levels,
+    levels_of_blank_image,
+    with_shared_keys,
+)
+from mmseg_ext.segmentors.windows import Windows, window_meta
 
 
 @MODELS.register_module()
@@ -26,73 +42,100 @@ class WindowedEncoderDecoder(EncoderDecoder):
     """``EncoderDecoder`` whose sliding windows run in batches and whose parts explain themselves.
 
     ``test_cfg=dict(mode='slide', crop_size=(h, w), stride=(h, w), windows_per_batch=n)`` runs n
-    windows at a time, by default 1 on a CPU, where more gain nothing, and 8 elsewhere: fewer need
-    less memory. The logits are the host's where the image is at least as large as the crop; a
-    smaller one is padded to it with zeros (the mean colour) on the right and below.
+    windows at a time. The default is 1 on a CPU, where more windows gain nothing, and 8 on other
+    devices; a smaller number needs less memory. The logits are the host's where the image is at
+    least as large as the crop. A smaller image is padded to the crop with zeros (the mean colour)
+    on the right and below.
 
-    With ``full_height=True`` a window spans the height of the image, and its width and stride grow
-    in proportion where that is more than ``crop_size`` has, as some papers test at several scales.
+    With ``full_height=True`` a window spans the height of the image. Where that is more than the
+    height of ``crop_size``, the window's width and stride grow in proportion. Some papers test at
+    several scales in this way.
 
-    A head that needs more than features has ``side_inputs(metas, size) -> dict[str, Tensor]``,
-    keyword arguments of its ``forward``: ``metas`` holds one dict for each image, ``size`` is the
-    (H, W) of the input. Metas of a window hold its place ``window=(top, left)`` in an image of
-    ``window_of=(H, W)``; what the window shows on the right of it and below is padding.
+    Heads may take further inputs, and all parts may explain themselves: ``segmentors/protocols.py``
+    declares the interfaces.
+
+    Args:
+        decode_head: Config of the head.
+        auxiliary_head: Config of an auxiliary head, or a list of them; None for none.
+        num_classes: Number of classes of all heads.
+        norm_cfg: Norm of all heads.
+        levels: ``dict(in_channels=[...], in_index=[...])`` of all levels, for heads that read
+            several of them.
+        head_level: The same of one level, for heads that read one. A base model whose backbone has
+            parallel branches gives all levels and ``input_transform='resize_concat'``.
+        **kwargs: Arguments of the host's ``EncoderDecoder``.
+
+    These four stand in a config beside ``decode_head``, where a swap of the head keeps them; keys
+    that are written in a head count before them.
 
     Raises:
-        ValueError: a ``slide`` test mode without sizes, or with gaps between windows.
+        UserError: A ``slide`` test mode without sizes, or with gaps between windows, or a head
+            that reads other levels than the backbone or neck gives.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *,
+        decode_head: Any,
+        auxiliary_head: Any = None,
+        num_classes: int | None = None,
+        norm_cfg: Mapping | None = None,
+        levels: Mapping | None = None,
+        head_level: Mapping | None = None,
+        **kwargs: Any,
+    ) -> None:
+        values = (num_classes, norm_cfg, levels, head_level)
+        shared = dict(zip(SHARED, values, strict=True))
+        if auxiliary_head is not None:
+            auxiliary_head = with_shared_keys(auxiliary_head, shared)
+        decode_head = with_shared_keys(decode_head, shared)
+        super().__init__(decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs)
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
+        check_needed_segmentor(self)
+        check_levels(self._heads(), levels_of_blank_image(self))
 
-    def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
-    ) -> Any:
-        """As the host's.
-
-        Raises:
-            ValueError: a head reads other levels than the backbone or neck gives.
-        """
-        try:
-            return super().forward(inputs, data_samples, mode)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (IndexError, RuntimeError):
-            self._check_levels(inputs)
-            raise
-
-    @torch.no_grad()
-    def _check_levels(self, inputs: Tensor) -> None:
-        training = self.training
-        self.eval()  # norms neither learn nor wait for other processes
-        given = [level.shape[1] for level in self.extract_feat(inputs)]
-        self.train(training)
-        for name in ('decode_head', 'auxiliary_head'):
-            part = getattr(self, name, None)
-            for head in part if isinstance(part, nn.ModuleList) else [part] if part else []:
-                if not _reads(head, given):
-                    raise UserError(
-                        f'{name} reads in_index={head.in_index} of in_channels={head.in_channels}, '
-                        f'but the model has {len(given)} levels of {given} channels: these numbers '
-                        'are of another backbone, **_base_.levels has those of the base model'
-                    )
+    def _heads(self) -> dict[str, Any]:
+        """Heads by the name of their key."""
+        if not self.with_auxiliary_head:
+            return dict(decode_head=self.decode_head)
+        auxiliary = self.auxiliary_head
+        if not isinstance(auxiliary, nn.ModuleList):
+            return dict(decode_head=self.decode_head, auxiliary_head=auxiliary)
+        several = {f'auxiliary_head[{i}]': head for i, head in enumerate(auxiliary)}
+        return dict(decode_head=self.decode_head) | several
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
-        """Images (N, 3, H, W) to what the head returns, in eval its logits (N, K, h, w)."""
-        sides = self.side_inputs(inputs, data_samples)
-        return self.decode_head(self.extract_feat(inputs), **sides)
+        """Images (N, 3, H, W) to the output of the head, in eval its logits (N, K, h, w)."""
+        side_inputs = self.side_inputs(inputs, data_samples)
+        return self.decode_head(self.extract_feat(inputs), **side_inputs)
+
+    def _init_decode_head(self, decode_head: Any) -> None:
+        """Builds the decode head, then asks each part which interfaces it has."""
+        super()._init_decode_head(decode_head)
+        head: Any = self.decode_head
+        plain_head = head.head if isinstance(head, WrapperHead) else head
+        self._takes_side_inputs = isinstance(plain_head, TakesSideInputs)
+        self._backbone_explains = isinstance(self.backbone, ExplainsBackbone)
+        self._neck_explains = self.with_neck and isinstance(self.neck, ExplainsBackbone)
+        # A wrapper without maps passes the call on to the head in it.
+        self._head_explains = isinstance(head, ExplainsHead) or isinstance(plain_head, ExplainsHead)
+        self._head_explains_pixels = self._head_explains and head.explains_pixels
 
     def side_inputs(self, inputs: Tensor, samples_or_metas: Sequence | None) -> dict[str, Any]:
-        """What the decode head needs besides the features of ``inputs`` (N, 3, H, W).
+        """Keyword arguments of the decode head beside the levels of ``inputs`` (N, 3, H, W).
 
-        Where there are neither data samples nor metas, it is asked with an empty dict per image.
+        Args:
+            inputs: Preprocessed images.
+            samples_or_metas: Data samples or metas, one for each image; None for empty metas.
         """
-        if not hasattr(self.decode_head, 'side_inputs'):
+        if not self._takes_side_inputs:
             return {}
-        metas = [getattr(one, 'metainfo', one) for one in samples_or_metas or [{}] * len(inputs)]
-        return self.decode_head.side_inputs(metas, tuple(inputs.shape[2:]))
+        metas = [
+            item.metainfo if isinstance(item, BaseDataElement) else item
+            for item in samples_or_metas or [{}] * len(inputs)
+        ]
+        return self.decode_head.side_inputs(metas, size_of(inputs))
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Images (N, 3, H, W) to the mean logits (N, K, H, W), float32, of the windows."""
@@ -102,21 +145,21 @@ class WindowedEncoderDecoder(EncoderDecoder):
             windows = windows.as_high_as(height)
         below, right = (max(0, c - n) for c, n in zip(windows.crop, (height, width), strict=True))
         inputs = F.pad(inputs, (0, right, 0, below)) if below or right else inputs
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
         size = (len(inputs), self.out_channels, *inputs.shape[2:])
-        logits = inputs.new_zeros(size, dtype=dtype)
-        for places, crops, metas in self._window_batches(inputs, batch_img_metas, windows):
-            for place, own in zip(places, self.encode_decode(crops, metas), strict=True):
-                logits[place] += own
+        logits = inputs.new_zeros(size, dtype=wide_dtype(inputs))
+        for indices, crops, metas in self._window_batches(inputs, batch_img_metas, windows):
+            crop_logits = self.encode_decode(crops, metas)
+            for index, logits_of_crop in zip(indices, crop_logits, strict=True):
+                logits[index] += logits_of_crop
         logits /= windows.counts(0, logits)[:, None] * windows.counts(1, logits)
         return logits[..., :height, :width]
 
     def _window_batches(
         self, inputs: Tensor, batch_img_metas: list[dict], windows: Windows
     ) -> Iterator[tuple[list[tuple], Tensor, list[dict]]]:
-        """Places in the batch of images, crops (n, 3, h, w) from there, and their metas."""
+        """Batches of n windows: indices into ``inputs``, crops (n, 3, h, w), and their metas."""
         (h, w), (height, width) = windows.crop, inputs.shape[2:]
-        images = [tuple(meta['img_shape'][:2]) for meta in batch_img_metas]
+        images = [unpadded_size(meta, (height, width)) for meta in batch_img_metas]
         corners = [
             (i, top, left)
             for i in range(len(inputs))
@@ -125,56 +168,47 @@ class WindowedEncoderDecoder(EncoderDecoder):
         ]
         step = windows.per_batch or (1 if inputs.device.type == 'cpu' else 8)
         for batch in (corners[i : i + step] for i in range(0, len(corners), step)):
-            places = [
+            indices = [
                 (i, slice(None), slice(top, top + h), slice(left, left + w))
                 for i, top, left in batch
             ]
-            crops = torch.stack([inputs[place] for place in places])
+            crops = torch.stack([inputs[index] for index in indices])
             metas = [
                 window_meta(batch_img_metas[i], crops, (top, left), images[i])
                 for i, top, left in batch
             ]
-            yield places, crops, metas
+            yield indices, crops, metas
 
     @property
     def explains(self) -> bool:
         """Whether a part of this model has maps for ``explain``."""
-        parts = (self.backbone, getattr(self, 'neck', None), self.decode_head)
-        return any(hasattr(part, 'explain') for part in parts)
+        return self._backbone_explains or self._neck_explains or self._head_explains
 
     @property
     def explains_pixels(self) -> bool:
         """Whether the decode head has maps of a single pixel."""
-        return 'point' in _arguments_of_explain(self.decode_head)
+        return self._head_explains_pixels
 
     @torch.no_grad()
     def explain(
-        self,
-        inputs: Tensor,
-        data_samples: list | None = None,
-        *,
-        pixel: tuple[int, int] | None = None,
+        self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
     ) -> Maps:
-        """Maps (N, C, H', W') of what the parts of the model saw in images (N, 3, H, W).
+        """Maps (N, C, h, w) of all parts of the model for images (N, 3, H, W).
 
-        A part that has ``explain`` is asked instead of run. Backbone and neck take what their
-        ``forward`` takes and return their levels and a dict of maps; the head takes the levels, its
-        side inputs and, where it names them, ``point``, the pixel as fractions (x, y) of the
-        input's width and height in [0, 1), and ``label``, class indices (N, 1, H, W) where the data
-        samples have them, and returns its maps.
+        A backbone or neck that explains itself runs once, by its ``explain``.
 
         Args:
-            inputs: As for ``predict``.
-            data_samples: Likewise.
+            inputs: Preprocessed images, as for ``predict``.
+            data_samples: Data samples of the images, as for ``predict``.
             pixel: (x, y) of the input, for heads that explain single pixels.
 
         Raises:
-            ValueError: a pixel is asked of a head that explains none.
+            UserError: A pixel is given, but the head does not explain single pixels.
         """
-        levels, maps = _run_or_explain(self.backbone, inputs)
+        levels, maps = _run_or_explain(self.backbone, inputs, self._backbone_explains)
         if self.with_neck:
-            levels, more = _run_or_explain(self.neck, levels)
-            maps |= more
+            levels, neck_maps = _run_or_explain(self.neck, levels, self._neck_explains)
+            maps |= neck_maps
         return maps | self.explain_head(levels, inputs, data_samples, pixel)
 
     def explain_head(
@@ -182,47 +216,33 @@ class WindowedEncoderDecoder(EncoderDecoder):
         levels: Sequence[Tensor],
         inputs: Tensor,
         data_samples: list | None,
-        pixel: tuple[int, int] | None,
+        pixel: Pixel | None,
     ) -> Maps:
-        """The head's part of ``explain``, of the levels of the backbone or neck."""
-        takes = _arguments_of_explain(self.decode_head)
-        if pixel is not None and 'point' not in takes:
-            name = type(self.decode_head).__name__
-            raise UserError(f'{name} does not explain single pixels: leave the pixel away')
-        if not takes:
+        """Maps of the decode head for the levels of the backbone or neck; else as ``explain``."""
+        if pixel is not None and not self._head_explains_pixels:
+            raise no_single_pixels(type(self.decode_head).__name__)
+        if not self._head_explains:
             return {}
-        options = self.side_inputs(inputs, data_samples)
         height, width = inputs.shape[2:]
+        point = None
         if pixel is not None:  # its centre: products with whole numbers of cells round safely
-            options['point'] = ((pixel[0] + 0.5) / width, (pixel[1] + 0.5) / height)
-        if 'label' in takes:
-            options['label'] = _labels_of_input(data_samples, (height, width))
-        return self.decode_head.explain(levels, **options)
+            point = ((pixel[0] + 0.5) / width, (pixel[1] + 0.5) / height)
+        return self.decode_head.explain(
+            levels,
+            point=point,
+            label=_labels_of_input(data_samples, (height, width)),
+            **self.side_inputs(inputs, data_samples),
+        )
 
 
-def _reads(head: Any, given: list[int]) -> bool:
-    """Whether levels of so many channels are what the head reads."""
-    index = [head.in_index] if isinstance(head.in_index, int) else head.in_index
-    if not all(-len(given) <= i < len(given) for i in index):
-        return False
-    read = [given[i] for i in index]
-    wanted = head.in_channels
-    return sum(read) == wanted if isinstance(wanted, int) else read == list(wanted)
-
-
-def _arguments_of_explain(head: Any) -> Sequence[str]:
-    """Names of what ``head.explain`` takes; none where there is no such method."""
-    return list(inspect.signature(head.explain).parameters) if hasattr(head, 'explain') else []
-
-
-def _run_or_explain(part: Any, x: Any) -> tuple[Any, Maps]:
-    return part.explain(x) if hasattr(part, 'explain') else (part(x), {})
+def _run_or_explain(module: Any, inputs: Any, explains: bool) -> tuple[Any, Maps]:
+    return module.explain(inputs) if explains else (module(inputs), {})
 
 
 def _labels_of_input(data_samples: list | None, size: Size) -> Tensor | None:
-    """Class indices (N, 1, H, W) over inputs of ``size``, their padding 255; None without labels.
+    """Class indices (N, 1, H, W) over inputs of ``size``, 255 on padding; None without labels.
 
-    Labels keep the size of the file in testing, when images are resized and padded.
+    In testing a label has the size of its file, while the image is resized and padded.
     """
     if not data_samples or not all('gt_sem_seg' in sample for sample in data_samples):
         return None
@@ -230,8 +250,7 @@ def _labels_of_input(data_samples: list | None, size: Size) -> Tensor | None:
     for sample in data_samples:
         label = sample.gt_sem_seg.data[None]
         if label.shape[2:] != size:
-            meta = sample.metainfo
-            left, right, top, bottom = meta.get('img_padding_size', [0] * 4)
+            left, right, top, bottom = padding_of(sample.metainfo)
             inside = (size[0] - top - bottom, size[1] - left - right)
             label = F.interpolate(label.float(), size=inside, mode='nearest-exact').to(label.dtype)
             label = F.pad(label, (left, right, top, bottom), value=255)

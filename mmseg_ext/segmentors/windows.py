@@ -1,4 +1,4 @@
-"""Sliding windows: their settings, their corners, and the meta of one."""
+"""Sliding windows: their settings, their corners, and the meta of a window."""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-
-Size = tuple[int, int]  # (h, w)
+from ..layers.sizes import Size
 
 
 class Windows(NamedTuple):
@@ -22,7 +21,7 @@ class Windows(NamedTuple):
         """Reads ``crop_size`` and ``stride``, each (h, w), and ``windows_per_batch``.
 
         Raises:
-            ValueError: one is missing or no such number, or the stride leaves gaps.
+            UserError: An entry is missing or not valid, or the stride leaves gaps.
         """
         crop, stride = (test_cfg.get(key, ()) for key in ('crop_size', 'stride'))
         if not (_is_size(crop) and _is_size(stride)):
@@ -41,18 +40,18 @@ class Windows(NamedTuple):
         return cls(tuple(crop), tuple(stride), per_batch)
 
     def as_high_as(self, height: int) -> 'Windows':
-        """Windows of that height, which are wider too where it is more than that of the crop."""
+        """Windows of this height; width and stride grow in proportion, but never shrink."""
         (h, w), (_, step) = self.crop, self.stride
         larger = max(height, h)
         return Windows((height, w * larger // h), (height, step * larger // h), self.per_batch)
 
     def starts(self, axis: int, length: int) -> list[int]:
-        """First pixels of the windows on an axis; the last window ends with the image."""
+        """First pixel of each window on an axis; the last window ends with the image."""
         last = length - self.crop[axis]
         return [*range(0, last, self.stride[axis]), last]
 
     def counts(self, axis: int, like: Tensor) -> Tensor:
-        """How many windows cover each pixel of an axis of ``like`` (N, C, H, W)."""
+        """Number of windows over each pixel of an axis (0 or 1) of ``like`` (N, C, H, W)."""
         length = like.shape[2 + axis]
         counts = torch.zeros(length)
         for start in self.starts(axis, length):
@@ -71,5 +70,5 @@ def _is_size(value: Any) -> bool:
 def window_meta(meta: dict, crops: Tensor, corner: tuple[int, int], window_of: Size) -> dict:
     """The meta of a window of ``crops`` (n, 3, h, w) that starts at (top, left) of an image."""
     size = crops.shape[2:]  # a torch.Size, by which the host's heads know a window
-    own = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
-    return {**meta, **own, 'window': corner, 'window_of': window_of}
+    sizes = dict(img_shape=size, pad_shape=size, padding_size=[0] * 4)
+    return {**meta, **sizes, 'window': corner, 'window_of': window_of}

@@ -43,11 +43,9 @@ class Panel:
 def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -> list[Panel]:
     """One panel, of the image's size, for each named map of one image.
 
-    The maps come from a model's method ``explain(inputs, data_samples) -> dict[str, Tensor]``. Like
-    ``predict`` it takes a preprocessed batch. If it can explain single pixels, it takes a keyword
-    argument ``pixel`` too, the (x, y) of a pixel of the input. It returns maps (N, C, H, W), which
-    cover the input at any resolution. The order of the maps is the order of the panels. The first
-    row of this table that applies to a map defines its drawing:
+    The maps are those of a model's ``explain``. Each covers the whole input, at any resolution.
+    Panels have the order of the maps. The first line of this table that applies to a map decides
+    how it is drawn:
 
     =========================  ====================================================================
     map                        drawn as

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmseg_ext.benchmark import table as benchmark_table
 from mmseg_ext.benchmark.rows import HEADINGS
-from mmseg_ext.benchmark.table import make_table, paper_miou
+from mmseg_ext.benchmark.table import make_table
 from tests.benchmark.conftest import EMPTY, Made
 
 ROOT = Path(__file__).parents[2]
@@ -226,22 +226,23 @@ def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> 
     assert str(status).startswith('error: --launcher pytorch is for processes that torchrun starts')
 
 
-@pytest.mark.parametrize(
-    ('config', 'split', 'miou'),
-    [
-        ('cpnet/r101_ade20k', 'validation', 46.27),
-        ('spnet/r101_cityscapes', 'val', 81.9),
-        ('spnet/r101_cityscapes', 'test', 82.0),
-        ('cpnet/r101_cityscapes', 'val', None),  # measured on test
-        ('hmsa/hrnet_ocr_cityscapes', 'val', 85.4),
-        ('danet/r101_ade20k', 'validation', None),  # another implementation's
-        ('danet/hrnet18s_camvid', 'test', None),
-    ],
-)
-def test_the_papers_number_is_that_of_the_tested_split(
-    config: str, split: str, miou: float | None
+def test_the_table_shows_every_papers_number_and_compares_that_of_the_tested_data(
+    made: Made, tmp_path: Path
 ) -> None:
-    found, source = paper_miou(str(ROOT / f'configs/{config}.py'), split)
-    assert found == miou
-    assert (source == '') == (miou is None)
-    assert miou is None or str(miou) in source
+    base = f"_base_ = '{made.cwd}/third.py'\n"
+    text = base + "paper = dict(miou=50.25, split={!r}, source='Table 9')\n"
+    splits = dict(tested='Data validation', other='Data test')
+    for name, split in splits.items():
+        (tmp_path / f'{name}.py').write_text(text.format(split))
+    (tmp_path / 'child.py').write_text("_base_ = './tested.py'\n")
+    (tmp_path / 'wrong.py').write_text(base + 'paper = dict(miou=50.25)\n')
+    models = [str(tmp_path / f'{name}.py') for name in (*splits, 'child', 'wrong')]
+    rows = make_table([*models, 'third.py'], tmp_path)
+    assert [row.paper for row in rows] == [50.25, None, None, None, None]
+    source = '50.25 mIoU on {} (Table 9)'
+    assert [row.source for row in rows[:3]] == [*map(source.format, splits.values()), '']
+    assert [row.failed for row in rows] == [False, False, False, True, False]
+    assert rows[3].problem.endswith('wrong.py: give a dict of miou, split, source')
+    table = (tmp_path / 'table.md').read_text()
+    assert re.search(r'tested .*\| not trained \|.*\| 50.25 \|', table)
+    assert 'other, paper: 50.25 mIoU on Data test (Table 9)' in table

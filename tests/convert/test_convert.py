@@ -22,6 +22,14 @@ def test_unknown_names_are_listed() -> None:
         convert('hmsa', RELEASED | {'module.classifier.bias': torch.ones(1)})
 
 
+def test_several_files_are_taken_where_the_paper_was_released_so() -> None:
+    with pytest.raises(ValueError, match='hmsa was released in one file, got 2: give one'):
+        convert('hmsa', RELEASED, RELEASED)
+    segmentor = {'last_layer.0.bias': torch.zeros(1)}
+    with pytest.raises(ValueError, match='file 2 of 2 is no refiner'):
+        convert('magnet', segmentor, segmentor)
+
+
 def test_unknown_paper_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match='hmsa.*plain'):
         convert('hsma', RELEASED)

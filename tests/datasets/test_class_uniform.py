@@ -8,13 +8,8 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import DataLoader
 
 from mmseg_ext.datasets import class_uniform
-from mmseg_ext.datasets.class_uniform import (
-    ClassCentroidDataset,
-    ClassUniformSampler,
-    class_centroids,
-    epoch_counts,
-    tile_origins,
-)
+from mmseg_ext.datasets.class_centroids import class_centroids, epoch_counts, tile_origins
+from mmseg_ext.datasets.class_uniform import ClassCentroidDataset, ClassUniformSampler
 
 CLASSES = ('ground', 'rare', 'never', 'sky')
 
@@ -345,7 +340,7 @@ def test_too_few_images_for_class_items_are_said(root):
 
 @pytest.mark.parametrize('pct', [-0.1, 1.1])
 def test_an_impossible_share_is_refused(root, pct):
-    with pytest.raises(ValueError, match='must be a share from 0 to 1'):
+    with pytest.raises(ValueError, match='must be a fraction from 0 to 1'):
         sampler(root, pct=pct)
 
 

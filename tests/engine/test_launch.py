@@ -233,6 +233,13 @@ def test_a_whole_models_file_is_loaded_as_such(cfg, tmp_path):
     assert overrides.starting_weights(cfg) == [cfg.load_from] == [path]
 
 
+def test_a_head_alone_is_loaded_as_part_of_the_model(cfg, tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save({'decode_head.conv_seg.bias': torch.zeros(3)}, path)
+    overrides.set_initial_weights(cfg, str(path))
+    assert cfg.load_from == str(path)
+
+
 def test_a_backbones_file_goes_to_the_backbone(cfg, tmp_path):
     path = save_model(cfg, tmp_path / 'x.pth', lambda name: name.removeprefix('backbone.'))
     overrides.set_initial_weights(cfg, path)
@@ -316,6 +323,17 @@ def test_a_checkpoint_of_another_model_is_refused_with_its_keys(cfg, tmp_path):
             fit.check_weights(runner, path, strict=whole)
         assert 'backbone.layer1.0.conv1.weight' in str(error.value)
         assert 'backbone.stage1.0' in str(error.value)
+
+
+def test_a_training_starts_from_every_backbone_of_its_model(cfg, tmp_path):
+    inner = build_model(cfg)
+    assert fit.starting_parts(inner) == ('backbone.',)
+    pair = torch.nn.ModuleDict(dict(teacher=inner, my_backbone=torch.nn.Conv2d(1, 1, 1)))
+    assert fit.starting_parts(pair) == ('teacher.backbone.',)
+    path = save_model(cfg, tmp_path / 'x.pth', lambda name: f'teacher.{name}')
+    fit.check_weights(HasModel(pair), path, strict=False)  # without my_backbone
+    with pytest.raises(ValueError, match='another model'):
+        fit.check_weights(HasModel(pair), path, strict=True)
 
 
 def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_path, capsys):

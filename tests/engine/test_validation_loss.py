@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
+from mmseg.models.segmentors import CascadeEncoderDecoder
 from mmseg.structures import SegDataSample
-from torch import nn
 
 from mmseg_ext.engine import validation_loss
 from mmseg_ext.engine.validation_loss import (
@@ -17,6 +17,7 @@ from mmseg_ext.engine.validation_loss import (
     prediction_loss,
     validated_terms,
 )
+from tests.inference.tiny_explainer import model_config
 from tests.tiny import CONFIG_DIR, make_batch, tiny
 
 TERMS = {  # of a training step, which the loss of a prediction has too
@@ -54,10 +55,10 @@ def test_the_loss_is_that_of_the_scored_logits():
 
 
 def test_the_last_head_of_a_cascade_has_the_loss():
-    heads = [FCNHead(in_channels=4, channels=4, num_classes=3) for _ in range(2)]
-    model = nn.Module()
-    model.decode_head = nn.ModuleList(heads)
-    assert predicting_part(model) == (heads[1], 'decode_1.')
+    head = dict(model_config().decode_head)
+    backbone = dict(type='NeighbourBackbone')
+    model = CascadeEncoderDecoder(num_stages=2, backbone=backbone, decode_head=[head, head])
+    assert predicting_part(model) == (model.decode_head[1], 'decode_1.')
     assert validated_terms(model, dict.fromkeys(['decode_0.loss_ce', 'decode_1.loss_ce'])) == [
         'decode_1.loss_ce'
     ]

@@ -235,18 +235,18 @@ def test_a_model_that_cannot_explain_says_so(option, segmentor, tmp_path):
 
 
 def test_a_model_that_explains_no_single_pixel_says_so(experiment, tmp_path, monkeypatch):
-    explainer = MODELS.get('TinyExplainer')
-    monkeypatch.setattr(explainer, 'explain', lambda self, inputs, data_samples: {})
+    monkeypatch.setattr(MODELS.get('TinyExplainer'), 'explains_pixels', False)
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     arguments = (tmp_path / 'a.png', '--out', tmp_path / 'out', '--pixel', 3, 3)
     assert 'does not explain single pixels' in refusal(*experiment, *arguments)
 
 
 def test_a_head_that_explains_the_image_alone_says_so_of_a_pixel(tmp_path, monkeypatch):
-    def explain(self, levels):
+    def explain(self, levels, *, point=None, label=None, **side_inputs):
         return dict(level=levels[0])
 
     monkeypatch.setattr(MODELS.get('FCNHead'), 'explain', explain, raising=False)
+    monkeypatch.setattr(MODELS.get('FCNHead'), 'explains_pixels', False, raising=False)
     experiment = write_experiment(tmp_path, type='WindowedEncoderDecoder')
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     arguments = (tmp_path / 'a.png', '--out', tmp_path / 'out')

@@ -18,8 +18,13 @@ class NeighbourBackbone(BaseModule):
 
 @MODELS.register_module()
 class TinyExplainer(EncoderDecoder):
+    explains = explains_pixels = True
+
     def explain(
-        self, inputs: Tensor, data_samples: list, pixel: tuple[int, int] | None = None
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        pixel: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
         logits = self._forward(inputs)
         brightness = inputs.mean(1, keepdim=True).sigmoid()

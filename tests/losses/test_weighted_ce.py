@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from mmseg.models.losses import OhemCrossEntropy
 from mmseg.registry import MODELS
 from torch import Tensor
 from torch.autograd import gradcheck
@@ -28,14 +29,14 @@ def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple[Tensor, 
 
 @pytest.mark.parametrize('class_weight', [None, WEIGHTS])
 @pytest.mark.parametrize(
-    ('hard_below', 'min_kept'), [(None, 1), (0.7, 1), (0.05, 30), (0.3, 100), (0.7, 10**6)]
+    ('threshold', 'min_kept'), [(None, 1), (0.7, 1), (0.05, 30), (0.3, 100), (0.7, 10**6)]
 )
-def test_it_is_the_obvious_mean_in_value_and_gradient(batch, class_weight, hard_below, min_kept):
+def test_it_is_the_obvious_mean_in_value_and_gradient(batch, class_weight, threshold, min_kept):
     logits, label = batch
-    loss = WeightedCELoss(class_weight=class_weight, hard_below=hard_below, min_kept=min_kept)
+    loss = WeightedCELoss(class_weight=class_weight, threshold=threshold, min_kept=min_kept)
     value, grad = gradient(lambda z: loss(z, label), logits)
     expected, expected_grad = gradient(
-        lambda z: weighted_ce_of_hard_pixels(z, label, class_weight, hard_below, min_kept),
+        lambda z: weighted_ce_of_hard_pixels(z, label, class_weight, threshold, min_kept),
         logits.double(),
     )
     torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=0)
@@ -47,7 +48,7 @@ def test_the_least_probable_are_kept_when_too_few_are_hard():
     label = torch.zeros(1, 1, 10, dtype=torch.long)
     logits = torch.zeros(1, 2, 1, 10)
     logits[:, 0] = torch.arange(5.0, 15.0)[torch.randperm(10)]
-    value, grad = gradient(lambda z: WeightedCELoss(hard_below=0.7, min_kept=4)(z, label), logits)
+    value, grad = gradient(lambda z: WeightedCELoss(threshold=0.7, min_kept=4)(z, label), logits)
     kept = logits[0, 0, 0] < 9
     assert torch.equal(grad[0, 0, 0] != 0, kept)
     torch.testing.assert_close(value, torch.log1p(torch.exp(-logits[0, 0, 0][kept])).mean())
@@ -58,16 +59,16 @@ def test_as_many_valid_pixels_as_have_to_be_kept_are_all_kept(batch):
     count = int(((label >= 0) & (label < 5)).sum())
     everything = WeightedCELoss()(logits, label)
     for min_kept in (count, count + 1, label.numel(), label.numel() + 1):
-        kept = WeightedCELoss(hard_below=1e-6, min_kept=min_kept)(logits, label)
+        kept = WeightedCELoss(threshold=1e-6, min_kept=min_kept)(logits, label)
         torch.testing.assert_close(kept, everything, rtol=0, atol=0)
-    fewer = WeightedCELoss(hard_below=1e-6, min_kept=count - 1)(logits, label)
+    fewer = WeightedCELoss(threshold=1e-6, min_kept=count - 1)(logits, label)
     assert fewer > everything
 
 
 def test_gradients_agree_with_differences(batch):
     logits, label = batch
     pixels = torch.rand(2, 9, 14, dtype=torch.float64)
-    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=0.4, min_kept=20)
+    loss = WeightedCELoss(class_weight=WEIGHTS, threshold=0.4, min_kept=20)
     logits = logits.double().requires_grad_()
     assert gradcheck(lambda z: loss(z, label, weight=pixels), logits)
 
@@ -79,12 +80,12 @@ def test_without_weights_it_is_pytorchs_mean(batch):
     torch.testing.assert_close(WeightedCELoss()(logits, label), expected)
 
 
-@pytest.mark.parametrize('hard_below', [None, 0.7])
-def test_ignored_pixels_do_not_matter(batch, hard_below):
+@pytest.mark.parametrize('threshold', [None, 0.7])
+def test_ignored_pixels_do_not_matter(batch, threshold):
     logits, label = batch
     ignored = ((label < 0) | (label >= 5))[:, None]
     changed = torch.where(ignored, torch.inf, logits)
-    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=hard_below, min_kept=20)
+    loss = WeightedCELoss(class_weight=WEIGHTS, threshold=threshold, min_kept=20)
     assert loss(changed, label) == loss(logits, label)
 
 
@@ -93,33 +94,59 @@ def test_renaming_the_classes_changes_nothing(batch):
     label = label.where((label >= 0) & (label < 5), 255)
     order = torch.randperm(5)
     renamed = torch.cat([order.argsort(), torch.full((251,), 255)])[label]
-    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=0.7, min_kept=20)
-    other = WeightedCELoss(class_weight=torch.tensor(WEIGHTS)[order], hard_below=0.7, min_kept=20)
+    loss = WeightedCELoss(class_weight=WEIGHTS, threshold=0.7, min_kept=20)
+    other = WeightedCELoss(class_weight=torch.tensor(WEIGHTS)[order], threshold=0.7, min_kept=20)
     torch.testing.assert_close(other(logits[:, order], renamed), loss(logits, label))
 
 
-@pytest.mark.parametrize('hard_below', [None, 0.7])
-def test_all_ignored_is_zero_and_connected(hard_below):
-    loss = WeightedCELoss(class_weight=WEIGHTS, hard_below=hard_below, min_kept=9)
+@pytest.mark.parametrize('threshold', [None, 0.7])
+def test_all_ignored_is_zero_and_connected(threshold):
+    loss = WeightedCELoss(class_weight=WEIGHTS, threshold=threshold, min_kept=9)
     label = torch.full((1, 6, 6), 255)
     value, grad = gradient(lambda z: loss(z, label), torch.randn(1, 5, 6, 6))
     assert value == 0
     assert not grad.any()
 
 
-@pytest.mark.parametrize('hard_below', [None, 0.7])
-def test_a_logit_that_is_no_number_is_not_hidden(batch, hard_below):
+@pytest.mark.parametrize('min_kept', [1, 30, 126, 251, 252, 10**6])
+@pytest.mark.parametrize('threshold', [0.05, 0.7, 0.99])
+def test_strict_hard_pixels_are_the_hosts(batch, threshold, min_kept):
+    logits, label = batch
+    label = label.where((label >= 0) & (label < 5), 255)
+    logits[1] = logits[0]  # equal probabilities
+    label[1, 4:] = label[0, 4:]
+    theirs = OhemCrossEntropy(thres=threshold, min_kept=min_kept)
+    ours = WeightedCELoss(threshold=threshold, min_kept=min_kept, strict=True)
+    for value, expected in zip(
+        gradient(lambda z: ours(z, label), logits),
+        gradient(lambda z: theirs(z, label), logits),
+        strict=True,
+    ):
+        torch.testing.assert_close(value, expected)
+
+
+def test_a_pixel_at_the_threshold_is_hard_unless_strict():
+    logits, label = torch.zeros(1, 2, 1, 3), torch.zeros(1, 1, 3, dtype=torch.long)
+    loss = torch.tensor(2.0).log()
+    assert WeightedCELoss(threshold=0.5, min_kept=1)(logits, label) == loss
+    assert WeightedCELoss(threshold=0.5, min_kept=1, strict=True)(logits, label) == 0
+
+
+@pytest.mark.parametrize('strict', [False, True])
+@pytest.mark.parametrize('threshold', [None, 0.7])
+def test_a_logit_that_is_no_number_is_not_hidden(batch, threshold, strict):
     logits, label = batch
     label[0, 0, 0], logits[0, :, 0, 0] = 1, torch.nan
-    assert WeightedCELoss(hard_below=hard_below, min_kept=9)(logits, label).isnan()
+    loss = WeightedCELoss(threshold=threshold, min_kept=9, strict=strict)
+    assert loss(logits, label).isnan()
 
 
 def test_half_precision_logits_are_averaged_in_float32(batch):
     logits, label = batch
-    loss = MODELS.build(dict(type='WeightedCELoss', hard_below=0.7, min_kept=9, loss_weight=0.4))
+    loss = MODELS.build(dict(type='WeightedCELoss', threshold=0.7, min_kept=9, loss_weight=0.4))
     with torch.autocast('cpu', torch.bfloat16):
         value, grad = gradient(lambda z: loss(z, label), logits.bfloat16())
-    expected = 0.4 * WeightedCELoss(hard_below=0.7, min_kept=9)(logits.bfloat16().float(), label)
+    expected = 0.4 * WeightedCELoss(threshold=0.7, min_kept=9)(logits.bfloat16().float(), label)
     assert value.dtype == torch.float32 and grad.dtype == torch.bfloat16
     torch.testing.assert_close(value, expected)
 
@@ -134,7 +161,7 @@ def test_what_does_not_fit_is_refused_with_a_sentence(batch):
     with pytest.raises(ValueError, match='2 class weights, but the logits have 5 classes'):
         WeightedCELoss(class_weight=(1.0, 2.0))(*batch)
     with pytest.raises(ValueError, match='min_kept=0: it must be at least 1'):
-        WeightedCELoss(hard_below=0.7, min_kept=0)
+        WeightedCELoss(threshold=0.7, min_kept=0)
     with pytest.raises(ValueError, match='resize the logits'):
         WeightedCELoss()(batch[0][..., :4], batch[1])
     with pytest.raises(ValueError, match='fixed divisor'):

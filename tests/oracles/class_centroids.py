@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
-from mmseg_ext.datasets.class_uniform import class_centroids
+from mmseg_ext.datasets.class_centroids import class_centroids
 
 
 def class_centroids_released(label: np.ndarray, num_classes: int, tile: int) -> np.ndarray:

@@ -283,7 +283,7 @@ def _make_scores(device: torch.device) -> tuple[Run, Run]:
 def _make_head(device: torch.device) -> tuple[Run, Run]:
     size = (288, 576)
     widths = [64, 128, 256, 512, 512]  # the last is narrower than the released one
-    head = GSCNNHead(in_channels=widths, num_classes=CLASSES, segmentor='GSCNN').eval().to(device)
+    head = GSCNNHead(in_channels=widths, num_classes=CLASSES).eval().to(device)
     levels = [
         torch.randn(1, width, size[0] // stride, size[1] // stride, device=device)
         for width, stride in zip(widths, (1, 2, 4, 8, 8), strict=True)

@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
-from mmseg_ext.papers.magnet.patches import cut_out, patch_places, resize, windows_of
+from mmseg_ext.papers.magnet.patches import crop_patches, crop_windows, patch_corners, resize
 from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'magnet'
@@ -54,16 +54,16 @@ def pipeline_released(model: nn.Module, image: Tensor) -> Tensor:
     for stage, size in enumerate(others, 1):
         known, scaled = resize(probs, size), resize(image, size)
         unsure = F.interpolate(1 - certainty_released(known), size, mode='bilinear')
-        places = patch_places(size, patch)
-        means = torch.stack([windows_of(unsure, [one], patch, low).mean() for one in places])
+        places = patch_corners(size, patch)
+        means = torch.stack([crop_windows(unsure, [one], patch, low).mean() for one in places])
         refined = torch.zeros_like(known)
         for i in means.argsort().tolist():
             place, (y, x) = [places[i]], places[i]
-            fine = model.segment(cut_out(scaled, place, patch), place, size)
+            fine = model.segment(crop_patches(scaled, place, patch), place, size)
             refiner = model.refiners[min(len(model.refiners), stage) - 1]
-            result = refiner(fine, windows_of(known, place, patch, low)).softmax(1)
+            result = refiner(fine, crop_windows(known, place, patch, low)).softmax(1)
             refined[..., y : y + patch[0], x : x + patch[1]] = resize(result, patch)
-        count = model.inference.points_of(size, 1, 1)
+        count = model.inference.count_points(size, 1, 1)
         probs = replaced(known, refined, unsure, low, model.inference.smooth_kernel, count)
     return probs
 

@@ -250,7 +250,7 @@ def _make_sampling(device: torch.device) -> tuple[Run, Run]:
 
     def ours() -> list[Tensor]:
         anchors = loss.sample(label, prediction, 19)
-        pixels_at(embed, anchors.places)
+        pixels_at(embed, anchors.pixel_index)
         bank.written.zero_()
         bank.update(label, embed, lambda rows: rows)
         classes = anchors.classes[anchors.valid]

@@ -20,7 +20,7 @@ def weighted_ce_of_hard_pixels(
     logits: Tensor,
     label: Tensor,
     class_weight: Sequence[float] | None,
-    hard_below: float | None,
+    threshold: float | None,
     min_kept: int,
 ) -> Tensor:
     """Weighted mean cross entropy over the pixels that are kept, one pixel at a time."""
@@ -31,8 +31,8 @@ def weighted_ce_of_hard_pixels(
             loss = torch.logsumexp(logits[n, :, y, x], 0) - logits[n, c, y, x]
             weight = class_weight[c] if class_weight is not None else 1.0
             pixels.append((torch.exp(-loss).item(), loss, weight))
-    if hard_below is not None and len(pixels) > min_kept:
-        threshold = max(hard_below, sorted(p for p, _, _ in pixels)[min_kept - 1])
+    if threshold is not None and len(pixels) > min_kept:
+        threshold = max(threshold, sorted(p for p, _, _ in pixels)[min_kept - 1])
         pixels = [pixel for pixel in pixels if pixel[0] <= threshold]
     return sum(w * loss for _, loss, w in pixels) / sum(w for _, _, w in pixels)
 
@@ -69,7 +69,7 @@ def head_released(head: SPNetHead, x: Tensor) -> Tensor:
     return head.cls_seg(head.bottleneck(x))
 
 
-def ohem_released(logits: Tensor, label: Tensor, hard_below: float, min_kept: int) -> Tensor:
+def ohem_released(logits: Tensor, label: Tensor, threshold: float, min_kept: int) -> Tensor:
     """The hard pixels are sorted out with NumPy, on the CPU."""
     probs = logits.detach().softmax(1).cpu().numpy()
     flat = label.cpu().numpy().ravel()
@@ -77,7 +77,7 @@ def ohem_released(logits: Tensor, label: Tensor, hard_below: float, min_kept: in
     own = probs.transpose(1, 0, 2, 3).reshape(logits.shape[1], -1)[:, valid]
     own = own[flat[valid], np.arange(own.shape[1])]
     if own.size > min_kept:
-        threshold = max(hard_below, own[own.argsort()[min_kept - 1]])
+        threshold = max(threshold, own[own.argsort()[min_kept - 1]])
         flat = flat.copy()
         flat[np.flatnonzero(valid)[own > threshold]] = 255
     kept = torch.from_numpy(flat).view_as(label).to(label.device)
@@ -152,7 +152,7 @@ def _make_ohem(device: torch.device) -> tuple[Run, Run]:
     logits = 2 * torch.randn(2, 19, 256, 512, device=device)
     label = torch.randint(0, 20, (2, 256, 512), device=device)
     label[label == 19] = 255
-    loss = WeightedCELoss(hard_below=0.7, min_kept=50_000)
+    loss = WeightedCELoss(threshold=0.7, min_kept=50_000)
     return both_ways(lambda z: loss(z, label), logits), both_ways(
         lambda z: ohem_released(z, label, 0.7, 50_000), logits
     )

@@ -86,7 +86,7 @@ def test_blocks_of_pairs_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     label, results = make_labels(), []
     prior = torch.randn(4, 24, 4, 6, dtype=torch.float64, requires_grad=True)
     for pairs in (2**20, 5 * 4 * 24, 1):  # 24, 5 and 1 cells at a time
-        monkeypatch.setattr('mmseg_ext.papers.cpnet.PAIRS', pairs)
+        monkeypatch.setattr('mmseg_ext.papers.cpnet.affinity.PAIRS', pairs)
         value = total(affinity_terms(prior, label, (4, 6)))
         results.append((value, *torch.autograd.grad(value, prior)))
     for other in results[1:]:
@@ -228,7 +228,9 @@ def test_orders_of_row_and_column_differ_by_biases_alone() -> None:
 
 
 def test_even_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match='am_kernel_size=4 has no centre: take 3 or 5'):
+    with pytest.raises(
+        ValueError, match='kernel_size=4 .*am_kernel_size of CPNetHead.* no centre: take 3 or 5'
+    ):
         head(am_kernel_size=4)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.gscnn import BalancedEdgeLoss, GatedConv, class_edges
 from mmseg_ext.papers.gscnn.canny import canny, canny_by_opencv, canny_on_device
-from mmseg_ext.papers.gscnn.segmentor import wrapped
+from mmseg_ext.papers.gscnn.segmentor import wrapped_bytes
 from tests.oracles.gscnn import class_edges_released, head_released
 from tests.test_swap import BASES, PLAIN, shrunk, trains_predicts_and_explains
 from tests.tiny import CONFIG_DIR, build, make_batch, tiny, total_loss
@@ -72,7 +72,7 @@ def test_edges_on_a_device_are_opencvs_pixel_for_pixel(kind: str, size: tuple[in
 
 def test_values_wrap_around_as_the_released_cast_does() -> None:
     values = torch.tensor([-0.7, -1.5, -2.1, 1.9, 2.6, 0.0])
-    assert wrapped(values).tolist() == [0, 255, 254, 1, 2, 0]
+    assert wrapped_bytes(values).tolist() == [0, 255, 254, 1, 2, 0]
 
 
 def test_edges_are_those_of_the_image_as_loaded(model: nn.Module) -> None:
@@ -315,7 +315,6 @@ def test_biases_before_norms_go_into_their_means() -> None:
         (dict(in_channels=64, in_index=4), r'reads several levels, got in_channels=64'),
         (dict(in_channels=[8, 16, 32], in_index=[0, 1, 2]), 'give four or five levels'),
         (dict(num_classes=2, out_channels=1, threshold=0.5), 'num_classes=2 and out_channels=2'),
-        (dict(type='FCNHead'), "decode_head=dict\\(type='GSCNNHead', ...\\), got FCNHead"),
     ],
     ids=str,
 )
@@ -329,14 +328,20 @@ def test_heads_that_cannot_work_are_refused(head: dict, sentence: str) -> None:
     [
         (dict(canny_input='raw'), "canny_input='raw' must be 'image' or 'wrapped'"),
         (dict(canny_thresholds=(100, 10)), r'canny_thresholds=\(100, 10\) must be \(low, high\)'),
-        (dict(decode_head=[dict(type='FCNHead')] * 2), 'got a list'),
-        (dict(type='EncoderDecoder'), "only type='GSCNN' gives"),
+        (dict(decode_head=[dict(type='FCNHead')] * 2), 'got a cascade'),
+        (dict(type='WindowedEncoderDecoder'), "only type='GSCNN' gives"),
     ],
     ids=str,
 )
 def test_wrong_models_are_refused(changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         gscnn(**changes)
+
+
+def test_a_segmentor_without_edges_is_refused() -> None:
+    model = gscnn(type='EncoderDecoder')
+    with pytest.raises(ValueError, match="only type='GSCNN' gives"):
+        model.loss(*make_batch(model))
 
 
 def test_a_batch_of_one_image_is_refused_by_batch_norm() -> None:

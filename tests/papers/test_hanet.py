@@ -50,9 +50,9 @@ def randomised(module: nn.Module) -> Any:
     return module
 
 
-def hanet_head(**kwargs: Any) -> HANetHead:
+def hanet_head(attention: dict | None = None, **kwargs: Any) -> HANetHead:
     cfg = dict(type='HANetHead', in_channels=[6, 10, 12], in_index=[0, 1, 2], num_classes=5)
-    small = dict(channels=8, low_channels=4, reduction=4, rows=16)
+    small = dict(channels=8, low_channels=4, attention=dict(reduction=4) | (attention or {}))
     torch.manual_seed(0)
     return MODELS.build(cfg | small | kwargs).eval()
 
@@ -66,12 +66,14 @@ def levels(n: int = 2, h: int = 16, w: int = 20) -> list[Tensor]:
 def hanet(**kwargs: Any) -> nn.Module:
     """A small whole model whose gates differ from row to row."""
     width = dict(in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])
-    head = dict(type='HANetHead', channels=8, low_channels=8, reduction=2, dilations=(1, 2, 3))
+    head = dict(type='HANetHead', channels=8, low_channels=8, dilations=(1, 2, 3))
     model = build(
         dict(
             type='WindowedEncoderDecoder',
             backbone=dict(type='HRNetExact', extra=small_hrnet()),
-            decode_head=head | width | dict(num_classes=5, input_transform='resize_concat'),
+            decode_head=head
+            | width
+            | dict(attention=dict(reduction=2), num_classes=5, input_transform='resize_concat'),
             test_cfg=dict(mode='whole'),
         )
         | kwargs
@@ -100,7 +102,7 @@ def test_gates_equal_the_released_form(kwargs: dict, height: int) -> None:
 @pytest.mark.parametrize('pooling', ['mean', 'max'])
 @torch.no_grad()
 def test_head_equals_the_released_form(gates: tuple, pooling: str) -> None:
-    head = randomised(hanet_head(gates=gates, pooling=pooling))
+    head = randomised(hanet_head(gates=gates, attention=dict(pooling=pooling)))
     rows = (2 * torch.arange(64) + 1) * 128 // 128
     positions = rows[None, :, None].expand(2, 64, 80)
     expected = head_released(head, levels(), positions)
@@ -140,7 +142,11 @@ def test_another_position_gives_another_gate_and_no_position_is_not_the_first() 
 
 def test_widths_are_the_paper_s() -> None:
     head = hanet_head(
-        in_channels=[256, 1024, 2048], channels=256, low_channels=48, reduction=64, num_classes=19
+        in_channels=[256, 1024, 2048],
+        channels=256,
+        low_channels=48,
+        attention=dict(reduction=64),
+        num_classes=19,
     )
     widths = [
         [gate.squeeze.conv.in_channels]
@@ -506,9 +512,16 @@ def test_every_released_name_is_one_of_ours(config: str, rename: Callable[[str],
     assert (ours['auxiliary_head.convs.0.bn.running_mean'] == mean - bias).all()
 
 
+def test_gates_default_to_the_papers() -> None:
+    cfg = dict(type='HANetHead', in_channels=[6, 10, 12], in_index=[0, 1, 2], num_classes=5)
+    for attention in ({}, dict(attention=None), dict(attention=dict(rows=16))):
+        gate = MODELS.build(cfg | attention).height_attention['0']
+        assert gate.rows == 16 and gate.dropout.p == 0.1 and gate.injection == 2
+
+
 def test_a_checkpoint_of_another_reduction_does_not_load() -> None:
     with pytest.raises(RuntimeError, match='size mismatch'):
-        hanet_head(reduction=3).load_state_dict(hanet_head().state_dict())
+        hanet_head(dict(reduction=3)).load_state_dict(hanet_head().state_dict())
 
 
 def test_released_weights_for_imagenet_become_a_backbone() -> None:
@@ -524,12 +537,17 @@ def test_arguments_that_cannot_work_are_refused() -> None:
         (dict(in_channels=2048, in_index=3), r'\*\*_base_.levels'),
         (dict(in_channels=[2048], in_index=[3]), 'two or more levels'),
         (dict(gates=(5,)), 'gates=5 is not one of 0, 1, 2, 3, 4'),
-        (dict(rows=12), 'rows=12 is not one of 1, 2, 4'),
-        (dict(reduction=0), 'reduction=0 would leave no channel'),
-        (dict(pooling='median'), "pooling='median' is not one of mean, max"),
-        (dict(injection=3), 'injection=3'),
-        (dict(num_convs=4), 'num_convs=4'),
+        (dict(attention=dict(rows=12)), 'rows=12 is not one of 1, 2, 4'),
+        (dict(attention=dict(reduction=0)), 'reduction=0 would leave no channel'),
+        (dict(attention=dict(pooling='median')), "pooling='median' is not one of mean, max"),
+        (dict(attention=dict(injection=3)), 'injection=3'),
+        (dict(attention=dict(num_convs=4)), 'num_convs=4'),
+        (
+            dict(attention=dict(row=8)),
+            'does not know attention.row: it reads rows, reduction',
+        ),
+        (dict(attention=dict(norm_cfg=None)), 'does not know attention.norm_cfg'),
     ]:
         with pytest.raises(ValueError, match=sentence):
             hanet_head(**kwargs)
-    assert hanet_head(reduction=1000).height_attention['0'].squeeze.out_channels == 1
+    assert hanet_head(dict(reduction=1000)).height_attention['0'].squeeze.out_channels == 1

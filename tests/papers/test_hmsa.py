@@ -341,9 +341,26 @@ def test_wrong_configs_are_refused_with_a_sentence(changes: dict, sentence: str)
         hmsa(**changes)
 
 
-def test_scale_head_outside_hmsa_is_refused() -> None:
+@pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'GSCNN'])
+def test_scale_head_outside_hmsa_is_refused(segmentor: str) -> None:
     with pytest.raises(ValueError, match="only type='HMSA' uses"):
-        MODELS.build(dict(type='HMSAHead', head=OCR, num_classes=5))
+        hmsa(type=segmentor)
+
+
+def test_scale_head_in_the_hosts_segmentor_is_refused() -> None:
+    model = hmsa(type='EncoderDecoder')
+    batch = make_batch(model)
+    for run in (model.loss, model.predict):
+        with pytest.raises(ValueError, match="only type='HMSA' uses"):
+            run(*batch)
+
+
+@pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'HMSA'])
+def test_scale_head_as_auxiliary_head_is_refused(segmentor: str) -> None:
+    scale_head = dict(type='HMSAHead', head=FCN, num_classes=5)
+    heads = dict(decode_head=dict(FCN, num_classes=5)) if segmentor != 'HMSA' else {}
+    with pytest.raises(ValueError, match="only type='HMSA' uses|only as its decode head"):
+        hmsa(type=segmentor, auxiliary_head=scale_head, **heads)
 
 
 def test_an_image_too_small_for_a_scale_is_refused(model: nn.Module) -> None:

@@ -22,18 +22,18 @@ from mmseg_ext.checkpoints.fit import check_weights
 from mmseg_ext.convert import convert
 from mmseg_ext.datasets import LoadImage
 from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
-from mmseg_ext.papers.magnet import segmentor as magnet_segmentor
+from mmseg_ext.papers.magnet.memory import PatchBatches
 from mmseg_ext.papers.magnet.patches import (
-    cut_out,
-    doubled_sizes,
-    inside,
-    patch_places,
+    count_covering_patches,
+    crop_patches,
+    crop_windows,
+    patch_corners,
     resize,
     roi_align,
-    windows_of,
 )
 from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
-from mmseg_ext.papers.magnet.segmentor import Inference
+from mmseg_ext.papers.magnet.scales import doubled_sizes
+from mmseg_ext.papers.magnet.settings import Inference
 from tests.oracles.magnet import (
     certainty_released,
     median_released,
@@ -86,7 +86,7 @@ def image() -> Tensor:
 
 
 def how(model: nn.Module, **changes: Any) -> nn.Module:
-    model.inference = Inference.of({**vars(model.inference), **changes})
+    model.inference = Inference.from_cfg({**vars(model.inference), **changes})
     return model
 
 
@@ -134,8 +134,8 @@ def test_a_refiner_that_repeats_the_patch_puts_it_where_it_was_cut(
     size = SCALES[2]
     (h, w) = SCALES[0]
     found = how(model, n_points=1.0).probabilities(image)
-    for y, x in patch_places(size, SCALES[0]):
-        alone = model.segment(cut_out(image, [(y, x)], SCALES[0]), [(y, x)], size)
+    for y, x in patch_corners(size, SCALES[0]):
+        alone = model.segment(crop_patches(image, [(y, x)], SCALES[0]), [(y, x)], size)
         torch.testing.assert_close(found[..., y : y + h, x : x + w], alone, rtol=0, atol=1e-9)
 
 
@@ -168,10 +168,10 @@ def test_the_order_of_patches_does_not_matter(
     expected = model.probabilities(image)
 
     def shuffled(*args: Any, **kwargs: Any) -> list:
-        places = patch_places(*args, **kwargs)
+        places = patch_corners(*args, **kwargs)
         return [places[i] for i in torch.randperm(len(places)).tolist()]
 
-    monkeypatch.setattr(magnet_segmentor.cuts, 'patch_places', shuffled)
+    monkeypatch.setattr('mmseg_ext.papers.magnet.refinement.patch_corners', shuffled)
     for _ in range(3):
         torch.testing.assert_close(model.probabilities(image), expected, rtol=0, atol=1e-12)
 
@@ -181,7 +181,7 @@ def test_the_order_of_patches_does_not_matter(
 def test_batches_of_patches_equal_one_at_a_time(
     model: nn.Module, image: Tensor, pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(magnet_segmentor, 'CPU_PIXELS', pixels)
+    monkeypatch.setattr('mmseg_ext.papers.magnet.memory.CPU_PIXELS', pixels)
     how(model, n_points=900)
     torch.testing.assert_close(
         model.probabilities(image), pipeline_released(model, image), rtol=0, atol=1e-9
@@ -252,9 +252,9 @@ def test_points_are_those_of_sorting_all_pixels_stably(size: tuple, levels: int)
 
 def uncertainty_of_patches(model: nn.Module, stage: Any) -> tuple[list, Tensor]:
     size = tuple(stage.points.shape)
-    places = patch_places(size, model.patch_size)
+    places = patch_corners(size, model.patch_size)
     unsure = 1 - certainty(resize(stage.before, size))
-    return places, windows_of(unsure, places, model.patch_size, model.input_size).mean((1, 2, 3))
+    return places, crop_windows(unsure, places, model.patch_size, model.input_size).mean((1, 2, 3))
 
 
 @torch.no_grad()
@@ -265,7 +265,9 @@ def test_few_patches_are_the_least_certain_ones(image: Tensor, as_released: bool
         places, means = uncertainty_of_patches(model, stage)
         order = means.argsort(descending=not as_released).tolist()
         frame = min(SCALES[0]) // 4
-        reach = inside([places[i] for i in order[:3]], SCALES[0], tuple(stage.points.shape), frame)
+        reach = count_covering_patches(
+            [places[i] for i in order[:3]], SCALES[0], tuple(stage.points.shape), frame
+        )
         assert stage.points.any() and not (stage.points & (reach == 0)).any()
         budget = stage.points.numel() * 0.9 * 3 / len(places)
         assert stage.points.sum() <= budget
@@ -277,14 +279,14 @@ def test_few_patches_are_the_least_certain_ones(image: Tensor, as_released: bool
 @pytest.mark.parametrize('length', range(7, 40))
 @pytest.mark.parametrize('patch', [3, 7])
 def test_patches_cover_an_axis_from_end_to_end(length: int, patch: int) -> None:
-    places = patch_places((patch, length), (patch, patch))
-    assert inside(places, (patch, patch), (patch, length), 0).min() >= 1
+    places = patch_corners((patch, length), (patch, patch))
+    assert count_covering_patches(places, (patch, patch), (patch, length), 0).min() >= 1
     assert places[0] == (0, 0) and places[-1] == (0, length - patch)
     assert len(places) == -(-length // patch)
 
 
 def test_columns_come_before_rows() -> None:
-    assert patch_places((4, 6), (2, 3)) == [(0, 0), (2, 0), (0, 3), (2, 3)]
+    assert patch_corners((4, 6), (2, 3)) == [(0, 0), (2, 0), (0, 3), (2, 3)]
 
 
 def test_an_image_is_doubled_up_to_its_size() -> None:
@@ -304,9 +306,11 @@ def test_a_ramp_is_read_half_a_pixel_on() -> None:
 @pytest.mark.parametrize('size', [(6, 8), (4, 9), (9, 8), (2, 3)], ids=str)
 def test_windows_are_roi_align_at_whole_pixels(size: tuple) -> None:
     maps, patch = torch.rand(1, 3, 20, 29), (6, 8)
-    places = patch_places((20, 29), patch)
+    places = patch_corners((20, 29), patch)
     boxes = [(x, y, x + 8, y + 6) for y, x in places]
-    torch.testing.assert_close(windows_of(maps, places, patch, size), roi_align(maps, boxes, size))
+    torch.testing.assert_close(
+        crop_windows(maps, places, patch, size), roi_align(maps, boxes, size)
+    )
 
 
 # Training
@@ -334,8 +338,8 @@ def test_a_patch_comes_with_its_label_and_its_place(model: nn.Module) -> None:
     label = rows * width + columns
     whole = resize(image, model.patch_size)
     for _ in range(20):
-        sample = model._sample(image, label, 0)
-        fine = cut_out(resize(image, sample.size), [sample.place], model.patch_size)
+        sample = model.draw_sample(image, label, 0)
+        fine = crop_patches(resize(image, sample.size), [sample.corner], model.patch_size)
         assert torch.equal(sample.fine, fine)
         if sample.size == SCALES[2]:
             assert torch.equal(sample.label[0], fine[0, 2].long())
@@ -347,8 +351,8 @@ def test_a_patch_comes_with_its_label_and_its_place(model: nn.Module) -> None:
 def test_every_scale_and_place_is_drawn(model: nn.Module) -> None:
     image, label = torch.zeros(1, 3, 34, 50), torch.zeros(34, 50, dtype=torch.long)
     model.scales = [(16, 24), (17, 26), (34, 50)]
-    samples = [model._sample(image, label, 0) for _ in range(300)]
-    assert {one.place for one in samples if one.size == (17, 26)} == {
+    samples = [model.draw_sample(image, label, 0) for _ in range(300)]
+    assert {one.corner for one in samples if one.size == (17, 26)} == {
         (y, x) for y in range(2) for x in range(3)
     }
     assert {one.size for one in samples} == {(17, 26), (34, 50)}
@@ -463,6 +467,30 @@ def test_memory_stays_below_the_limit_however_large_the_image() -> None:
     assert resident('VmHWM') - before < limit * 2**20
 
 
+def test_a_patch_is_measured_once_on_a_gpu_and_the_peak_statistics_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cleared: list[bool] = []
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: cleared.append(True))
+    monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device: 300)
+    monkeypatch.setattr(torch.cuda, 'memory_reserved', lambda device: 400)
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', None)  # not called
+    batches, gpu = PatchBatches((16, 24)), torch.device('cuda')
+    corners = [(0, x) for x in range(9)]
+
+    def lengths(free_bytes: int) -> list[int]:
+        runs = batches.run(
+            lambda batch: torch.tensor(batch), corners, device=gpu, free_bytes=free_bytes
+        )
+        pairs = list(runs)
+        assert torch.cat([result for _, result in pairs]).tolist() == [list(c) for c in corners]
+        return [len(batch) for batch, _ in pairs]
+
+    assert lengths(350) == [1, 3, 3, 2] and batches.patch_bytes == 100
+    assert lengths(-1) == [1] * 9 and lengths(10**6) == [9]
+    assert cleared == [True]
+
+
 def test_tiles_are_images_of_their_own(image: Tensor) -> None:
     model = magnet(scales=None)
     whole = model.predict(image)[0].pred_sem_seg.data
@@ -519,10 +547,9 @@ def test_any_segmentor_takes_part(name: str) -> None:
 def test_a_checkpoint_of_the_segmentor_alone_is_its(model: nn.Module) -> None:
     plain = MODELS.build(ConfigDict(FCN))
     other = magnet()
-    other.is_trained = False
     missing = other.load_state_dict(plain.state_dict(), strict=False)
     assert all(name.startswith('refiners.') for name in missing.missing_keys)
-    assert not missing.unexpected_keys and other.is_trained
+    assert not missing.unexpected_keys
     assert torch.equal(other.segmentor.backbone.conv1.weight, plain.backbone.conv1.weight.double())
 
 
@@ -547,14 +574,30 @@ def test_a_training_starts_from_all_of_its_segmentor(
 
 def test_a_refiner_without_its_segmentor_is_refused() -> None:
     model = magnet()
-    model.is_trained = False
     alone = {n: x for n, x in model.state_dict().items() if n.startswith('refiners.')}
     with pytest.raises(ValueError, match='a refiner without the segmentor .* give both files'):
         model.load_state_dict(alone)
-    with pytest.raises(ValueError, match='has no weights of it: name its checkpoint by --init'):
-        model.loss(*make_batch(model.float()))
     pretrained = dict(FCN, init_cfg=dict(type='Pretrained', checkpoint='x.pth'))
-    assert MODELS.build(dict(type='MagNet', segmentor=pretrained, patch_size=(8, 8))).is_trained
+    model = MODELS.build(dict(type='MagNet', segmentor=pretrained, patch_size=(8, 8)))
+    left = model.load_state_dict(MagNetRefiner(num_classes=CLASSES).state_dict(), strict=False)
+    assert left.unexpected_keys
+    left = model.load_state_dict(model.refiners.state_dict(prefix='refiners.'), strict=False)
+    assert not left.unexpected_keys
+
+
+def test_a_training_without_weights_of_the_segmentor_is_refused() -> None:
+    runner: Any = SimpleNamespace(model=magnet())
+    with pytest.raises(
+        ValueError,
+        match='MagNet trains on a trained segmentor, and has no weights of it: name its checkpoint '
+        'by --init PATH, or in the config by segmentor=dict',
+    ):
+        check_weights(runner, None, strict=False)
+    init_cfg = dict(type='Pretrained', checkpoint='elsewhere://weights.pth')
+    runner.model = MODELS.build(
+        dict(type='MagNet', segmentor=dict(FCN, init_cfg=init_cfg), patch_size=(8, 8))
+    )
+    check_weights(runner, None, strict=False)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_views_of_every_class_of_an_image_are_as_many_as_the_loop_says(
         wrong = torch.rand(label.shape, generator=generator) < (0.1, 0.5, 0.9, 1.0)[seed]
         prediction = torch.where(wrong, (label + 1) % K, label.clamp(max=K - 1))
         drawn = sample_anchors(label, prediction, K, max_samples, max_views)
-        places = drawn.places[drawn.valid].tolist()
+        places = drawn.pixel_index[drawn.valid].tolist()
         assert len(set(places)) == len(places)
         assert drawn.classes[drawn.valid].tolist() == label.flatten()[places].tolist()
         hard = (label != prediction).flatten()
@@ -125,7 +125,7 @@ def test_every_pixel_of_a_class_is_drawn_equally_often() -> None:
     torch.manual_seed(0)
     seen = Counter[int]()
     for _ in range(600):
-        seen.update(sample_anchors(label, label, K, 64, 5).places[:5].tolist())
+        seen.update(sample_anchors(label, label, K, 64, 5).pixel_index[:5].tolist())
     assert len(seen) == 20 and 100 < min(seen.values()) <= max(seen.values()) < 200
 
 
@@ -452,10 +452,12 @@ def test_a_single_view_is_hard_half_of_the_time() -> None:
     prediction = label.clone()
     prediction[0, 0] = 1
     torch.manual_seed(0)
-    hard = sum(int(sample_anchors(label, prediction, K, 8, 1).places[0] < 5) for _ in range(400))
+    hard = sum(
+        int(sample_anchors(label, prediction, K, 8, 1).pixel_index[0] < 5) for _ in range(400)
+    )
     assert 160 < hard < 240
     for one_sided, places in ((label, range(20)), (label + 1, range(20))):
-        assert int(sample_anchors(label, one_sided, K, 8, 1).places[0]) in places
+        assert int(sample_anchors(label, one_sided, K, 8, 1).pixel_index[0]) in places
 
 
 @pytest.mark.parametrize('with_bank', [False, True])
@@ -685,7 +687,7 @@ def test_explain_shows_how_near_the_other_vectors_are() -> None:
         (dict(memory=dict(size=0)), 'size=0 and pixels_per_image=10: both must be at least 1'),
         (dict(memory=dict(queues=('regions',))), "choose \\('region',\\)"),
         (dict(proj_index=4), r'proj_index=4 is not among the levels \[0, 1, 2, 3\]'),
-        (dict(head=dict(type='HMSAHead', head=FCN)), "only type='HMSA' uses"),
+        (dict(head=dict(type='HMSAHead', head=FCN)), 'cannot wrap HMSAHead, itself a wrapper'),
         (dict(head=dict(type='PixelContrastHead', head=FCN)), 'itself a wrapper'),
         (dict(head=[FCN, FCN]), 'wraps one head, got a cascade of 2'),
     ],

@@ -1,6 +1,6 @@
 """Class-uniform sampling: centroids and counts."""
 
-from mmseg_ext.datasets.class_uniform import class_centroids, epoch_counts, tile_origins
+from mmseg_ext.datasets.class_centroids import class_centroids, epoch_counts, tile_origins
 from tests.parity.case import Case, Kind, Results
 
 

@@ -102,7 +102,7 @@ def hanet(case: Case, loss: dict[str, Any]) -> nn.Module:
                 dilations=[d * 16 // stride for d in (6, 12, 18)],
                 gates=[i for i, on in enumerate(h['gates']) if on],
                 loss_decode=loss,
-                **gate_cfg(h),
+                attention=gate_cfg(h),
             ),
             auxiliary_head=dict(
                 type='HANetAuxHead',

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
-from mmseg_ext.papers.magnet.patches import inside, paste, patch_places, resize, roi_align
+from mmseg_ext.papers.magnet.patches import (
+    count_covering_patches,
+    paste,
+    patch_corners,
+    resize,
+    roi_align,
+)
 from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
 from tests.parity.case import Case, Kind, Results, difference_to_maximum, load, seeded_state
 from tests.parity.hmsa import hrnet_cfg, ocr_cfg
@@ -83,16 +89,16 @@ def swapped(size: list[int]) -> tuple[int, int]:
 def run_patches(case: Case) -> Results:
     results: dict[str, Any] = {}
     for i, (size, crop) in enumerate(case.hyper['coords']):
-        places = patch_places(swapped(size), swapped(crop), floored=True)
+        places = patch_corners(swapped(size), swapped(crop), whole_steps=True)
         corners = [(x, y, x + crop[0], y + crop[1]) for y, x in places]
         results[f'coords_{i}'] = np.array(corners) / (size * 2)
     h = case.hyper['ensemble']
     size, crop = swapped(h['size_wh']), swapped(h['crop_wh'])
-    places = patch_places(size, crop, floored=True)
+    places = patch_corners(size, crop, whole_steps=True)
     chosen = [places[i] for i in h['patch_ids']]
     ensemble = torch.zeros(1, h['n_classes'], *size)
     paste(ensemble, chosen, resize(case.inputs['p'], crop), overwrite=True)
-    cover = inside(chosen, crop, size, 10)
+    cover = count_covering_patches(chosen, crop, size, 10)
     ensemble /= cover.clamp(min=1)
     return dict(results, ens=ensemble, mask=cover > 0), {}
 
@@ -115,7 +121,7 @@ def run_train_step(case: Case) -> Results:
     crop = roi_align(case.inputs['coarse'], h['boxes_xyxy'], tuple(fine.shape[2:]))
     logits = refiner(crop, fine)  # the released order of training
     logits.retain_grad()
-    loss = MagNetOhemLoss(thres=h['thres'], min_kept=h['min_kept'])
+    loss = MagNetOhemLoss(threshold=h['thres'], min_kept=h['min_kept'])
     value = loss(logits, case.inputs['labels'].long(), ignore_index=h['ignore'])
     value.backward()
     grads = dict(
@@ -163,7 +169,9 @@ def run_pipeline(case: Case) -> Results:
         )
     ).eval()
     model.load_state_dict(convert('magnet', seeded_state(case)))
-    ids = [(size, place) for size in scales for place in patch_places(size, patch, floored=True)]
+    ids = [
+        (size, place) for size in scales for place in patch_corners(size, patch, whole_steps=True)
+    ]
 
     def segment(patches: Tensor, places: list, size: tuple[int, int]) -> Tensor:
         """The given patches in the place of those cut out of the image."""

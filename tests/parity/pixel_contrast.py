@@ -125,8 +125,8 @@ def contrast_of_maps(
 ) -> tuple[Tensor, Tensor]:
     """The loss of unit vectors (N, D, h, w), and the places of its anchors."""
     anchors = loss.sample(label, prediction, num_classes)
-    value = loss(pixels_at(embed, anchors.places), anchors.classes, anchors.valid)
-    return value, anchors.places[anchors.valid]
+    value = loss(pixels_at(embed, anchors.pixel_index), anchors.classes, anchors.valid)
+    return value, anchors.pixel_index[anchors.valid]
 
 
 def run_criterion(case: Case) -> Results:

@@ -142,7 +142,7 @@ def run_ohem(case: Case) -> Results:
         for min_kept in h['min_kept']:
             logits = case.inputs['logits'].clone().requires_grad_()
             loss = WeightedCELoss(
-                class_weight=h['class_weights'], hard_below=h['thresh'], min_kept=min_kept
+                class_weight=h['class_weights'], threshold=h['thresh'], min_kept=min_kept
             )
             key = f'keep{min_kept}{name.removeprefix("label")}'
             results[f'loss_{key}'] = loss(logits, label.long(), ignore_index=h['ignore_index'])

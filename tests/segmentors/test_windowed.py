@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -52,15 +53,17 @@ class PlacedHead(BaseDecodeHead):
         sides = self.side_inputs(batch_img_metas, batch_img_metas[0]['img_shape'])
         return self.predict_by_feat(self.forward(inputs, **sides), batch_img_metas)
 
+    explains_pixels = True
+
     def explain(
         self,
-        levels: list[Tensor],
+        levels: Sequence[Tensor],
         *,
-        top: Tensor,
         point: tuple[float, float] | None = None,
         label: Tensor | None = None,
+        **side_inputs: Any,
     ) -> dict[str, Tensor]:
-        maps = dict(level=levels[1], top=top[:, None, None, None])
+        maps = dict(level=levels[1], top=side_inputs['top'][:, None, None, None])
         if point is not None:
             here = torch.zeros_like(levels[0][:, :1])
             here[..., int(point[1] * here.shape[2]), int(point[0] * here.shape[3])] = 1
@@ -68,14 +71,39 @@ class PlacedHead(BaseDecodeHead):
         return maps if label is None else dict(maps, label=label)
 
 
+@MODELS.register_module()
+class ExplainingHRNet(MODELS.get('HRNetExact')):  # type: ignore[misc]
+    def explain(self, inputs: Tensor) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        return self.forward(inputs), dict(of_backbone=inputs)
+
+
+@MODELS.register_module()
+class ExplainingNeck(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        self.calls += 1
+        return inputs
+
+    def explain(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        return self.forward(inputs), dict(of_neck=inputs[0])
+
+
 def model(
-    head: str | dict = 'FCNHead', *, segmentor: str = 'WindowedEncoderDecoder', **test_cfg: Any
+    head: str | dict = 'FCNHead',
+    *,
+    segmentor: str = 'WindowedEncoderDecoder',
+    backbone: str = 'HRNetExact',
+    neck: dict | None = None,
+    **test_cfg: Any,
 ) -> nn.Module:
     decode_head = head if isinstance(head, dict) else dict(HEAD, type=head)
     if segmentor == 'HMSA':
         decode_head = dict(type='HMSAHead', head=decode_head, attention_channels=8, num_classes=5)
-    backbone = dict(type='HRNetExact', extra=small_hrnet(), norm_cfg=dict(type='BN'))
-    cfg = dict(type=segmentor, backbone=backbone, decode_head=decode_head)
+    backbone_cfg = dict(type=backbone, extra=small_hrnet(), norm_cfg=dict(type='BN'))
+    cfg = dict(type=segmentor, backbone=backbone_cfg, neck=neck, decode_head=decode_head)
     built = build(cfg | dict(test_cfg=test_cfg or dict(mode='whole'))).eval()
     nn.init.normal_(built.decode_head.conv_seg.weight)
     return built
@@ -290,7 +318,8 @@ def test_an_error_that_is_not_of_the_levels_stays_as_it_is(plain) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'HMSA'])
 def test_rows_of_hanet_follow_their_windows(segmentor) -> None:
-    head = dict(type='HANetHead', channels=8, low_channels=4, rows=8, num_classes=5, **LEVELS)
+    gates = dict(attention=dict(rows=8))
+    head = dict(type='HANetHead', channels=8, low_channels=4, num_classes=5, **gates, **LEVELS)
     built = slide(model(head, segmentor=segmentor), crop_size=(32, 64), stride=(16, 64))
     seen: list[list[int]] = []
     getattr(built.decode_head, 'head', built.decode_head).register_forward_pre_hook(
@@ -342,17 +371,12 @@ def test_a_label_of_the_files_size_covers_the_input_without_its_padding() -> Non
     assert (shown[..., 64:, :] == 255).all() and (shown[..., 96:] == 255).all()
 
 
-def test_backbone_and_neck_that_explain_are_asked_instead_of_run(plain) -> None:
-    asked = model('PlacedHead')
+def test_backbone_and_neck_that_explain_are_asked_instead_of_run() -> None:
+    asked = model('PlacedHead', backbone='ExplainingHRNet', neck=dict(type='ExplainingNeck'))
     x = images(64, 96)
-    asked.neck = nn.Identity()
-    backbone, seen = asked.backbone.forward, []
-    asked.backbone.forward = None  # may not run by itself
-    asked.backbone.explain = lambda x: (backbone(x), dict(of_backbone=x))
-    asked.neck.explain = lambda levels: (seen.append(levels) or levels, dict(of_neck=levels[0]))
     maps = asked.explain(x)
     assert list(maps) == ['of_backbone', 'of_neck', 'level', 'top']
-    assert torch.equal(maps['level'], backbone(x)[1]) and len(seen) == 1
+    assert torch.equal(maps['level'], asked.backbone(x)[1]) and asked.neck.calls == 1
 
 
 def test_a_model_with_nothing_to_explain_says_so(plain) -> None:
@@ -376,7 +400,14 @@ def test_hmsa_adds_the_maps_of_its_head() -> None:
 
 def test_a_table_keeps_its_column_where_most_of_the_input_is_padding() -> None:
     class Table(nn.Module):
-        def explain(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        explains, explains_pixels = True, False
+
+        def explain(
+            self,
+            inputs: Tensor,
+            data_samples: list | None = None,
+            pixel: tuple[int, int] | None = None,
+        ) -> dict[str, Tensor]:
             return dict(table=torch.rand(1, 6, 16, 1))
 
     sample = SegDataSample(metainfo=dict(padding_size=(0, 60, 0, 32)))

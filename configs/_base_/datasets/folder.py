@@ -10,7 +10,7 @@
     dataset = dict(data_root='DIR', metainfo=dict(classes=('other', 'road')), label_map={255: 1})
     train_dataloader = dict(dataset=dataset)
     val_dataloader = test_dataloader = dict(dataset=dataset)
-    model = dict(decode_head=dict(type='PSPHead', channels=256, num_classes=2))
+    model = dict(num_classes=2, decode_head=dict(type='PSPHead', channels=256))
 
 `label_map` turns values of the mask files into classes, where they are not classes already. Other
 keys of a data set: `seg_map_suffix` (`_mask.png` for masks/train/NAME_mask.png), `img_suffix`,

@@ -11,5 +11,6 @@ model = dict(
         seg_pad_val=255,
         size_divisor=1,
     ),
+    decode_head=dict(),  # every config names one
     test_cfg=dict(mode='whole'),
 )

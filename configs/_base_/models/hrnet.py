@@ -1,9 +1,15 @@
-"""HRNetV2-W48 (arXiv 1908.07919), output stride 4, and what every decode head needs on it."""
+"""HRNetV2-W48 (arXiv 1908.07919), output stride 4."""
 
 _base_ = './encoder_decoder.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-levels = dict(in_channels=[48, 96, 192, 384], in_index=[0, 1, 2, 3])
+levels = dict(
+    in_channels=[48, 96, 192, 384], in_index=[0, 1, 2, 3], input_transform='resize_concat'
+)
 model = dict(
+    num_classes=19,
+    norm_cfg=norm_cfg,
+    levels=levels,
+    head_level=levels,
     backbone=dict(
         type='HRNetExact',
         norm_cfg=norm_cfg,
@@ -39,5 +45,4 @@ model = dict(
         ),
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://msra/hrnetv2_w48'),
     ),
-    decode_head=dict(num_classes=19, norm_cfg=norm_cfg, input_transform='resize_concat', **levels),
 )

@@ -1,8 +1,10 @@
 """HRNetV2-W18-small: a quarter of W48's widths and fewer blocks, output stride 4."""
 
 _base_ = './hrnet.py'
-levels = dict(in_channels=[18, 36, 72, 144], in_index=[0, 1, 2, 3])
+levels = dict(in_channels=[18, 36, 72, 144])
 model = dict(
+    levels=levels,
+    head_level=levels,
     backbone=dict(
         extra=dict(
             stage1=dict(num_blocks=(2,)),
@@ -12,5 +14,4 @@ model = dict(
         ),
         init_cfg=dict(checkpoint='open-mmlab://msra/hrnetv2_w18_small'),
     ),
-    decode_head=dict(**levels),
 )

@@ -2,8 +2,11 @@
 
 _base_ = './encoder_decoder.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-levels = dict(in_channels=[24, 32, 96, 320], in_index=[0, 1, 2, 3])
 model = dict(
+    num_classes=19,
+    norm_cfg=norm_cfg,
+    levels=dict(in_channels=[24, 32, 96, 320], in_index=[0, 1, 2, 3]),
+    head_level=dict(in_channels=320, in_index=3),
     backbone=dict(
         type='MobileNetV2',
         strides=(1, 2, 2, 1, 1, 1, 1),
@@ -12,5 +15,4 @@ model = dict(
         norm_cfg=norm_cfg,
         init_cfg=dict(type='Pretrained', checkpoint='mmcls://mobilenet_v2'),
     ),
-    decode_head=dict(num_classes=19, norm_cfg=norm_cfg, in_channels=320, in_index=3),
 )

@@ -2,8 +2,11 @@
 
 _base_ = './encoder_decoder.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-levels = dict(in_channels=[256, 512, 1024, 2048], in_index=[0, 1, 2, 3])
 model = dict(
+    num_classes=19,
+    norm_cfg=norm_cfg,
+    levels=dict(in_channels=[256, 512, 1024, 2048], in_index=[0, 1, 2, 3]),
+    head_level=dict(in_channels=2048, in_index=3),
     backbone=dict(
         type='ResNetV1c',
         depth=50,
@@ -13,5 +16,4 @@ model = dict(
         norm_cfg=norm_cfg,
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50_v1c'),
     ),
-    decode_head=dict(num_classes=19, norm_cfg=norm_cfg, in_channels=2048, in_index=3),
 )

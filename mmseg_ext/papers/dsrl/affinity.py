@@ -1,4 +1,4 @@
-"""DSRL's feature affinity: how alike two maps of features find each two pixels."""
+"""DSRL's feature affinity: similarities of all pairs of pixels, compared between two maps."""
 
 from typing import Any
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import UserError
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.precision import at_least_float32
+from ...layers.sizes import Size
 
 
 def strip_rows(x: Tensor) -> int:
-    """Rows of the P x P matrices of x (N, C, P) worked on at a time: a CPU's cache is small."""
+    """Number of rows of the P x P matrices of x (N, C, P) that are computed at a time."""
+    # A CPU's cache is small.
     pairs = 2**20 if x.device.type == 'cpu' else 2**24
     return max(1, pairs // (x.shape[0] * x.shape[2]))
 
@@ -22,8 +23,9 @@ def strip_rows(x: Tensor) -> int:
 class _AffinityGap(torch.autograd.Function):
     """Sum over all pairs of |a_i . a_j - b_i . b_j|, by strips of the symmetric matrix.
 
-    Forward makes the gradients too: with G the signs they are 2 a G and -2 b G, and the strip that
-    gave the sum is at hand. Pairs right of a strip's square stand for their mirror images as well.
+    Forward computes the gradients too, while it holds the strip: with the signs G of the
+    differences they are 2 a G and -2 b G. A strip has its rows on the diagonal, then all columns to
+    the right; these columns count twice, for their mirror images below the diagonal.
     """
 
     @staticmethod
@@ -37,16 +39,17 @@ class _AffinityGap(torch.autograd.Function):
         ]
         total = a.new_zeros(())
         for start in range(0, count, rows):
-            own, rest = slice(start, start + rows), slice(start, count)
-            gap = a[..., own].mT @ a[..., rest]
-            gap.baddbmm_(b[..., own].mT, b[..., rest], alpha=-1)  # (N, rows, P - start)
-            square, mirrored = gap[..., :rows], gap[..., rows:]
-            total += torch.linalg.vector_norm(square, 1) + 2 * torch.linalg.vector_norm(mirrored, 1)
+            strip, columns = slice(start, start + rows), slice(start, count)
+            gap = a[..., strip].mT @ a[..., columns]
+            gap.baddbmm_(b[..., strip].mT, b[..., columns], alpha=-1)  # (N, rows, P - start)
+            diagonal, mirrored = gap[..., :rows], gap[..., rows:]
+            norms = [torch.linalg.vector_norm(x, 1) for x in (diagonal, mirrored)]
+            total += norms[0] + 2 * norms[1]
             if learning:
                 gap.sign_()
             for x, grad, factor in learning:
-                grad[..., own].baddbmm_(x[..., rest], gap.mT, alpha=factor)
-                grad[..., start + rows :].baddbmm_(x[..., own], mirrored, alpha=factor)
+                grad[..., strip].baddbmm_(x[..., columns], gap.mT, alpha=factor)
+                grad[..., start + rows :].baddbmm_(x[..., strip], mirrored, alpha=factor)
         grads = iter(grad for _, grad, _ in learning)
         ctx.save_for_backward(*(next(grads) if needed else None for needed in ctx.needs_input_grad))
         return total
@@ -54,13 +57,13 @@ class _AffinityGap(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(None if own is None else grad * own for own in ctx.saved_tensors)
+        return tuple(None if saved is None else grad * saved for saved in ctx.saved_tensors)
 
 
 def _gram_gap(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over all pairs of (a_i . a_j - b_i . b_j)^2, from products of channels.
+    """Sum over all pairs of (a_i . a_j - b_i . b_j)^2, as |a a^T|^2 + |b b^T|^2 - 2 |a b^T|^2.
 
-    In float64: where the structures nearly agree the three terms cancel.
+    It is computed in float64, because the three terms nearly cancel where the maps are alike.
     """
     a, b = a.double(), b.double()
     terms = [(x @ y.mT).square().sum() for x, y in ((a, a), (b, b), (a, b))]
@@ -68,32 +71,35 @@ def _gram_gap(a: Tensor, b: Tensor) -> Tensor:
 
 
 def unit_pixels(x: Tensor, p: float, eps: float) -> Tensor:
-    """(N, C, h, w), each pixel over its p-norm; 0, with gradient 0, where that is below ``eps``."""
-    kept = torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) > eps
-    safe = torch.where(kept, x, 1)
-    return torch.where(kept, safe / torch.linalg.vector_norm(safe, p, dim=1, keepdim=True), 0)
+    """Pixels of x (N, C, h, w) over their p-norms; 0, with gradient 0, where that is <= ``eps``."""
+    has_features = torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) > eps
+    safe = torch.where(has_features, x, 1)
+    return torch.where(
+        has_features, safe / torch.linalg.vector_norm(safe, p, dim=1, keepdim=True), 0
+    )
 
 
 @MODELS.register_module()
 class FeatureAffinityLoss(nn.Module):
-    """Mean difference of how similar each two pixels are in one map of features and in another.
+    """Mean difference between the similarities of two pixels in one map and in another map.
 
-    Similarity is the scalar product of the pixels' features, each over its norm; the mean is over
-    the P x P pairs of an image and over the batch. Peak memory grows with P, not with its square.
+    The similarity is the scalar product of the features of both pixels, each divided by its norm.
+    The mean is over the P x P pairs of an image and over the batch. Peak memory grows with P, not
+    with its square.
 
     Args:
-        stride: Features finer than this many pixels of the image are averaged over so many (8 in
-            the paper).
-        p: Norm that the features are divided by (2 in the paper); None leaves them as they are,
-            like the third-party code.
+        stride: Stride in pixels of the image at which features are compared (8 in the paper); finer
+            features are averaged.
+        p: Order of the norm that features are divided by (2 in the paper); None for no division, as
+            in the third-party code.
         q: Power of the differences: 1 as in the paper, or 2, which costs thousands of times less.
-        eps: Features of a smaller norm count as zero.
-        detach_sr: Whether the second map is a mere target; in the paper both learn.
+        eps: Norm up to which features count as zero.
+        detach_sr: Whether the second map gets no gradient; in the paper both maps learn.
         loss_weight: Factor of the loss (w2 = 1.0 in the paper).
         loss_name: Key in the log; has to contain "loss" to be trained.
 
     Raises:
-        ValueError: ``q`` is neither 1 nor 2, or ``stride`` is below 1.
+        UserError: ``q`` is neither 1 nor 2, or ``stride`` is below 1.
     """
 
     def __init__(
@@ -124,12 +130,12 @@ class FeatureAffinityLoss(nn.Module):
         """Compares two maps of features.
 
         Args:
-            seg: (N, C_1, h_1, w_1) of the segmentation.
-            sr: (N, C_2, h_2, w_2) of the reconstruction.
-            size: (h, w) of the image that both cover.
+            seg: Features of the segmentation (N, C_1, h_1, w_1).
+            sr: Features of the reconstruction (N, C_2, h_2, w_2).
+            size: (h, w) of the image that both maps cover.
 
         Returns:
-            A scalar, float32 or better.
+            Scalar, float32 or better.
         """
         with torch.autocast(seg.device.type, enabled=False):
             a, b = (x.flatten(2) for x in self.features(seg, sr, size))
@@ -137,12 +143,10 @@ class FeatureAffinityLoss(nn.Module):
             return (self.loss_weight * total / (len(a) * a.shape[2] ** 2)).to(a.dtype)
 
     def features(self, seg: Tensor, sr: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-        """Both maps (N, C, h, w) as they are compared: float32, of one size, normalised."""
+        """Both maps (N, C, h, w) as the loss compares them: float32, equal size, unit norm."""
         if self.detach_sr:
             sr = sr.detach()
-        maps = [
-            self._pool(x.to(torch.promote_types(x.dtype, torch.float32)), size) for x in (seg, sr)
-        ]
+        maps = [self._pool(at_least_float32(x), size) for x in (seg, sr)]
         common = tuple(min(lengths) for lengths in zip(*(x.shape[2:] for x in maps), strict=True))
         maps = [x if x.shape[2:] == common else F.adaptive_avg_pool2d(x, common) for x in maps]
         if self.p is not None:
@@ -158,16 +162,16 @@ class FeatureAffinityLoss(nn.Module):
 
 
 def affinity_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Mean difference of each position's similarities: two maps (N, C, h, w) to (N, 1, h, w)."""
+    """Mean over j of |a_i . a_j - b_i . b_j| for each pixel i: (N, C, h, w) to (N, 1, h, w)."""
     size, (a, b) = a.shape[2:], (x.flatten(2) for x in (a, b))
     rows = strip_rows(a)
     strips = zip(a.split(rows, dim=2), b.split(rows, dim=2), strict=True)
-    gaps = [(own.mT @ a - other.mT @ b).abs().mean(2) for own, other in strips]
+    gaps = [(a_strip.mT @ a - b_strip.mT @ b).abs().mean(2) for a_strip, b_strip in strips]
     return torch.cat(gaps, dim=1).unflatten(1, size)[:, None]
 
 
 def affinity_of_pixel(x: Tensor, pixel: tuple[int, int], size: Size) -> Tensor:
-    """Products of the position that shows ``pixel`` (x, y) of ``size`` with all, (N, 1, h, w)."""
+    """Similarities (N, 1, h, w) of all features to those at ``pixel`` (x, y) of ``size``."""
     h, w = x.shape[2:]
     column, row = pixel[0] * w // size[1], pixel[1] * h // size[0]
     return torch.einsum('nchw,nc->nhw', x, x[:, :, row, column])[:, None]

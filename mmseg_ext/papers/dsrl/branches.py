@@ -1,7 +1,7 @@
 """DSRL's branches after the encoder: upsamplers of logits (SSSR), decoders of the image (SISR).
 
-Upsamplers are called with logits (N, K, h, w) and the size (h, w) of the network's input, decoders
-with the levels of the backbone or neck and the size of the image.
+An upsampler is called with logits (N, K, h, w) and the size (h, w) of the network's input.
+A decoder is called with the levels of the backbone or neck and the size of the image.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,19 @@ from torch import Tensor, nn
 from ...baselines.dense_deeplab import DeepLabDecoder
 from ...errors import UserError
 from ...layers.levels import pointwise_of_levels, resize
-
-Size = tuple[int, int]  # (h, w)
+from ...layers.sizes import Size
 
 # Upsamplers of logits (SSSR)
 
 
 @MODELS.register_module()
 class PixelShuffleUpsampler(BaseModule):
-    """Doubles logits by 3x3 convolutions to the four pixels of each; bilinear until trained.
+    """Doubles logits by 3x3 convolutions and pixel shuffle; initially bilinear upsampling.
 
     Args:
         num_classes: Channels of the logits.
         stages: Number of doublings.
-        norm_cfg: Not used: there is no norm.
+        norm_cfg: Not used, as there is no norm.
     """
 
     def __init__(self, num_classes: int, stages: int = 2, norm_cfg: dict | None = None) -> None:
@@ -47,7 +46,7 @@ class PixelShuffleUpsampler(BaseModule):
         self.convs = nn.ModuleList(convs)
 
     def forward(self, logits: Tensor, size: Size) -> Tensor:
-        """(N, K, h, w) to (N, K, 2^stages h, 2^stages w); ``size`` does not matter."""
+        """Logits (N, K, h, w) to (N, K, 2^stages h, 2^stages w); ``size`` is not used."""
         for conv in self.convs:
             logits = F.pixel_shuffle(conv(logits), 2)
         return logits
@@ -60,11 +59,11 @@ class DeconvUpsampler(BaseModule):
     Args:
         num_classes: Channels of the logits.
         stages: Number of doublings (2 as released: from half the network's input to twice).
-        max_classes: More than these are refused; the cost grows with the square of the classes.
+        max_classes: Largest accepted number of classes; the cost grows with its square.
         norm_cfg: Norm after each convolution.
 
     Raises:
-        ValueError: More classes than ``max_classes``.
+        UserError: More classes than ``max_classes``.
     """
 
     def __init__(
@@ -95,17 +94,17 @@ class DeconvUpsampler(BaseModule):
         )
 
     def forward(self, logits: Tensor, size: Size) -> Tensor:
-        """(N, K, h, w) to (N, K, 2^stages h, 2^stages w); ``size`` does not matter."""
+        """Logits (N, K, h, w) to (N, K, 2^stages h, 2^stages w); ``size`` is not used."""
         return self.stages(logits)
 
 
 @MODELS.register_module()
 class BilinearUpsampler(BaseModule):
-    """Resizes logits to the network's input; from there they are resized to the image.
+    """Resizes logits to the size of the network's input; the segmentor resizes them to the image.
 
     Args:
-        num_classes: Not used: nothing is learned.
-        align_corners: As in ``interpolate``; True in the third-party DeepLabV3+.
+        num_classes: Not used, as nothing is learned.
+        align_corners: Whether resizing aligns the corners (True in the third-party DeepLabV3+).
         norm_cfg: Not used.
     """
 
@@ -116,7 +115,7 @@ class BilinearUpsampler(BaseModule):
         self.align_corners = align_corners
 
     def forward(self, logits: Tensor, size: Size) -> Tensor:
-        """(N, K, h, w) to (N, K, *size)."""
+        """Logits (N, K, h, w) to (N, K, *size)."""
         return resize(logits, size, self.align_corners)
 
 
@@ -125,16 +124,17 @@ class BilinearUpsampler(BaseModule):
 
 @MODELS.register_module()
 class ESPCNDecoder(BaseModule):
-    """Features to the image by convolutions at low resolution and one sub-pixel convolution.
+    """Decodes the image by convolutions at low resolution and a sub-pixel convolution.
 
-    Shi et al., arXiv 1609.05158, whose tanh and kernels it keeps.
+    Kernels and tanh are those of ESPCN (Shi et al., arXiv 1609.05158).
 
     Args:
-        in_channels: Of each level, finest first.
-        in_index: Their places in the output of the backbone or neck.
-        scale: Pixels of the image, along one side, that a feature gives.
-        channels: Of the 5x5 and the 3x3 convolution; the last are the features for the affinity.
-        norm_cfg: Norm of the levels' common projection.
+        in_channels: Channels of each level, finest first.
+        in_index: Indices of the levels in the output of the backbone or neck.
+        scale: Factor of the sub-pixel convolution: a feature gives ``scale`` x ``scale`` pixels.
+        channels: Channels of the 5x5 and of the 3x3 convolution; the affinity loss compares the
+            latter.
+        norm_cfg: Norm of the projection of all levels.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class ESPCNDecoder(BaseModule):
     def forward(self, levels: Sequence[Tensor], size: Size) -> tuple[Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to the image (N, 3, *size), normalised, and its features.
 
-        The features (N, C, h, w) are those before the last convolution.
+        The features (N, C, h, w) are the input of the last convolution.
         """
         read = [levels[i] for i in self.in_index]
         x = pointwise_of_levels(self.project.conv, read, align_corners=False)
@@ -175,7 +175,7 @@ class ESPCNDecoder(BaseModule):
 
 
 class ResidualDoubling(nn.Module):
-    """A 2x2 transposed convolution, then two 3x3 convolutions beside a 1x1 convolution."""
+    """A 2x2 transposed convolution, then the sum of two 3x3 convolutions and a 1x1 convolution."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -188,18 +188,18 @@ class ResidualDoubling(nn.Module):
         self.shortcut = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, h, w) to (N, C, 2h, 2w)."""
+        """Features (N, C_in, h, w) to (N, C, 2h, 2w)."""
         x = self.deconv(x)
         return self.residual(x) + self.shortcut(x)
 
 
 @MODELS.register_module()
 class DeconvDecoder(BaseModule):
-    """Features to the image by a DeepLabV3+ decoder and three doublings: the third-party form.
+    """Decodes the image by a DeepLabV3+ decoder and three doublings, as the third-party code.
 
     Args:
-        in_channels: Of the fine and the coarse level.
-        in_index: Their places in the output of the backbone or neck.
+        in_channels: Channels of the fine and of the coarse level.
+        in_index: Indices of both levels in the output of the backbone or neck.
         norm_cfg: Norm of the decoder.
     """
 
@@ -225,7 +225,7 @@ class DeconvDecoder(BaseModule):
     def forward(self, levels: Sequence[Tensor], size: Size) -> tuple[Tensor, Tensor]:
         """Levels (N, C_i, H_i, W_i) to the image (N, 3, *size), normalised, and its features.
 
-        The features (N, 16, h, w) are those before the last convolution.
+        The features (N, 16, h, w) are the input of the last convolution.
         """
         fine, coarse = (levels[i] for i in self.in_index)
         feats = self.doublings(self.project(self.decoder(fine, coarse)))

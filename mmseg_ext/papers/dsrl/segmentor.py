@@ -12,14 +12,16 @@ from mmseg.registry import MODELS
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from mmseg_ext.host import swaps_channels
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ...errors import UserError
 from ...layers.feature_tap import FeatureTap, WrapperHead, substitute
 from ...layers.levels import resize
+from ...layers.pixel_values import denormalize
+from ...layers.sizes import Size, padding_of, size_of, without_padding
+from ...segmentors.protocols import Maps, Pixel
 from .affinity import affinity_difference, affinity_of_pixel
-
-Size = tuple[int, int]  # (h, w)
 
 
 @MODELS.register_module()
@@ -37,7 +39,10 @@ class ReconstructionLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(self, image: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Images (N, 3, H, W), compared where bool ``valid`` (N, 1, H, W), to a scalar, float32."""
+        """Loss of images (N, 3, H, W), a scalar in float32, over the pixels that are ``valid``.
+
+        ``valid`` is bool (N, 1, H, W); None for all pixels.
+        """
         squares = (image.float() - target.float()).square()
         if valid is None:
             return self.loss_weight * squares.mean()
@@ -59,30 +64,33 @@ def halved(size: Sequence[int]) -> Size:
 
 @MODELS.register_module()
 class DSRL(WindowedEncoderDecoder):
-    """Sees images at half their size and predicts at full size, learning to reconstruct them too.
+    """Runs the network on images of half size, predicts at full size, and learns to reconstruct.
 
-    Any backbone, neck and decode head. Of the parts, each a config whose ``type`` may be left out,
-    only ``sssr`` takes part in predictions.
+    It takes any backbone, neck and decode head. Only ``sssr`` is used in predictions, the other
+    parts only in training. A part's config may omit ``type``.
 
     Args:
-        sssr: Upsampler of the logits; what it leaves to the size of the image is bilinear. None
-            resizes the logits in one step.
-        sisr: Decoder of the image, None for none. Without ``in_channels`` and ``in_index`` it reads
-            the levels that the decode head reads.
-        loss_sisr: Loss of the reconstruction against the normalised image; padding does not count.
-        loss_fa: Affinity loss between the last features of both branches, None for none; counts
-            only with ``sisr``.
-        fa_in: 'features', or 'outputs' to compare full-size logits with the reconstructed image, as
-            the third-party code does.
-        antialias: Halve the images by a wider filter, PIL's, as the released model was tested.
-        **kwargs: As for ``WindowedEncoderDecoder``.
+        sssr: Config of the upsampler of the logits. Where its result is smaller or larger than the
+            image, it is resized bilinearly. None resizes the logits in one step.
+        sisr: Config of the decoder of the image; None for no reconstruction. Without
+            ``in_channels`` and ``in_index`` it reads the levels that the decode head reads.
+        loss_sisr: Config of the loss of the reconstruction against the normalised image, without
+            its padding.
+        loss_fa: Config of the affinity loss between the last features of both branches; None for
+            no such loss. It needs ``sisr``.
+        fa_in: Input of the affinity loss: 'features', or 'outputs' to compare full-size logits with
+            the reconstructed image, as in the third-party code.
+        antialias: Whether images are halved by PIL's wider filter, as in the test of the released
+            model.
+        **kwargs: Arguments of ``WindowedEncoderDecoder``.
 
     Raises:
-        ValueError: A cascade, a wrapper head or a head without ``conv_seg``, an unknown ``fa_in``,
+        UserError: A cascade, a wrapper head or a head without ``conv_seg``, an unknown ``fa_in``,
             or a reconstruction without loss.
     """
 
-    sisr: Any  # without them None
+    # Modules, or None in a model without them.
+    sisr: Any
     loss_sisr: Any
     loss_fa: Any
     fa_transform: Any
@@ -108,8 +116,7 @@ class DSRL(WindowedEncoderDecoder):
         common = dict(norm_cfg=head.norm_cfg)
         channels = head.conv_seg.out_channels
         self.sssr = _build(sssr, SSSR, num_classes=channels, **common)
-        read = dict(in_channels=kwargs['decode_head'].get('in_channels', head.in_channels))
-        self.sisr = _build(sisr, SISR, in_index=head.in_index, **read, **common)
+        self.sisr = _build(sisr, SISR, **self.head_levels, **common)
         self.loss_sisr = self.loss_fa = self.fa_transform = None
         self.fa_of_outputs = fa_in == 'outputs'
         if self.sisr is not None:
@@ -132,6 +139,8 @@ class DSRL(WindowedEncoderDecoder):
                 f'DSRL takes one decode head, got a cascade of {len(decode_head)}: give one dict'
             )
         super()._init_decode_head(decode_head)
+        channels = decode_head.get('in_channels', self.decode_head.in_channels)  # of each level
+        self.head_levels = dict(in_channels=channels, in_index=self.decode_head.in_index)
         if isinstance(self.decode_head, WrapperHead | BaseCascadeDecodeHead):
             raise UserError(
                 f'DSRL cannot take {type(self.decode_head).__name__}, which wraps or follows '
@@ -140,7 +149,7 @@ class DSRL(WindowedEncoderDecoder):
         self.tap = FeatureTap(self.decode_head)
 
     def halve(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to what the network sees; for even sizes the mean of 2x2 pixels."""
+        """Images (N, 3, H, W) to the network's input; for even sizes means of 2x2 pixels."""
         return F.interpolate(
             images,
             size=halved(images.shape[2:]),
@@ -156,27 +165,27 @@ class DSRL(WindowedEncoderDecoder):
     def run_head(
         self, levels: Sequence[Tensor], size: Size, side_inputs: dict[str, Any]
     ) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """The decode head on the levels of images of ``size``.
+        """Runs the decode head on the levels of images of ``size``.
 
         Returns:
-            Its output, the features that its last layer reads, the logits in the output, and these
-            at full size, (N, K, *size), float32.
+            Output of the head, features that its last layer reads, logits in the output, and these
+            logits at full size, (N, K, *size), float32.
         """
         output, feats, logits = self.tap(self.decode_head, levels, **side_inputs)
         up = logits if self.sssr is None else self.sssr(logits, halved(size))
         return output, feats, logits, resize(up.float(), size, self.align_corners)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """The head's losses of the full-size logits, and those of the other branch.
+        """Losses of the full-size logits by the decode head, and losses of the reconstruction.
 
         Args:
             inputs: Images (N, 3, H, W), normalised.
-            data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
+            data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
-        sides = self.side_inputs(inputs, data_samples)
-        output, feats, logits, full = self.run_head(levels, size, sides)
+        side_inputs = self.side_inputs(inputs, data_samples)
+        output, feats, logits, full = self.run_head(levels, size, side_inputs)
         output = substitute(output, logits, full)
         losses = add_prefix(self.decode_head.loss_by_feat(output, data_samples), 'decode')
         if self.with_auxiliary_head:
@@ -199,9 +208,9 @@ class DSRL(WindowedEncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> Tensor:
         """Images (N, 3, H, W) to logits (N, K, H, W), float32."""
-        sides = self.side_inputs(inputs, batch_img_metas)
-        *_, full = self.run_head(self.extract_feat(inputs), _size(inputs), sides)
-        return full[:, : self.out_channels]  # without a head's spare classes
+        side_inputs = self.side_inputs(inputs, batch_img_metas)
+        *_, full = self.run_head(self.extract_feat(inputs), size_of(inputs), side_inputs)
+        return full[:, : self.out_channels]  # some heads have spare classes after these
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         """Logits (N, K, H, W), as ``encode_decode``."""
@@ -209,40 +218,38 @@ class DSRL(WindowedEncoderDecoder):
         return self.encode_decode(inputs, metas)
 
     @property
-    def explains(self) -> bool:  # type: ignore[override]
+    def explains(self) -> bool:
         """Whether there is a reconstruction to show, or the head has maps."""
         return self.sisr is not None or super().explains
 
     @property
-    def explains_pixels(self) -> bool:  # type: ignore[override]
-        """Whether the affinity of a pixel can be shown, or the head has maps of one."""
+    def explains_pixels(self) -> bool:
+        """Whether the affinity of a pixel can be shown, or the head has maps of a pixel."""
         return self.loss_fa is not None or super().explains_pixels
 
     @torch.no_grad()
     def explain(
-        self,
-        inputs: Tensor,
-        data_samples: list | None = None,
-        *,
-        pixel: tuple[int, int] | None = None,
-    ) -> dict[str, Tensor]:
-        """What the branches made of images (N, 3, H, W).
+        self, inputs: Tensor, data_samples: list | None = None, pixel: Pixel | None = None
+    ) -> Maps:
+        """Reconstruction and affinities of images (N, 3, H, W).
 
         Returns:
-            ``image_reconstructed`` (N, 3, H, W), RGB in [0, 1]; with the affinity loss
-            ``affinity_difference`` (N, 1, h, w), how much the similarities of each position to all
-            others differ, and of a ``pixel`` its similarities ``affinity_of_seg`` and
-            ``affinity_of_sr``; then the maps of the head itself.
+            - ``image_reconstructed`` (N, 3, H, W), RGB in [0, 1].
+            - ``affinity_difference`` (N, 1, h, w), with the affinity loss: mean difference between
+              the similarities of a position to all positions in both branches.
+            - ``affinity_of_seg`` and ``affinity_of_sr`` (N, 1, h, w), with a pixel too:
+              similarities of all positions to the pixel, in each branch.
+            - Maps of the decode head.
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         levels = self.extract_feat(inputs)
-        maps: dict[str, Tensor] = {}
+        maps: Maps = {}
         if self.sisr is not None:
             image, sr_feats = self.sisr(levels, size)
             maps['image_reconstructed'] = self._rgb(image)
         if self.loss_fa is not None:
-            sides = self.side_inputs(inputs, data_samples)
-            _, feats, _, full = self.run_head(levels, size, sides)
+            side_inputs = self.side_inputs(inputs, data_samples)
+            _, feats, _, full = self.run_head(levels, size, side_inputs)
             pair = self.loss_fa.features(*self._compared(feats, full, image, sr_feats), size)
             maps['affinity_difference'] = affinity_difference(*pair)
             if pixel is not None:
@@ -250,49 +257,46 @@ class DSRL(WindowedEncoderDecoder):
                     f'affinity_of_{name}': affinity_of_pixel(x, pixel, size)
                     for name, x in zip(('seg', 'sr'), pair, strict=True)
                 }
-        asked = pixel if super().explains_pixels or self.loss_fa is None else None
-        return maps | self.explain_head(levels, inputs, data_samples, asked)
+        if self.loss_fa is not None and not super().explains_pixels:
+            pixel = None  # it is explained above, without the head
+        return maps | self.explain_head(levels, inputs, data_samples, pixel)
 
     def _rgb(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) in [0, 1], in the order red, green, blue."""
-        means = self.data_preprocessor
-        if getattr(means, '_enable_normalize', False):
-            images = images * means.std + means.mean
-        if not getattr(means, '_channel_conversion', True):
+        images = denormalize(images, self.data_preprocessor)
+        if not swaps_channels(self.data_preprocessor):  # OpenCV loads blue, green, red
             images = images.flip(1)
         return (images / 255).clamp(0, 1)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Parts for training alone may be too many in the weights, or missing: they then stay."""
-        for part in TRAINING_ONLY:
-            start = f'{prefix}{part}.'
-            module = getattr(self, part)
-            given = [name for name in state_dict if name.startswith(start)]
+        """Ignores weights of parts that the model lacks; keeps training parts without weights."""
+        for name_of_part in TRAINING_ONLY:
+            start = f'{prefix}{name_of_part}.'
+            module = getattr(self, name_of_part)
+            names = [name for name in state_dict if name.startswith(start)]
             if module is None:
-                for name in given:
+                for name in names:
                     del state_dict[name]
-            elif not given:
+            elif not names:
                 state_dict.update(module.state_dict(prefix=start))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Tensor:
-    """Pixels that a picture gave, (N, 1, H, W) bool.
+    """Pixels that are not padding, (N, 1, H, W), bool.
 
-    Padding is what the preprocessor says it added, and then whole rows and columns of one colour
-    that have no label, as crops larger than the picture leave them.
+    Padding is what the preprocessor reports. Whole rows and columns of one colour without a label
+    are padding too: a crop larger than the picture leaves them.
 
     Args:
-        images: (N, 3, H, W).
-        data_samples: With ``gt_sem_seg`` (1, H, W).
+        images: Images (N, 3, H, W).
+        data_samples: Data samples with ``gt_sem_seg`` (1, H, W).
         ignore_index: Label of pixels without a class.
     """
     label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
-    inside = torch.ones_like(label, dtype=torch.bool)
-    for own, sample in zip(inside, data_samples, strict=True):
-        left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
-        own[:, :top] = own[:, own.shape[1] - bottom :] = False
-        own[..., :left] = own[..., own.shape[2] - right :] = False
+    inside = torch.zeros_like(label, dtype=torch.bool)
+    for mask, sample in zip(inside, data_samples, strict=True):
+        without_padding(mask, padding_of(sample.metainfo)).fill_(True)
     labelled = inside & (label != ignore_index)
     for dim in (2, 3):
         low = torch.where(inside, images, torch.inf).amin(dim, keepdim=True)
@@ -302,11 +306,6 @@ def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Ten
     return inside
 
 
-def _size(x: Tensor) -> Size:
-    h, w = x.shape[2:]
-    return h, w
-
-
 def _build(cfg: Mapping | None, default: Mapping, **common: Any) -> Any:
-    """The module of a config, which counts before ``common``; its type may be left out."""
+    """Module of a config, which may omit the type of ``default`` and the keys of ``common``."""
     return None if cfg is None else MODELS.build({'type': default['type'], **common, **cfg})

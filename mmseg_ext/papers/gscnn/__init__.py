@@ -1,18 +1,20 @@
 """Gated-SCNN: Gated Shape CNNs for Semantic Segmentation.
 
 Takikawa, Acuna, Jampani, Fidler, ICCV 2019, arXiv 1907.05740. Code: nv-tlabs/GSCNN (CC BY-NC-SA
-4.0, non-commercial, of which nothing is here).
+4.0, non-commercial; no code was copied from it).
 
-A narrow stream at full size finds the edges between classes, gated by what the backbone knows, and
-hands them to DeepLabV3+. Differs from the released code, which options reproduce:
+A narrow stream at full size finds the edges between classes. Levels of the backbone gate it, and
+DeepLabV3+ reads its edges. Differs from the released code, which options reproduce:
 
 - the dual task loss compares borders, as in the paper, and not probabilities;
-- the loss of the edges takes their sigmoid once, class 0 has edges too, and losses of images are
-  averaged and not summed up, with 0 and not NaN for one without labels;
-- the image's edges are found in the image as loaded, not in normalised values cast to bytes.
+- the loss of the edges applies the sigmoid once, and class 0 has edges too;
+- losses of the images of a batch are averaged, not summed; an image without labels has the loss 0,
+  not NaN;
+- Canny's edges are computed from the image as loaded, not from normalised values cast to bytes.
 
-With the same numbers: edges of labels come from comparisons on the device and not from distance
-transforms in the loader, Canny's edges from OpenCV only on a CPU; nothing is concatenated.
+Computed in another way, with the same numbers: edges of labels come from comparisons on the device,
+not from distance transforms in the data loader; Canny's edges come from OpenCV only on a CPU;
+features are never concatenated.
 """
 
 from .canny import canny

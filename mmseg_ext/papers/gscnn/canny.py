@@ -1,34 +1,34 @@
-"""Canny's edges of images, pixel for pixel those of OpenCV, on any device."""
+"""Canny's edges of images on any device, equal to OpenCV's in every pixel."""
 
 import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROUNDS = 16  # of growing between two looks at whether anything changed
+ROUNDS = 16  # steps of growing between two tests for a change, which wait for the device
 TAN_22_5, TAN_67_5 = 13573, 13573 + 2**16  # in OpenCV's fixed point
 POINT = 2**15
 
 
 def canny_by_opencv(images: Tensor, low: int, high: int) -> Tensor:
-    """As ``canny_on_device``; runs on the CPU."""
+    """Canny's edges as from ``canny_on_device``, by OpenCV on the CPU."""
     arrays = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    edges = [torch.from_numpy(cv2.Canny(one, low, high) > 0) for one in arrays]
+    edges = [torch.from_numpy(cv2.Canny(array, low, high) > 0) for array in arrays]
     return torch.stack(edges)[:, None].to(images.device)
 
 
 def canny_on_device(images: Tensor, low: int, high: int) -> Tensor:
-    """Edges by Canny's method: Sobel's gradients, thinned, and grown from the strong ones.
+    """Canny's edges: ridges of Sobel's gradient that are connected to a strong pixel.
 
-    A pixel's gradient is that of the channel where |gx| + |gy| is largest.
+    The gradient of a pixel is that of the channel where |gx| + |gy| is largest.
 
     Args:
-        images: (N, C, H, W), uint8.
-        low: Edges grow over pixels whose |gx| + |gy| is larger.
-        high: And start where it is larger than this.
+        images: Images (N, C, H, W), uint8.
+        low: Value that |gx| + |gy| exceeds at every pixel of an edge.
+        high: Value that |gx| + |gy| exceeds at a strong pixel, where an edge starts.
 
     Returns:
-        (N, 1, H, W), bool.
+        Edges (N, 1, H, W), bool.
     """
     gx, gy = _strongest_gradient(images)
     magnitude = gx.abs() + gy.abs()
@@ -54,9 +54,9 @@ def _strongest_gradient(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_ridge(magnitude: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
-    """Where the magnitude is above that of both neighbours across the edge.
+    """Pixels whose magnitude is above that of both neighbours across the edge.
 
-    Of two equal ones on a horizontal or vertical line the first is kept.
+    Where two neighbours on a horizontal or vertical line are equal, the first is the ridge.
     """
     padded = F.pad(magnitude, (1, 1, 1, 1))
     h, w = magnitude.shape[2:]
@@ -77,7 +77,7 @@ def _is_ridge(magnitude: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
 
 @torch.library.custom_op('mmseg_ext::canny', mutates_args=())
 def canny(images: Tensor, low: int, high: int) -> Tensor:
-    """As ``canny_on_device``, by OpenCV on a CPU; graphs hold it as one operation."""
+    """Canny's edges by ``canny_on_device``, on a CPU by OpenCV; a single operation in graphs."""
     return canny_on_device(images, low, high)
 
 

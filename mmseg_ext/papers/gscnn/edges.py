@@ -1,4 +1,4 @@
-"""Edges between the classes of a label, and the loss of predicted ones."""
+"""Edges between the classes of a label, and the loss of predicted edges."""
 
 from math import isqrt
 
@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+from ...layers.precision import at_least_float32
 
 
 def class_edges(
@@ -18,19 +20,20 @@ def class_edges(
 ) -> Tensor:
     """Pixels within ``radius`` of the border of a class, on both of its sides.
 
-    What lies outside the image belongs to no class, so that the frame is an edge of every class
-    that touches it; ignored pixels belong to none either, and are edges beside a class. The result
-    is that of a distance transform of every class, from comparisons of shifted labels.
+    Pixels outside the image and ignored pixels belong to no class. So the frame of the image is an
+    edge of every class that touches it, and ignored pixels are edges where they are near a class.
+    The result is that of a distance transform for each class, computed from comparisons of shifted
+    labels.
 
     Args:
-        label: (N, H, W), integers; outside [0, K) and ``ignore_index`` belongs to no class.
-        num_classes: K.
+        label: Integers (N, H, W). Values outside [0, K) and ``ignore_index`` belong to no class.
+        num_classes: Number of classes (K).
         radius: Largest Euclidean distance to a pixel on the other side, in pixels.
-        ignore_index: A label in [0, K) that belongs to no class as well.
-        skip_class0: Class 0 belongs to no class, as released.
+        ignore_index: Label of ignored pixels, also where it lies in [0, K).
+        skip_class0: Whether pixels of class 0 count as pixels of no class, as released.
 
     Returns:
-        (N, H, W), bool.
+        Edges (N, H, W), bool.
     """
     counted = (label >= int(skip_class0)) & (label < num_classes) & (label != ignore_index)
     small = torch.uint8 if num_classes < 256 else torch.int32
@@ -42,21 +45,18 @@ def class_edges(
         reach = isqrt(radius**2 - dy**2)
         for dx in range(-reach if dy else 1, reach + 1):  # each pair of pixels once
             left, right = max(-dx, 0), max(dx, 0)
-            here = (..., slice(0, h - dy), slice(left, w - right))
-            there = (..., slice(dy, h), slice(right, w - left))
-            differ = classes[here] != classes[there]
-            edges[here] |= differ
-            edges[there] |= differ
+            first = (..., slice(0, h - dy), slice(left, w - right))
+            second = (..., slice(dy, h), slice(right, w - left))
+            differ = classes[first] != classes[second]
+            edges[first] |= differ
+            edges[second] |= differ
     return edges[..., radius : h - radius, radius : w - radius]
 
 
-def precise(x: Tensor) -> Tensor:
-    """In float32 or better, whatever autocast made of it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over all pixels, an edge weighed by the share of the others and these by its share."""
+    """Mean of the weighted sigmoid cross entropy: with the fraction s of edges in ``target``, an
+    edge has the weight 1 - s, and any other pixel s.
+    """
     share = target.to(logits.dtype).mean()
     weight = torch.where(target, 1 - share, share)
     return (weight * F.softplus(torch.where(target, -logits, logits))).mean()
@@ -64,13 +64,13 @@ def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class BalancedEdgeLoss(nn.Module):
-    """Sigmoid cross entropy in which edges and other pixels of a batch count alike.
+    """Sigmoid cross entropy in which edges and other pixels of a batch have equal total weight.
 
-    Without an edge, or of edges alone, it is 0. It is the host's ``BoundaryLoss`` without waiting
-    for the device, in float32.
+    It is 0 for a target with no edges or only edges. It is the host's ``BoundaryLoss`` in float32,
+    and never waits for the device.
 
     Args:
-        double_sigmoid: Takes the sigmoid of what already is one, as the released code does.
+        double_sigmoid: Whether the loss applies the sigmoid twice, as the released code does.
         loss_weight: Factor of the loss (20 in the paper).
         loss_name: Key in the log; has to contain "loss" to be trained.
     """
@@ -88,8 +88,8 @@ class BalancedEdgeLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(self, edge: Tensor, target: Tensor) -> Tensor:
-        """Logits (N, 1, H, W) and their target, of the same shape, bool, to a scalar, float32."""
-        logits = precise(edge)
+        """Logits (N, 1, H, W) and their target (N, 1, H, W), bool, to a scalar, float32."""
+        logits = at_least_float32(edge)
         return self.loss_weight * balanced_bce(
             logits.sigmoid() if self.double_sigmoid else logits, target
         )

@@ -1,4 +1,4 @@
-"""Gated-SCNN's shape stream, its pyramid that sees edges, and the decode head of both."""
+"""Gated-SCNN's shape stream, its pyramid that reads edges, and the decode head of both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,12 +15,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.head_defaults import released_defaults
 from ...layers.levels import pointwise_of_levels, require_levels, resize
-from ...layers.norms import trains_on_one_value
+from ...layers.norms import require_several_images
+from ...layers.pointwise import pointwise_of_maps
+from ...layers.precision import at_least_float32
 from ...layers.pytorch_init import PyTorchInit
-from .edges import class_edges, precise
-
-Maps = dict[str, Tensor]
+from ...segmentors.protocols import Maps, Point
+from .edges import class_edges
 
 LOSS_DECODE = MappingProxyType(dict(type='ImageWeightedCELoss'))
 LOSS_EDGE = MappingProxyType(dict(type='BalancedEdgeLoss'))
@@ -29,15 +31,15 @@ LOSS_DUAL = MappingProxyType(dict(type='DualTaskLoss'))
 
 
 class GatedConv(nn.Module):
-    """A 1x1 convolution of features that a gate in (0, 1) doubles at most (Sec. 3.1, Eq. 1 and 2).
+    """A 1x1 convolution of features times (1 + gate), with a gate in (0, 1) (Sec. 3.1, Eq. 1, 2).
 
-    The gate reads the features and a map of one channel. As released they are concatenated, here
-    each has its own slice of the norm and of the convolution after it: the values are the same.
+    The gate reads the features and a map of one channel. The released code concatenates both; here
+    each has a separate slice of the norm and of the convolution after it, with the same values.
 
     Args:
-        in_channels: Of the features.
-        out_channels: Of the result.
-        norm_cfg: Of the norms.
+        in_channels: Channels of the features.
+        out_channels: Channels of the result.
+        norm_cfg: Config of the norms.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm_cfg: dict) -> None:
@@ -46,7 +48,7 @@ class GatedConv(nn.Module):
         self.norm_side = build_norm_layer(norm_cfg, 1)[1]
         self.mix_features = nn.Conv2d(in_channels, in_channels + 1, 1)
         self.mix_side = nn.Conv2d(1, in_channels + 1, 1, bias=False)
-        self.squeeze = nn.Conv2d(in_channels + 1, 1, 1, bias=False)  # a bias the norm would undo
+        self.squeeze = nn.Conv2d(in_channels + 1, 1, 1, bias=False)  # the norm cancels a bias
         self.norm_gate = build_norm_layer(norm_cfg, 1)[1]
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
@@ -54,7 +56,7 @@ class GatedConv(nn.Module):
         """Features (N, C, H, W) and a map (N, 1, H, W) to the gate (N, 1, H, W) in (0, 1)."""
         mixed = self.mix_features(self.norm_features(x))
         mixed += self.mix_side(self.norm_side(side))
-        return precise(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
+        return at_least_float32(self.norm_gate(self.squeeze(mixed.relu_()))).sigmoid()
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Features (N, C, H, W) and their gate to (N, C', H, W)."""
@@ -62,12 +64,12 @@ class GatedConv(nn.Module):
 
 
 class ShapeStream(nn.Module):
-    """A narrow network at full size that finds edges, gated by what deeper levels make of them.
+    """A narrow network at full size that finds edges; deeper levels of the backbone gate it.
 
     Args:
-        in_channels: Of the first level, and of the levels that gate, fine to coarse.
-        channels: After each of the gates, falling.
-        norm_cfg: Of the norms.
+        in_channels: Channels of the first level, then of the levels that gate, fine to coarse.
+        channels: Channels after each of the gates, from wide to narrow.
+        norm_cfg: Config of the norms.
     """
 
     def __init__(
@@ -89,29 +91,29 @@ class ShapeStream(nn.Module):
     ) -> Tensor:
         """The first level and those that gate to the logits of edges (N, 1, *size), float32.
 
-        What is seen on the way is put into ``maps``, where given.
+        Intermediate maps are put into ``maps`` if it is given.
         """
         first, *deeper = levels
         x = resize(first, size, align_corners=True)
-        parts = zip(self.sides, self.blocks, self.narrow, self.gated, deeper, strict=True)
-        for i, (side, block, narrow, gated, level) in enumerate(parts, start=1):
-            seen = resize(side(level), size, align_corners=True)
+        steps = zip(self.sides, self.blocks, self.narrow, self.gated, deeper, strict=True)
+        for i, (side, block, narrow, gated, level) in enumerate(steps, start=1):
+            side_map = resize(side(level), size, align_corners=True)
             x = narrow(block(x))
-            gate = gated.gate(x, seen)
+            gate = gated.gate(x, side_map)
             x = gated(x, gate)
             if maps is not None:
-                maps |= {f'side_{i}': seen, f'gate_{i}': gate, f'shape_{i}': x}
+                maps |= {f'side_{i}': side_map, f'gate_{i}': gate, f'shape_{i}': x}
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv_edge(precise(x))
+            return self.conv_edge(at_least_float32(x))
 
 
 class EdgePyramid(nn.Module):
-    """Dilated convolutions of a level, its mean, and a map of edges, each of ``channels`` (ASPP).
+    """ASPP with a branch of edges: dilated convolutions of a level, its mean, and a map of edges.
 
     Args:
-        in_channels: Of the level.
-        channels: Of each branch.
-        dilations: Of the 3x3 convolutions; beside them is a 1x1 convolution.
+        in_channels: Channels of the level.
+        channels: Channels of each branch.
+        dilations: Dilations of the 3x3 convolutions; there is also a 1x1 convolution.
         edges: Whether there is a branch of edges.
         norm_cfg: Norm after each convolution.
     """
@@ -133,17 +135,14 @@ class EdgePyramid(nn.Module):
         self.num_branches = 2 + len(dilations) + edges
 
     def branches(self, x: Tensor, edge: Any) -> Iterator[Tensor]:
-        """The image (N, C, 1, 1), edges and the convolutions (N, C, H, W), one after the other.
+        """Yields the pooled image (N, C, 1, 1), then edges and convolutions (N, C, H, W).
 
         Args:
-            x: (N, C', H, W).
-            edge: (N, 1, H', W'); points of it are taken, without smoothing; None without edges.
+            x: Level (N, C', H, W).
+            edge: Map of edges (N, 1, H', W'), which is sampled without smoothing; None without a
+                branch of edges.
         """
-        if trains_on_one_value(self.image_pool.norm, len(x)):
-            raise UserError(
-                'GSCNNHead pools one image to one value a channel, on which batch norm cannot '
-                'train: put two or more images into a batch'
-            )
+        require_several_images('GSCNNHead', self.image_pool.norm, len(x))
         yield self.image_pool(x.mean((2, 3), keepdim=True))
         if self.edge_conv is not None:
             yield self.edge_conv(resize(edge, x.shape[2:], align_corners=True).to(x.dtype))
@@ -153,37 +152,47 @@ class EdgePyramid(nn.Module):
 
 @MODELS.register_module()
 class GSCNNHead(PyTorchInit, BaseDecodeHead):
-    """DeepLabV3+ beside a shape stream whose edges the pyramid sees; part of the segmentor GSCNN.
+    """DeepLabV3+ whose pyramid reads the edges of a shape stream; part of the segmentor GSCNN.
 
-    It reads a fine level and three coarser ones that gate the shape stream, the last of which the
-    pyramid reads too. A level before the fine one, the backbone's first convolution in the paper,
-    is where the shape stream starts, else the fine one; its channels are those of the stream at
-    full size. In training it returns the logits and those of the edges.
+    It reads a fine level and three coarser levels. The coarser levels gate the shape stream, and
+    the pyramid reads the last of them. With five levels the shape stream starts from the first,
+    which in the paper is the backbone's first convolution, else from the fine level.
 
     Args:
-        in_channels: Of the four or five levels, finest first.
-        in_index: Their places in the backbone's output.
-        channels: Of the pyramid's branches and the decoder (256 in the paper).
-        fine_channels: Of the fine level in the decoder (48 in the paper).
-        shape_channels: Of the shape stream after each of its gates.
-        dilations: Of the 3x3 convolutions of the pyramid: 12, 24, 36 at an output stride of 8;
+        in_channels: Channels of the four or five levels, finest first.
+        in_index: Indices of the levels in the backbone's output.
+        channels: Channels of the pyramid's branches and of the decoder (256 in the paper).
+        fine_channels: Channels of the fine level in the decoder (48 in the paper).
+        shape_channels: Channels of the shape stream after each of its gates.
+        dilations: Dilations of the pyramid's 3x3 convolutions: 12, 24, 36 at an output stride of 8;
             half of that at 16, a quarter at 32.
-        shape_stream: Without it this is DeepLabV3+ as the authors compare with.
-        edge_radius: Pixels up to so far from another class are edges, as for ``class_edges``.
-        skip_class0: Whether class 0 has no edges of its own, as released.
-        loss_edge: Of the edges; None for none.
-        loss_att: Of the pixels where an edge is predicted, by their classes; None for none.
-        edge_threshold: Above this probability an edge is predicted.
-        loss_dual: Of the borders between the predicted classes; None for none.
-        loss_decode: Of all pixels.
-        **kwargs: As for the host's ``BaseDecodeHead``. ``input_transform='resize_concat'``, which
-            base models of HRNet have, says that no level is made from another: then all levels but
-            the last enter the decoder, for layers of the backbone would learn nothing otherwise.
+        shape_stream: Whether there is a shape stream; without it the head is the DeepLabV3+ that
+            the authors compare with.
+        edge_radius: Largest distance in pixels of an edge from another class; see ``class_edges``.
+        skip_class0: Whether pixels of class 0 count as pixels of no class in the target of the
+            edges, as released.
+        loss_decode: Config of the loss of all pixels.
+        loss_edge: Config of the loss of the edges; None for no such loss.
+        loss_att: Config of the loss of the classes on predicted edges; None for no such loss.
+        edge_threshold: Probability above which an edge is predicted.
+        loss_dual: Config of the loss of the borders between predicted classes; None for no such
+            loss.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``. With
+            ``input_transform='resize_concat'``, as in base models of HRNet, no level is made from
+            another level. Then all levels but the last enter the decoder; otherwise some layers of
+            the backbone would get no gradient.
 
     Raises:
-        ValueError: other numbers of levels, a single output channel, or a shape stream outside of
-            ``type='GSCNN'``.
+        UserError: Another number of levels, or a single output channel.
     """
+
+    reads_levels = True
+    explains_pixels = False
+    segmentor_advice = (
+        "GSCNNHead's shape stream sees edges of the image, which only type='GSCNN' gives: "
+        "set model=dict(type='GSCNN') or shape_stream=False"
+    )
+    host_counterpart = dict(type='DepthwiseSeparableASPPHead', c1_channels=48)
 
     def __init__(
         self,
@@ -197,13 +206,11 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         shape_stream: bool = True,
         edge_radius: int = 2,
         skip_class0: bool = False,
-        loss_decode: Any = LOSS_DECODE,
         loss_edge: Mapping | None = LOSS_EDGE,
         loss_att: Mapping | None = LOSS_ATT,
         edge_threshold: float = 0.8,
         loss_dual: Mapping | None = LOSS_DUAL,
         dropout_ratio: float = 0,
-        segmentor: str | None = None,
         **kwargs: Any,
     ) -> None:
         require_levels(self, in_channels)
@@ -212,27 +219,20 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
                 'GSCNNHead reads a fine level and three coarser ones, and at most one before them, '
                 f'got in_channels={list(in_channels)}: give four or five levels'
             )
-        if shape_stream and segmentor != 'GSCNN':
-            raise UserError(
-                "GSCNNHead's shape stream sees edges of the image, which only type='GSCNN' gives: "
-                "set model=dict(type='GSCNN') or shape_stream=False"
-            )
         parallel = kwargs.get('input_transform') == 'resize_concat'
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
-        if isinstance(loss_decode, Mapping):
-            loss_decode = dict(loss_decode)
         super().__init__(
             in_channels,
             channels,
             dropout_ratio=dropout_ratio,
-            loss_decode=loss_decode,
-            **(dict(init_cfg=None, norm_cfg=dict(type='BN')) | kwargs),
+            **released_defaults(kwargs, loss_decode=dict(LOSS_DECODE)),
         )
         if self.out_channels == 1:
             raise UserError(
                 'GSCNNHead compares classes by a softmax, and one output channel has nothing to '
                 'compare with: give the background a class, num_classes=2 and out_channels=2'
             )
+        self.needs_segmentor = 'GSCNN' if shape_stream else None
         self.fine_levels = slice(-4, -1 if parallel else -3)
         self.shape: Any = None
         self.conv_attention: Any = None
@@ -263,7 +263,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         )
 
     def init_weights(self) -> None:
-        """As released: normal distributions for the stream's blocks and gates and the decoder."""
+        """Draws blocks, gates and decoder from normal distributions, as released."""
         super().init_weights()
         for module in self.modules():
             if isinstance(module, BasicBlock):
@@ -275,15 +275,15 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
             kaiming_init(conv, mode='fan_in')
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """Levels (N, C_i, H_i, W_i), then edges of the image, to logits (N, K, H_0, W_0).
+        """Levels (N, C_i, H_i, W_i) to logits (N, K, H_0, W_0), of the size of the fine level.
 
         Args:
-            inputs: Of the backbone or neck, and with a shape stream at last (N, 1, H, W), what the
-                segmentor found.
+            inputs: Levels of the backbone or neck, and with a shape stream then the edges of the
+                image (N, 1, H, W), which the segmentor ``GSCNN`` adds.
 
         Returns:
-            The logits, at the size of the fine level, and in training those of the shape stream's
-            edges, (N, 1, H, W), float32.
+            Logits; in training with a shape stream a tuple: logits, and logits of the edges
+            (N, 1, H, W), float32.
         """
         logits, edge = self.run(inputs)
         return logits if edge is None or not self.training else (logits, edge)
@@ -291,13 +291,15 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
     def run(
         self, inputs: Sequence[Tensor], maps: Maps | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits of classes and of edges, if any; what is seen on the way goes into ``maps``."""
+        """Logits of classes, and of edges or None; intermediate maps go into ``maps``, if given."""
         edge: Any = None
         attention: Any = None
         if self.shape is None:
             levels = self._transform_inputs(inputs)
         else:
             *inputs, canny = inputs
+            if canny.shape[1] != 1:
+                raise UserError(self.segmentor_advice)
             levels = self._transform_inputs(inputs)
             edge = self.shape([levels[0], *levels[-3:]], canny.shape[2:], maps)
             attention = self.attend(edge.sigmoid(), canny)
@@ -307,9 +309,10 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         return self.cls_seg(self.decode(levels[self.fine_levels], high)), edge
 
     def attend(self, edge: Tensor, canny: Tensor) -> Tensor:
-        """Predicted edges in [0, 1] and the image's, (N, 1, H, W), to one map in [0, 1], float32.
+        """Predicted edges and edges of the image, (N, 1, H, W), to a map in [0, 1], float32.
 
-        Without autocast: at 255, the released value of the image's edges, sigmoids saturate.
+        It is computed without autocast: with 255, the released value of the image's edges, the
+        sigmoid saturates.
         """
         of_edge, of_canny = self.conv_attention.weight.flatten().to(edge.dtype)
         return (of_edge * edge + of_canny * canny).sigmoid()
@@ -317,19 +320,16 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
     def project(self, x: Tensor, attention: Tensor | None) -> Tensor:
         """The pyramid over a level (N, C, H, W), projected to (N, channels, H, W).
 
-        The projection of the concatenated branches, as released, is the sum of their projections.
+        The released code concatenates the branches b_i: ``W [b_1, ..., b_n]`` is the sum of
+        ``W_i b_i``, with slices W_i of the weights.
         """
-        weights = iter(self.bottleneck.weight.split(self.channels, dim=1))
-        parts = (F.conv2d(x, next(weights)) for x in self.pyramid.branches(x, attention))
-        image, total = next(parts), next(parts)
-        for part in parts:
-            total += part
-        return total.add_(image)
+        return pointwise_of_maps(self.bottleneck, self.pyramid.branches(x, attention))
 
     def decode(self, fine: Sequence[Tensor], high: Tensor) -> Tensor:
-        """Fine levels and the pyramid's result to the features of the logits (N, channels, H, W).
+        """Fine levels and the result of the pyramid to the features of the logits.
 
-        The first convolution of both together, as released, is the sum of two.
+        The features are (N, channels, H, W). The first convolution of both inputs is the sum of two
+        convolutions; the released code concatenates its inputs.
         """
         first, second = self.decoder
         low = pointwise_of_levels(self.fine, fine, align_corners=True)
@@ -337,49 +337,57 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         x = F.conv2d(resize(high, low.shape[2:], align_corners=True), weights[1], padding=1)
         x += F.conv2d(low, weights[0], padding=1)
         x = first.activate(first.norm(x))
-        x = second.conv(x)  # by itself: its input is free before the norm
+        x = second.conv(x)  # as a line of its own, which frees the input before the norm
         return second.activate(second.norm(x))
 
     def loss_by_feat(self, seg_logits: Any, batch_data_samples: list) -> dict[str, Tensor]:
-        """Losses of what ``forward`` returns in training, the maps of any size."""
+        """Losses of the output of ``forward`` in training, whose maps may have any size."""
         if self.shape is None:
             return super().loss_by_feat(seg_logits, batch_data_samples)
         logits, edge = seg_logits
         label = self._stack_batch_gt(batch_data_samples)
         size = label.shape[2:]
-        logits = resize(precise(logits), size, self.align_corners)
+        logits = resize(at_least_float32(logits), size, self.align_corners)
         losses = super().loss_by_feat(logits, batch_data_samples)
         edge = resize(edge, size, align_corners=True)
-        own = dict(ignore_index=self.ignore_index)
+        ignored = dict(ignore_index=self.ignore_index)
         if self.loss_edge is not None:
-            options = dict(own, radius=self.edge_radius, skip_class0=self.skip_class0)
+            options = dict(ignored, radius=self.edge_radius, skip_class0=self.skip_class0)
             target = class_edges(label[:, 0], self.num_classes, **options)
             losses[self.loss_edge.loss_name] = self.loss_edge(edge, target[:, None])
         if self.loss_att is not None:
             elsewhere = edge.detach().sigmoid() <= self.edge_threshold
             attended = label.masked_fill(elsewhere, self.ignore_index)[:, 0]
-            losses[self.loss_att.loss_name] = self.loss_att(logits, attended, **own)
+            losses[self.loss_att.loss_name] = self.loss_att(logits, attended, **ignored)
         if self.loss_dual is not None:
-            losses[self.loss_dual.loss_name] = self.loss_dual(logits, label[:, 0], **own)
+            losses[self.loss_dual.loss_name] = self.loss_dual(logits, label[:, 0], **ignored)
         return losses
 
     @torch.no_grad()
-    def explain(self, inputs: Sequence[Tensor]) -> Maps:
-        """What the shape stream sees, for ``inputs`` as ``forward`` takes them.
+    def explain(
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        **side_inputs: Any,
+    ) -> Maps:
+        """Maps of the shape stream, if there is one, for ``levels`` as ``inputs`` of ``forward``.
 
         Returns:
-            ``canny``, the image's edges; for each gate ``side_<i>``, what the deeper level shows
-            it, ``gate_<i>`` in (0, 1), and ``shape_<i>``, the stream after it (N, C, H, W);
-            ``edge``, the probability of an edge; ``attention``, what the pyramid sees;
-            ``edge_classes``, the class predicted on an edge, -1 elsewhere. Nothing without a shape
-            stream.
+            - ``canny``: edges of the image.
+            - For each gate ``side_<i>``, the map of its deeper level, ``gate_<i>`` in (0, 1), and
+              ``shape_<i>``, the features of the stream after it (N, C, H, W).
+            - ``edge``: probability of an edge.
+            - ``attention``: map of edges that the pyramid reads.
+            - ``edge_classes``: class predicted on an edge, -1 elsewhere.
         """
         maps: Maps = {}
-        logits, edge = self.run(inputs, maps)
+        logits, edge = self.run(levels, maps)
         if edge is None:
             return {}
         del maps['pyramid']
         logits = resize(logits, edge.shape[2:], self.align_corners)
         on_edge = maps['edge'] > self.edge_threshold
         classes = torch.where(on_edge, logits.argmax(1, keepdim=True), -1)
-        return dict(canny=inputs[-1] > 0) | maps | dict(edge_classes=classes)
+        return dict(canny=levels[-1] > 0) | maps | dict(edge_classes=classes)

@@ -1,4 +1,4 @@
-"""Gated-SCNN's segmentor: the image's own edges join the features of the backbone."""
+"""Gated-SCNN's segmentor: adds the edges of the image to the features of the backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,26 +7,30 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_ext.segmentors.windowed import Maps, WindowedEncoderDecoder
+from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ...errors import UserError
+from ...layers.pixel_values import denormalize
+from ...segmentors.protocols import Maps, Pixel
 from .canny import canny
+from .head import GSCNNHead
 
 
 @MODELS.register_module()
 class GSCNN(WindowedEncoderDecoder):
-    """Any backbone whose levels ``GSCNNHead`` reads together with the edges of the image (Canny's).
+    """Any backbone, with ``GSCNNHead``, which reads its levels and Canny's edges of the image.
 
     Args:
-        decode_head: ``dict(type='GSCNNHead', ...)``.
-        canny_input: 'image' finds edges of the image as loaded; 'wrapped' those of the normalised
-            image, cast to bytes that wrap around, on which the released weights were trained.
-        canny_thresholds: Low and high, of |gx| + |gy| by 3x3 kernels.
-        canny_value: Of an edge, elsewhere 0; 255 as released.
-        **kwargs: As for ``WindowedEncoderDecoder``.
+        decode_head: Config of the head, ``dict(type='GSCNNHead', ...)``. Another head works too,
+            without the edges.
+        canny_input: Input of Canny's method: 'image' is the image as loaded. 'wrapped' is the
+            normalised image, cast to bytes that wrap around; the released weights were trained so.
+        canny_thresholds: Low and high threshold of |gx| + |gy|, by 3x3 kernels.
+        canny_value: Value of an edge (255 as released); other pixels are 0.
+        **kwargs: Arguments of ``WindowedEncoderDecoder``.
 
     Raises:
-        ValueError: another head, an unknown ``canny_input``, or thresholds in the wrong order.
+        UserError: A cascade, an unknown ``canny_input``, or thresholds in the wrong order.
     """
 
     def __init__(
@@ -43,47 +47,47 @@ class GSCNN(WindowedEncoderDecoder):
         if not 0 <= low <= high:
             raise UserError(f'canny_thresholds={(low, high)} must be (low, high), both 0 or more')
         super().__init__(**kwargs)
-        self.to_bytes = wrapped if canny_input == 'wrapped' else self._as_loaded
+        self.to_bytes = wrapped_bytes if canny_input == 'wrapped' else self._as_loaded
         self.canny_thresholds = low, high
         self.canny_value = canny_value
 
     def _init_decode_head(self, decode_head: Any) -> None:
-        if not isinstance(decode_head, Mapping) or decode_head.get('type') != 'GSCNNHead':
-            kind = decode_head.get('type') if isinstance(decode_head, Mapping) else 'a list'
-            raise UserError(
-                "GSCNN finds edges for one head, decode_head=dict(type='GSCNNHead', ...), got "
-                f'{kind}'
-            )
-        super()._init_decode_head(dict(decode_head, segmentor='GSCNN'))
+        if not isinstance(decode_head, Mapping):
+            raise UserError('GSCNN takes one decode head, got a cascade: give one dict')
+        super()._init_decode_head(decode_head)
+        head = self.decode_head
+        self.head_takes_edges = isinstance(head, GSCNNHead) and head.shape is not None
 
     def image_edges(self, inputs: Tensor) -> Tensor:
-        """Canny's edges of images (N, C, H, W) as the backbone gets them: (N, 1, H, W)."""
+        """Canny's edges (N, 1, H, W) of normalised images (N, C, H, W), 0 or ``canny_value``."""
         edges = canny(self.to_bytes(inputs), *self.canny_thresholds)
         return edges.to(inputs) * self.canny_value
 
     def _as_loaded(self, inputs: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) as they were, uint8."""
-        means = self.data_preprocessor
-        if getattr(means, '_enable_normalize', False):
-            inputs = inputs * means.std + means.mean
+        """Images (N, C, H, W) before normalisation, uint8."""
+        inputs = denormalize(inputs, self.data_preprocessor)
         return inputs.round().clamp(0, 255).to(torch.uint8)
 
     def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
         """Levels of images (N, C, H, W), and their edges (N, 1, H, W) where the head needs them."""
-        if self.decode_head.shape is None:
+        if not self.head_takes_edges:
             return super().extract_feat(inputs)
-        edges = self.image_edges(inputs)  # first: it may wait for the device
+        edges = self.image_edges(inputs)  # before the backbone, because it may wait for the device
         return (*super().extract_feat(inputs), edges)
 
     def explain_head(
-        self, levels: Sequence[Tensor], inputs: Tensor, *args: Any, **kwargs: Any
+        self,
+        levels: Sequence[Tensor],
+        inputs: Tensor,
+        data_samples: list | None,
+        pixel: Pixel | None,
     ) -> Maps:
-        """The head's maps, of the levels and the edges of the image."""
-        if self.decode_head.shape is not None:
+        """Maps of the decode head for the levels, to which the edges of the image are added."""
+        if self.head_takes_edges:
             levels = (*levels, self.image_edges(inputs))
-        return super().explain_head(levels, inputs, *args, **kwargs)
+        return super().explain_head(levels, inputs, data_samples, pixel)
 
 
-def wrapped(images: Tensor) -> Tensor:
-    """Values without their fraction as bytes: -1.5 is 255, -0.7 is 0. uint8, of the same shape."""
+def wrapped_bytes(images: Tensor) -> Tensor:
+    """Values truncated and taken modulo 256, as uint8: -1.5 becomes 255, and -0.7 becomes 0."""
     return (images.to(torch.int32) & 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Which points of a scale are replaced: certainty, smoothed score, selection."""
+"""Selection of the points to refine: certainty, smoothed score, highest scores."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = tuple[int, int]  # (h, w)
-MEDIAN_VALUES = 2**23  # sorted at a time: 32 MiB
+from ...layers.sizes import Size
+
+MEDIAN_VALUES = 2**23  # values sorted at a time by the median filter: 32 MiB
 
 
 def certainty(probs: Tensor) -> Tensor:
-    """How far the most probable class is before the next, (N, K, H, W) to (N, 1, H, W) in [0, 1].
+    """Largest probability minus the second largest, (N, K, H, W) to (N, 1, H, W) in [0, 1].
 
-    Runs over the classes with the two largest values, bit-equal to ``topk`` and far cheaper.
+    A single pass over the classes keeps the two largest values. The result is bit-equal to that of
+    ``topk`` and far cheaper.
     """
     first = probs[:, 0].clone()
     second = torch.full_like(first, -torch.inf)
@@ -26,16 +28,16 @@ def certainty(probs: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def nearest_index(size: int, out: int) -> Tensor:
-    """Place, on an axis of ``size``, of each of ``out`` pixels that PyTorch's ``nearest`` reads.
+    """Indices (out,) that PyTorch's ``nearest`` reads when it resizes an axis of ``size``.
 
-    Made on the CPU, so that every device reads the same.
+    They are computed on the CPU, so that every device reads the same pixels.
     """
-    places = torch.arange(size, dtype=torch.float64)[None, None]
-    return F.interpolate(places, size=out, mode='nearest').long().flatten()
+    index = torch.arange(size, dtype=torch.float64)[None, None]
+    return F.interpolate(index, size=out, mode='nearest').long().flatten()
 
 
 def nearest(x: Tensor, size: Size) -> Tensor:
-    """(..., H, W) to (..., *size), each pixel copied."""
+    """Resize (..., H, W) to (..., *size) by copying pixels."""
     rows, columns = (
         nearest_index(n, m).to(x.device) for n, m in zip(x.shape[-2:], size, strict=True)
     )
@@ -43,7 +45,7 @@ def nearest(x: Tensor, size: Size) -> Tensor:
 
 
 def median_filter(x: Tensor, kernel: int) -> Tensor:
-    """Median of ``kernel`` x ``kernel`` values, zeros outside, of (H, W), in strips of rows."""
+    """Median of ``kernel`` x ``kernel`` values of (H, W), with zeros outside, in strips of rows."""
     (height, width), border = x.shape, kernel // 2
     padded = F.pad(x, (border,) * 4)[None, None]
     step = max(1, MEDIAN_VALUES // (kernel**2 * width))
@@ -55,21 +57,21 @@ def median_filter(x: Tensor, kernel: int) -> Tensor:
 
 
 def select_points(score: Tensor, count: int, size: Sequence[int]) -> Tensor:
-    """The ``count`` pixels with the highest scores, and of equal ones the first.
+    """Map (H, W), bool, of the ``count`` pixels with the highest scores.
+
+    Of equal scores the first pixels are taken. The result equals a stable sort of all pixels, but
+    only the cells of the grid are sorted.
 
     Args:
-        score: (h, w), of a grid from which the pixels copy the nearest value.
-        count: Of pixels.
-        size: (H, W) of the pixels.
-
-    Returns:
-        (H, W), bool. Equal to sorting all pixels stably, but only the cells of the grid are sorted.
+        score: Scores (h, w) of a grid; a pixel has the score of the nearest cell.
+        count: Number of pixels to select.
+        size: Size (H, W) of the map.
     """
     height, width = size
     copies = [
         nearest_index(n, m).bincount(minlength=n) for n, m in zip(score.shape, size, strict=True)
     ]
-    pixels = (copies[0][:, None] * copies[1]).to(score.device)  # of each cell
+    pixels = (copies[0][:, None] * copies[1]).to(score.device)  # number in each cell
     values, order = score.flatten().sort(descending=True)
     reached = pixels.flatten()[order].cumsum(0)
     last = (reached < count).sum().clamp(max=len(values) - 1)

@@ -5,14 +5,17 @@ Code: tfzhou/ContrastiveSeg (MIT).
 
 Differs from it:
 
-- the memory bank holds every class, pixels of the class that they are filed under, and nothing that
-  no image has filled; it wraps around, and all processes hold the same bank, filled by all;
-- of an anchor's single view, half are hard where the release draws easy ones only;
-- nothing crashes or becomes NaN where there is no anchor, no positive or no negative;
+- the memory bank holds every class, each vector belongs to the class that it is stored under, and
+  places that no image has filled are not read; new vectors replace the oldest, and all processes
+  fill and hold the same bank;
+- where a class has a single anchor in an image, it is hard with probability 1/2; the released code
+  always draws an easy one;
+- a batch without anchors, positives or negatives neither crashes nor gives NaN;
 - semi-hard examples, which the paper describes, can be drawn;
-- a 1x1 convolution of resized, concatenated levels runs on each level before it is resized; its
-  second one and the normalisation run on drawn pixels only; similarities to the bank are made for a
-  few anchors at a time and never kept.
+- the first 1x1 convolution of the projection runs on each level before it is resized, where the
+  code resizes and concatenates the levels first; the second convolution and the normalisation run
+  only on drawn pixels;
+- similarities to the bank are computed for a few anchors at a time and never stored.
 """
 
 from .embeddings_hook import EmbeddingsHook

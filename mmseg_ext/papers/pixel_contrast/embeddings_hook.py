@@ -1,4 +1,4 @@
-"""A hook that draws what contrast does to the vectors of pixels."""
+"""A hook that draws vectors of pixels, by class."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
 from mmseg_ext.layers.feature_tap import FeatureTap
+from mmseg_ext.layers.sizes import size_of
+from mmseg_ext.layers.unwrapping import unwrap
+from mmseg_ext.papers.pixel_contrast.head import PixelContrastHead
 from mmseg_ext.papers.pixel_contrast.sampling import (
     by_image,
     count_cells,
@@ -25,17 +27,17 @@ from mmseg_ext.papers.pixel_contrast.sampling import (
 
 @HOOKS.register_module()
 class EmbeddingsHook(Hook):
-    """Draws ``embeddings/<iteration>.png`` after a validation: pixels as points, by principal axes.
+    """Draws ``embeddings/<iteration>.png`` after a validation: vectors of pixels as points.
 
-    Each point is a pixel's vector in the colour of its labelled class, the same number of each
-    class of an image. A ``PixelContrastHead`` gives its unit vectors, and beside them is drawn how
-    full its memory was at every validation; any other head gives the features before its
+    A point is the vector of a pixel along the two principal axes, in the colour of its labelled
+    class. For a ``PixelContrastHead`` the vectors are its unit vectors, and a second plot shows how
+    full its memory was at every validation. For any other head they are the features before its
     classifier, so that models with and without contrast can be compared.
 
     Args:
-        num_images: How many, of those that the first process validates.
-        num_pixels: Of each class in each image, at most.
-        interval: Validations from one picture to the next.
+        num_images: Number of images, of those that the first process validates.
+        num_pixels: Largest number of pixels of each class in each image.
+        interval: Number of validations from one picture to the next.
     """
 
     priority = 'LOW'  # before checkpoints are saved
@@ -43,7 +45,7 @@ class EmbeddingsHook(Hook):
     def __init__(self, num_images: int = 50, num_pixels: int = 50, interval: int = 1) -> None:
         self.num_images, self.num_pixels, self.interval = num_images, num_pixels, interval
         self._validations = self._left = 0
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._drawn: list[tuple[Tensor, Tensor]] = []  # vectors (P, D), labels (P,)
         self._tap: FeatureTap | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -56,7 +58,7 @@ class EmbeddingsHook(Hook):
         due = is_main_process() and self._validations % self.interval == 0
         self._left = self.num_images if due and find_spec('matplotlib') is not None else 0
         self._validations += 1
-        self._seen = []
+        self._drawn = []
 
     @torch.no_grad()
     def after_val_iter(
@@ -65,11 +67,11 @@ class EmbeddingsHook(Hook):
         if self._left <= 0:
             return
         self._left -= len(data_batch['data_samples'])
-        model = _model(runner)
+        model = unwrap(runner.model)
         data = model.data_preprocessor(data_batch, False)
         inputs, samples = data['inputs'], data['data_samples']
         vectors = self._vectors(model, inputs, samples)
-        head, size = model.decode_head, vectors.shape[2:]
+        head, size = model.decode_head, size_of(vectors)
         k = head.num_classes
         label = torch.cat(
             [labels_at(s.gt_sem_seg.data.to(vectors.device), size, k, 255) for s in samples]
@@ -77,31 +79,31 @@ class EmbeddingsHook(Hook):
         cells = by_image(label, k).flatten()
         quota = count_cells(cells, len(label) * k + 1).clamp(max=self.num_pixels)
         quota[-1] = 0
-        places = draw(cells, quota, exclusive_cumsum(quota), int(quota.sum()))
-        points = pixels_at(vectors.float(), places).cpu()
-        self._seen.append((points, label.flatten()[places].cpu()))
+        index = draw(cells, quota, exclusive_cumsum(quota), int(quota.sum()))
+        points = pixels_at(vectors.float(), index).cpu()
+        self._drawn.append((points, label.flatten()[index].cpu()))
 
     def _vectors(self, model: Any, inputs: Tensor, samples: list) -> Tensor:
-        """(N, D, h, w)."""
-        if hasattr(model.decode_head, 'projection'):
+        """Vectors (N, D, h, w) of images (N, 3, H, W)."""
+        if isinstance(model.decode_head, PixelContrastHead):
             return model.decode_head.embed(model.extract_feat(inputs))
         if self._tap is None:
             self._tap = FeatureTap(model.decode_head)
         return self._tap(model, inputs, samples)[1]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        model, fill = _model(runner), {}
-        bank = getattr(model.decode_head, 'bank', None)
+        head, fill = unwrap(runner.model).decode_head, {}
+        bank = head.bank if isinstance(head, PixelContrastHead) else None
         if bank is not None:
-            # In the log's store, which goes into checkpoints and comes back with them.
+            # The message hub is saved in checkpoints and restored from them.
             fill = dict(runner.message_hub.get_info('bank_fill') or {})
             fill[runner.iter] = (bank.count / bank.size).tolist()
             runner.message_hub.update_info('bank_fill', fill)
-        if not self._seen:
+        if not self._drawn:
             return
         from mmseg_ext.visualization.embeddings import draw_embeddings
 
-        vectors, label = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        vectors, label = (torch.cat(tensors) for tensors in zip(*self._drawn, strict=True))
         meta = runner.val_dataloader.dataset.metainfo
         draw_embeddings(
             Path(runner.work_dir, 'embeddings', f'{runner.iter:06d}.png'),
@@ -112,7 +114,3 @@ class EmbeddingsHook(Hook):
             fill,
             bank.queues if bank is not None else (),
         )
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,6 +1,5 @@
-"""The wrapper head, its projection, and what it shows of the vectors."""
+"""The wrapper head and its projection of features to vectors."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,9 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...layers.feature_tap import WrapperHead
 from ...layers.levels import pointwise_of_levels
+from ...layers.precision import at_least_float32
+from ...layers.sizes import size_of
+from ...segmentors.protocols import ExplainsHead, Maps, Point
 from .memory import MemoryBank, class_means
 from .sampling import labels_at, pixels_at
 
@@ -23,8 +25,8 @@ class Projection(BaseModule):
     """Features to unit vectors: 1x1 convolution, norm, ReLU, 1x1 convolution, L2 norm.
 
     Args:
-        in_channels: Of each level.
-        channels: D.
+        in_channels: Channels of each level.
+        channels: Length of the vectors (D).
         norm_cfg: Norm between the convolutions.
     """
 
@@ -36,35 +38,37 @@ class Projection(BaseModule):
         self.last = nn.Linear(width, channels)
 
     def forward(self, levels: Sequence[Tensor], align_corners: bool) -> Tensor:
-        """Levels (N, C_i, h_i, w_i) to what ``unit`` takes, (N, C, h_0, w_0)."""
+        """Levels (N, C_i, h_i, w_i) to features (N, C, h_0, w_0), as ``unit`` takes them."""
         return self.norm(pointwise_of_levels(self.conv, levels, align_corners)).relu()
 
     def unit(self, x: Tensor) -> Tensor:
-        """Rows (..., C) to unit vectors (..., D), float32 or better."""
-        x = self.last(x)
-        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+        """Features (..., C) to unit vectors (..., D), float32 or better."""
+        return F.normalize(at_least_float32(self.last(x)), dim=-1)
 
 
 @MODELS.register_module()
 class PixelContrastHead(WrapperHead):
-    """Any decode head, trained with a contrast between pixels beside its own losses.
+    """Any decode head, trained with a contrast between pixels in addition to its losses.
 
     At inference it is that head: projection and memory are not used.
 
     Args:
-        head: The decode head, e.g. ``dict(type='FCNHead', channels=512)``; what it leaves out
-            (``num_classes``, ``in_channels``, ...) comes from the base model's ``decode_head``.
-        memory: Of a ``MemoryBank``, e.g. ``dict(size=5000)``; None for contrast within a batch.
-        loss_contrast: By default ``dict(type='PixelContrastLoss')``.
-        proj_channels: D, length of the vectors.
-        proj_index: Levels of the backbone that are projected, resized to the first of them; by
-            default all that the head reads.
-        **kwargs: Handed to ``head``.
+        head: Config of the decode head, e.g. ``dict(type='FCNHead', channels=512)``. Missing keys
+            (``num_classes``, ``in_channels``, ...) come from the base model's ``decode_head``.
+        memory: Arguments of a ``MemoryBank``, e.g. ``dict(size=5000)``; None for contrast within a
+            batch.
+        loss_contrast: Config of the contrast; by default ``dict(type='PixelContrastLoss')``.
+        proj_channels: Length of the vectors (D).
+        proj_index: Indices of the levels that are projected, resized to the first of them; by
+            default all levels that the head reads.
+        **kwargs: Further arguments of ``head``.
 
     Raises:
-        ValueError: ``proj_index`` names a level that the head does not read, or semi-hard draws
-            have no memory to be drawn from.
+        UserError: ``proj_index`` names a level that the head does not read, or semi-hard examples
+            are asked for without a memory.
     """
+
+    explains_pixels = True
 
     bank: MemoryBank | None
 
@@ -79,7 +83,8 @@ class PixelContrastHead(WrapperHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(head=head, **kwargs)
-        # The head itself only knows their sum where it concatenates levels.
+        self._head_explains = isinstance(self.head, ExplainsHead)
+        # A head that concatenates levels knows only the sum of their channels.
         in_channels = {**kwargs, **head}.get('in_channels', self.head.in_channels)
         widths = dict(zip(_as_list(self.head.in_index), _as_list(in_channels), strict=True))
         self.proj_index = list(widths) if proj_index is None else _as_list(proj_index)
@@ -101,12 +106,12 @@ class PixelContrastHead(WrapperHead):
             )
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Any) -> dict:
-        """The head's losses and the contrast; in training the bank then takes in the batch.
+        """Losses of the head and the contrast; in training the batch is then added to the bank.
 
         Args:
             inputs: Levels (N, C_i, H_i, W_i) of the backbone or neck.
-            batch_data_samples: With ``gt_sem_seg`` (1, H, W) of class indices.
-            train_cfg: As for the head.
+            batch_data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
+            train_cfg: Argument of the head's ``loss``.
         """
         losses, _, logits = self.tap(self.head.loss, inputs, batch_data_samples, train_cfg)
         label = self.head._stack_batch_gt(batch_data_samples).squeeze(1)
@@ -114,19 +119,19 @@ class PixelContrastHead(WrapperHead):
         return losses
 
     def _contrast(self, inputs: Sequence[Tensor], logits: Tensor, label: Tensor) -> Tensor:
-        # None outside of a training. The same on all processes, which norms and the bank rely on.
+        # None outside of a training. Equal on all processes, as norms and the bank need it.
         iteration = MessageHub.get_current_instance().get_info('iter')
         warms_up = iteration is not None and iteration < self.loss_contrast.warmup_iters
         with torch.set_grad_enabled(torch.is_grad_enabled() and not warms_up):
             features = self._features(inputs)
-        size, num_classes = features.shape[2:], self.head.num_classes
+        size, num_classes = size_of(features), self.head.num_classes
         label = labels_at(label, size, num_classes, self.head.ignore_index)
         if warms_up:
             value = 0.0 * sum(p.sum() for p in self.projection.parameters())
         else:
             prediction = labels_at(self._classes(logits), size, num_classes, num_classes)
             anchors = self.loss_contrast.sample(label, prediction, num_classes)
-            vectors = self.projection.unit(pixels_at(features, anchors.places))
+            vectors = self.projection.unit(pixels_at(features, anchors.pixel_index))
             value = self.loss_contrast(vectors, anchors.classes, anchors.valid, self.bank)
         if self.bank is not None and self.training:
             self.bank.update(label, features.detach(), self.projection.unit)
@@ -138,7 +143,7 @@ class PixelContrastHead(WrapperHead):
 
     def _classes(self, logits: Tensor) -> Tensor:
         """Logits (N, K, h, w) to classes (N, h, w)."""
-        if logits.shape[1] == 1:  # the host's form of two classes
+        if logits.shape[1] == 1:  # two classes in one channel, which the host allows
             return (logits[:, 0].sigmoid() > self.head.threshold).long()
         return logits.argmax(1)
 
@@ -146,35 +151,36 @@ class PixelContrastHead(WrapperHead):
         """Levels (N, C_i, H_i, W_i) to unit vectors (N, D, h, w)."""
         return self.projection.unit(self._features(inputs).movedim(1, -1)).movedim(-1, 1)
 
+    @torch.no_grad()
     def explain(
         self,
-        inputs: Sequence[Tensor],
+        levels: Sequence[Tensor],
         *,
-        point: tuple[float, float] | None = None,
+        point: Point | None = None,
         label: Tensor | None = None,
         **side_inputs: Any,
-    ) -> dict[str, Tensor]:
-        """The head's own maps and ``similarity`` (N, 1, h, w), the cosine of each pixel's vector.
+    ) -> Maps:
+        """Maps of the inner head, and similarities of vectors, for levels (N, C_i, H_i, W_i).
 
-        It is compared with the vector at ``point``, (x, y) in [0, 1) of the input's width and
-        height, else with the mean of all pixels that are predicted as the same class.
+        Returns:
+            The maps of the inner head, then ``similarity`` (N, 1, h, w): cosine between the vector
+            of each pixel and the vector at ``point``. Without a point, cosine to the mean direction
+            of all pixels that are predicted as the same class.
         """
-        maps: dict[str, Tensor] = {}
-        if hasattr(self.head, 'explain'):
-            asked = dict(point=point, label=label)
-            takes = inspect.signature(self.head.explain).parameters
-            asked = {name: value for name, value in asked.items() if name in takes}
-            maps = self.head.explain(inputs, **asked, **side_inputs)
-        vectors = self.embed(inputs)
+        maps: Maps = {}
+        if self._head_explains:
+            inner_point = point if self.head.explains_pixels else None
+            maps = self.head.explain(levels, point=inner_point, label=label, **side_inputs)
+        vectors = self.embed(levels)
         n, _, h, w = vectors.shape
         if point is not None:
             centres = vectors[:, :, int(point[1] * h), int(point[0] * w)][:, None]  # (N, 1, D)
-            own = vectors.new_zeros(n, h, w, dtype=torch.long)
+            index = vectors.new_zeros(n, h, w, dtype=torch.long)
         else:
             k = self.head.num_classes
-            own = labels_at(self._classes(self.head(inputs, **side_inputs)), (h, w), k, k)
-            centres = class_means(own, vectors, lambda rows: rows, k)
-        similarity = torch.einsum('nkd,ndhw->nkhw', centres, vectors).gather(1, own[:, None])
+            index = labels_at(self._classes(self.head(levels, **side_inputs)), (h, w), k, k)
+            centres = class_means(index, vectors, lambda rows: rows, k)
+        similarity = torch.einsum('nkd,ndhw->nkhw', centres, vectors).gather(1, index[:, None])
         return maps | dict(similarity=similarity)
 
 

@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...layers.precision import at_least_float32
 from .memory import BELOW_ALL, MemoryBank
 from .sampling import Anchors, sample_anchors
 
@@ -15,12 +16,12 @@ SIMILARITIES_AT_A_TIME = 2**25  # 128 MiB of float32
 
 
 def positive_terms(positives: Tensor, is_positive: Tensor, negatives: Tensor) -> Tensor:
-    """Mean over each anchor's positives of -log(e^s / (e^s + sum of e^n over its negatives)).
+    """Mean over the positives s of each anchor of -log(e^s / (e^s + sum of e^n)), (S,).
 
     Args:
-        positives: S, (S, P).
-        is_positive: (S, P), bool; which of them count.
-        negatives: Log of the sum, (S,).
+        positives: Similarities s to positives, (S, P).
+        is_positive: Whether an entry of ``positives`` counts, (S, P), bool.
+        negatives: Logarithm of the sum of e^n over the negatives n of each anchor, (S,).
     """
     terms = -F.logsigmoid(positives - negatives[:, None])
     return terms.masked_fill(~is_positive, 0).sum(1) / is_positive.sum(1).clamp(min=1)
@@ -28,27 +29,28 @@ def positive_terms(positives: Tensor, is_positive: Tensor, negatives: Tensor) ->
 
 @MODELS.register_module()
 class PixelContrastLoss(nn.Module):
-    """Pulls vectors of one class together and pushes classes apart (Eq. 3 of the paper).
+    """Pulls vectors of a class together and pushes classes apart (Eq. 3 of the paper).
 
-    Without a memory bank anchors are compared with each other, with one they are compared with all
-    of it and nothing else.
+    Without a memory bank anchors are compared with each other. With a bank they are compared only
+    with the vectors in it.
 
     Args:
-        temperature: Tau; cosines are divided by it (0.1 as released without memory, 0.07 with it).
-        base_temperature: Multiplies the loss by ``temperature / base_temperature`` as released, a
-            plain factor beside ``loss_weight``.
-        max_samples: Anchors in a batch of one process, at most.
-        max_views: Anchors of a class in an image, at most; it needs more pixels than that to count.
-        semi_hard: Draws from this fraction of the bank only, from its nearest negatives and
-            farthest positives (0.1 in the paper); None takes the whole bank, as released.
-        num_positives: Draws of an anchor, with ``semi_hard``.
-        num_negatives: Likewise.
-        loss_weight: Factor of the loss (0.1 as released without memory, 1 with it).
-        warmup_iters: Iterations without this loss, at the start of a training.
+        temperature: Divisor of cosines, tau (as released 0.1 without memory, 0.07 with memory).
+        base_temperature: Divisor of a factor of the loss, ``temperature / base_temperature``, as
+            released.
+        max_samples: Largest number of anchors in a batch of one process.
+        max_views: Largest number of anchors of a class in an image; classes with as many pixels or
+            fewer have no anchors in it.
+        semi_hard: Fraction of the bank that examples are drawn from: its nearest negatives and
+            farthest positives (0.1 in the paper). None compares with the whole bank, as released.
+        num_positives: Number of positives that are drawn for an anchor, with ``semi_hard``.
+        num_negatives: Number of negatives that are drawn for an anchor, with ``semi_hard``.
+        loss_weight: Factor of the loss (as released 0.1 without memory, 1 with memory).
+        warmup_iters: Number of iterations at the start of a training in which the loss is 0.
         loss_name: Key in the log; has to contain "loss" to be trained.
 
     Raises:
-        ValueError: A number outside of its range.
+        UserError: A number outside of its range.
     """
 
     def __init__(
@@ -102,16 +104,17 @@ class PixelContrastLoss(nn.Module):
         """Mean over the anchors that have a positive.
 
         Args:
-            anchors: (S, D), of unit length, any float type.
-            classes: (S,), in [0, K).
-            valid: (S,), bool; other rows do not count.
-            bank: What they are compared with; None for each other.
+            anchors: Unit vectors (S, D), any float dtype.
+            classes: Class of each anchor (S,), in [0, K).
+            valid: Whether a row of ``anchors`` counts, (S,), bool.
+            bank: Vectors to compare with; None compares the anchors with each other.
 
         Returns:
-            A scalar, float32 or better; 0, with a gradient of 0, without an anchor or a positive.
+            Scalar, float32 or better. Without an anchor or a positive it is 0, with a gradient of
+            0.
         """
         with torch.autocast(anchors.device.type, enabled=False):
-            x = anchors.to(torch.promote_types(anchors.dtype, torch.float32))
+            x = at_least_float32(anchors)
             if bank is None:
                 terms, counted = self._each_other(x, classes, valid)
             else:
@@ -122,19 +125,19 @@ class PixelContrastLoss(nn.Module):
         return self.loss_weight * self.temperature / self.base_temperature * mean
 
     def _each_other(self, x: Tensor, classes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms (S,) and which of them have a positive."""
+        """Terms (S,), and whether each anchor has a positive, (S,)."""
         similarity = x @ x.mT / self.temperature
-        same = classes[:, None] == classes
-        negatives = similarity.masked_fill(same | ~valid, BELOW_ALL).logsumexp(1)
-        itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        is_positive = same & valid & ~itself
+        same_class = classes[:, None] == classes
+        negatives = similarity.masked_fill(same_class | ~valid, BELOW_ALL).logsumexp(1)
+        diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        is_positive = same_class & valid & ~diagonal
         return positive_terms(similarity, is_positive, negatives), is_positive.any(1)
 
     def _bank_terms(self, x: Tensor, classes: Tensor, bank: MemoryBank) -> Tensor:
         """Terms (S,), a few anchors at a time.
 
-        The bank is constant, so a term depends on its own anchor alone: its gradient is made beside
-        its value, and similarities are neither kept nor made again.
+        The bank is constant, so a term depends only on its own anchor. Its gradient is computed
+        together with its value, and similarities are neither stored nor computed again.
         """
         chances: list[Tensor] = []
         if self.semi_hard is not None:
@@ -143,48 +146,62 @@ class PixelContrastLoss(nn.Module):
         rows_of = self._every_row if self.semi_hard is None else self._semi_hard_rows
         step = max(1, SIMILARITIES_AT_A_TIME // len(bank.rows))
         with torch.no_grad():
-            parts = zip(*(rows.split(step) for rows in (x, classes, *chances)), strict=True)
-            results = [rows_of(bank, *part) for part in parts]
+            chunks = zip(*(rows.split(step) for rows in (x, classes, *chances)), strict=True)
+            results = [rows_of(bank, *chunk) for chunk in chunks]
         terms, grads = (torch.cat(tensors) for tensors in zip(*results, strict=True))
         return terms + (grads * (x - x.detach())).sum(1)  # the value plus 0, with the gradient
 
-    def _every_row(self, bank: MemoryBank, x: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms (S,) of rows (S, D) of classes (S,) against the whole bank, and their gradient."""
-        similarity, filled = bank.similarities(x / self.temperature), bank.filled[own]
-        mine = (torch.arange(len(x), device=x.device), own)
-        positives = similarity[mine]  # (S, Q*M)
+    def _every_row(self, bank: MemoryBank, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms (S,) of vectors x (S, D) against the whole bank, and their gradients (S, D).
+
+        With the logarithm L of the sum of e^n over the negatives n, and P positives s, a term is
+        the mean of log(1 + e^(L - s)). Its derivatives are -sigmoid(L - s) / P by a positive, and
+        e^(n - L) * (sum of sigmoid(L - s)) / P by a negative.
+        """
+        similarity, filled = bank.similarities(x / self.temperature), bank.filled[classes]
+        anchor_class = (torch.arange(len(x), device=x.device), classes)
+        positives = similarity[anchor_class]  # (S, Q*M)
         largest = similarity.amax(2, keepdim=True)
         powers = similarity.sub_(largest).exp_()  # in place: it is large
         sums = powers.sum(2)
-        others = (sums.log() + largest[..., 0]).scatter(1, own[:, None], BELOW_ALL)  # (S, K)
-        negatives = others.logsumexp(1)
+        class_sums = sums.log() + largest[..., 0]
+        class_sums = class_sums.scatter(1, classes[:, None], BELOW_ALL)  # (S, K)
+        negatives = class_sums.logsumexp(1)
         pull = torch.sigmoid(negatives[:, None] - positives).masked_fill(~filled, 0)
         pull /= filled.sum(1, keepdim=True).clamp(min=1)
-        push = pull.sum(1, keepdim=True) * others.softmax(1) / sums
-        grad = powers.mul_(push[..., None])  # of the similarities to other classes
-        grad[mine] = -pull
+        push = pull.sum(1, keepdim=True) * class_sums.softmax(1) / sums
+        grad = powers.mul_(push[..., None])  # by similarities to other classes
+        grad[anchor_class] = -pull
         grad = grad.flatten(1) @ bank.rows[:-1].to(x.dtype) / self.temperature
         return positive_terms(positives, filled, negatives), grad
 
     def _semi_hard_rows(
-        self, bank: MemoryBank, x: Tensor, own: Tensor, chance_p: Tensor, chance_n: Tensor
+        self, bank: MemoryBank, x: Tensor, classes: Tensor, chance_p: Tensor, chance_n: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The same against draws, (S, P) and (S, N) numbers in [0, 1), of the hardest ones."""
+        """Terms (S,) of vectors x (S, D) against drawn semi-hard examples, and their gradients.
+
+        Args:
+            bank: Memory bank.
+            x: Vectors (S, D).
+            classes: Class of each vector (S,).
+            chance_p: Random numbers in [0, 1), each of which draws a positive, (S, positives).
+            chance_n: Random numbers in [0, 1), each of which draws a negative, (S, negatives).
+        """
         assert self.semi_hard is not None
-        filled, of_own = bank.filled, bank.filled.sum(1)[own]
-        mine = own[:, None] == torch.arange(bank.num_classes, device=own.device)  # (S, K)
-        places_p = (chance_p * (self.semi_hard * of_own).ceil()[:, None]).long()
-        places_n = (chance_n * (self.semi_hard * (filled.sum() - of_own)).ceil()[:, None]).long()
+        filled, count = bank.filled, bank.filled.sum(1)[classes]
+        is_own_class = classes[:, None] == torch.arange(bank.num_classes, device=classes.device)
+        index_p = (chance_p * (self.semi_hard * count).ceil()[:, None]).long()
+        index_n = (chance_n * (self.semi_hard * (filled.sum() - count)).ceil()[:, None]).long()
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             similarity = bank.similarities(x / self.temperature)
-            positives = similarity[torch.arange(len(x), device=x.device), own]
-            positives = positives.masked_fill(~filled[own], -BELOW_ALL)
+            positives = similarity[torch.arange(len(x), device=x.device), classes]
+            positives = positives.masked_fill(~filled[classes], -BELOW_ALL)
             farthest = positives.topk(ceil(self.semi_hard * filled.shape[1]), largest=False).values
-            others = similarity.masked_fill(mine[..., None], BELOW_ALL).flatten(1)
-            nearest = others.topk(ceil(self.semi_hard * filled.numel())).values
-            positives, others = farthest.gather(1, places_p), nearest.gather(1, places_n)
-            is_positive = (of_own > 0)[:, None].expand_as(positives)
-            terms = positive_terms(positives, is_positive, others.logsumexp(1))
+            negatives = similarity.masked_fill(is_own_class[..., None], BELOW_ALL).flatten(1)
+            nearest = negatives.topk(ceil(self.semi_hard * filled.numel())).values
+            positives, negatives = farthest.gather(1, index_p), nearest.gather(1, index_n)
+            is_positive = (count > 0)[:, None].expand_as(positives)
+            terms = positive_terms(positives, is_positive, negatives.logsumexp(1))
             grad = torch.autograd.grad(terms.sum(), x)[0]
         return terms.detach(), grad

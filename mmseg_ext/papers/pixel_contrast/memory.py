@@ -1,4 +1,4 @@
-"""The memory bank: unit vectors of each class, of past images."""
+"""The memory bank: unit vectors of each class from past images."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,27 +11,27 @@ from torch import Tensor, nn
 from ...errors import UserError
 from .sampling import by_image, count_cells, draw, exclusive_cumsum, pixels_at
 
-BELOW_ALL = -1e30  # a similarity that counts for nothing, and finite: its gradient is 0, not NaN
-PIXELS_AT_A_TIME = 2**15  # of each image, for class means
+BELOW_ALL = -1e30  # a similarity that adds nothing to a sum; finite, so that gradients are not NaN
+PIXELS_AT_A_TIME = 2**15  # of each image, in class means
 
 
 @MODELS.register_module()
 class MemoryBank(nn.Module):
-    """Unit vectors of each class, of past images: its mean in an image, and a few of its pixels.
+    """Unit vectors of each class from past images: means over an image, and single pixels.
 
-    A queue of a class goes round: new vectors take the place of the oldest. Nothing is read that
-    was not written. All processes write what all of them saw, in the order of their ranks, so their
-    banks are the same; each has to see the same number of images.
+    In a full queue new vectors replace the oldest. Places that were never filled are not read. All
+    processes write the vectors of all processes, in the order of their ranks, so that their banks
+    are equal. Each process has to see the same number of images.
 
     Args:
-        num_classes: K.
-        channels: D, length of the vectors.
-        size: M, vectors of a class in either queue (5000 as released).
-        pixels_per_image: Pixels of a class that an image adds (10 as released).
-        queues: 'region' (means), 'pixel' or both.
+        num_classes: Number of classes (K).
+        channels: Length of the vectors (D).
+        size: Number of vectors of a class in each queue (M; 5000 as released).
+        pixels_per_image: Number of pixels of a class that an image adds (10 as released).
+        queues: Names of the queues (Q): 'region' for means, 'pixel' for single pixels, or both.
 
     Raises:
-        ValueError: A size below 1, or another queue.
+        UserError: A size below 1, or another queue.
     """
 
     rows: Tensor
@@ -57,40 +57,40 @@ class MemoryBank(nn.Module):
         self.num_classes, self.size, self.pixels_per_image = num_classes, size, pixels_per_image
         self.queues = [queue for queue in ('region', 'pixel') if queue in queues]
         number = num_classes * len(self.queues) * size
-        # One more row takes what is not meant to be written: choosing would wait for the device.
+        # The last row receives vectors to be dropped: a selection would wait for the device.
         self.register_buffer('rows', torch.zeros(number + 1, channels))
         written = torch.zeros(num_classes, len(self.queues), dtype=torch.long)
-        self.register_buffer('written', written)  # in all, whatever has been overwritten since
+        self.register_buffer('written', written)  # since the start
 
     @property
     def vectors(self) -> Tensor:
-        """(K, Q, M, D), the queues of each class; a view."""
+        """Queues of each class, (K, Q, M, D); a view."""
         return self.rows[:-1].view(*self.written.shape, self.size, -1)
 
     @property
     def count(self) -> Tensor:
-        """(K, Q), how many of the M places are filled."""
+        """Number of filled places in each queue, (K, Q)."""
         return self.written.clamp(max=self.size)
 
     @property
     def filled(self) -> Tensor:
-        """(K, Q*M), bool."""
-        places = torch.arange(self.size, device=self.rows.device)
-        return (places < self.count[..., None]).flatten(1)
+        """Whether a place is filled, (K, Q*M), bool."""
+        index = torch.arange(self.size, device=self.rows.device)
+        return (index < self.count[..., None]).flatten(1)
 
     def similarities(self, x: Tensor) -> Tensor:
-        """Products (S, K, Q*M) of vectors (S, D) with all places, ``BELOW_ALL`` if empty."""
+        """Products (S, K, Q*M) of vectors (S, D) with all places; ``BELOW_ALL`` at empty places."""
         empty = torch.where(self.filled.flatten(), 0.0, BELOW_ALL).to(x.dtype)
         return F.linear(x, self.rows[:-1].to(x.dtype), empty).unflatten(1, (self.num_classes, -1))
 
     @torch.no_grad()
     def update(self, label: Tensor, features: Tensor, embed: Callable[[Tensor], Tensor]) -> None:
-        """Adds the classes of some images, of all processes; to be called after the loss.
+        """Adds the images of a batch, from all processes; is called after the loss.
 
         Args:
-            label: (N, h, w), K where ignored.
-            features: (N, C, h, w).
-            embed: Rows (..., C) of ``features`` to unit vectors (..., D).
+            label: Class indices (N, h, w), K where ignored.
+            features: Features (N, C, h, w).
+            embed: Function of features (..., C) to unit vectors (..., D).
         """
         n, k = len(label), self.num_classes
         cells = by_image(label, k)
@@ -109,21 +109,26 @@ class MemoryBank(nn.Module):
         self._write(torch.cat(rows, dim=2), torch.stack(added, dim=1).view(n, k, -1))
 
     def _write(self, rows: Tensor, added: Tensor) -> None:
-        """Appends the first ``added`` (N, K, Q) of each queue's part of ``rows`` (N, K, R, D)."""
+        """Appends vectors to the queues.
+
+        Args:
+            rows: Vectors (N, K, R, D), along R those of the first queue, then those of the second.
+            added: Number of these vectors that each queue gets, from the first on, (N, K, Q).
+        """
         rows, added = (torch.cat(all_gather(x.contiguous())) for x in (rows, added))
         k, q = self.written.shape
         widths = [1 if queue == 'region' else self.pixels_per_image for queue in self.queues]
         for i, new in enumerate(rows.split(widths, dim=2)):
             rank = torch.arange(widths[i], device=rows.device)
-            place = exclusive_cumsum(added[:, :, i])[..., None] + rank  # (N, K, width)
+            order = exclusive_cumsum(added[:, :, i])[..., None] + rank  # (N, K, width)
             total = added[:, :, i].sum(0)
-            # Two rows for one place have no order: only the last M of this call are written.
-            meant = (rank < added[:, :, i, None]) & (place >= (total - self.size)[:, None])
+            # Of two writes to a row either may win, so only the last M vectors are written.
+            is_written = (rank < added[:, :, i, None]) & (order >= (total - self.size)[:, None])
             queue = torch.arange(k, device=rows.device)[:, None] * q + i
-            place = (self.written[:, i, None] + place) % self.size + queue * self.size
-            place = place.masked_fill(~meant, len(self.rows) - 1)
-            new = new.masked_fill(~meant[..., None], 0).to(self.rows.dtype)
-            self.rows[place.flatten()] = new.flatten(0, 2)
+            row = (self.written[:, i, None] + order) % self.size + queue * self.size
+            row = row.masked_fill(~is_written, len(self.rows) - 1)
+            new = new.masked_fill(~is_written[..., None], 0).to(self.rows.dtype)
+            self.rows[row.flatten()] = new.flatten(0, 2)
             self.written[:, i] += total
 
 
@@ -134,20 +139,20 @@ def class_means(
     """Mean direction of each class in each image, (N, K, D); 0 for a class without pixels.
 
     Args:
-        label: (N, h, w), K where ignored.
-        features: (N, C, h, w).
-        embed: Rows (..., C) of ``features`` to unit vectors (..., D).
-        num_classes: K.
+        label: Class indices (N, h, w), K where ignored.
+        features: Features (N, C, h, w).
+        embed: Function of features (..., C) to unit vectors (..., D).
+        num_classes: Number of classes (K).
     """
     classes = torch.arange(num_classes, device=label.device)
     total: Tensor | float = 0.0
-    for pixels, own in zip(
+    for pixels, pixel_label in zip(
         features.flatten(2).split(PIXELS_AT_A_TIME, dim=2),
         label.flatten(1).split(PIXELS_AT_A_TIME, dim=1),
         strict=True,
     ):
         unit = embed(pixels.mT)  # (N, pixels, D)
         with torch.autocast(unit.device.type, enabled=False):
-            total = total + (own[:, None] == classes[:, None]).to(unit.dtype) @ unit
+            total = total + (pixel_label[:, None] == classes[:, None]).to(unit.dtype) @ unit
     assert isinstance(total, Tensor)
     return F.normalize(total, dim=2)
