@@ -9,7 +9,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import Runner
-from mmseg.models import SegDataPreProcessor
+from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from torch import nn
 
 from mmseg_ext import host
@@ -55,6 +55,11 @@ def test_a_preprocessor_tells_whether_it_normalizes() -> None:
     message = f'SegDataPreProcessor._enable_normalize: {ADVICE}'
     assert not host.normalizes(SegDataPreProcessor()), message
     assert host.normalizes(SegDataPreProcessor(mean=[0.0], std=[1.0])), message
+
+
+def test_an_encoder_decoder_builds_its_heads_in_two_methods() -> None:
+    for name in ('_init_decode_head', '_init_auxiliary_head'):
+        assert callable(getattr(EncoderDecoder, name, None)), f'EncoderDecoder.{name}: {ADVICE}'
 
 
 def test_a_registry_imports_further_modules() -> None:

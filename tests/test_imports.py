@@ -66,6 +66,13 @@ def test_imports_go_down(module: str) -> None:
         assert FLOOR[folder_of(target)] <= FLOOR[folder_of(module)], f'{module} imports {target}'
 
 
+def test_visualization_draws_arrays_and_knows_nothing_else() -> None:
+    for module, targets in IMPORTS.items():
+        if module.startswith('visualization'):
+            folders = {folder_of(target) for target in targets}
+            assert folders <= {'errors', 'layers', 'visualization'}, module
+
+
 def test_papers_do_not_import_each_other() -> None:
     for module, targets in IMPORTS.items():
         if module.startswith('papers.'):
