@@ -77,9 +77,9 @@ def _resident_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def ratio(ours: float | None, other: float | None) -> str:
-    """``ours / other`` for a table."""
-    return f'{ours / other:.2f}' if ours is not None and other else 'n/a'
+def ratio(ours: float | None, theirs: float | None) -> str:
+    """``ours / theirs`` for a table."""
+    return f'{ours / theirs:.2f}' if ours is not None and theirs else 'n/a'
 
 
 def machine(device: str) -> str:

@@ -84,7 +84,7 @@ class Measurement:
 def check_modes(modes: Sequence[str]) -> None:
     """Raises UserError if a mode is not a combination of ``MODES``."""
     for mode in modes:
-        if unknown := [part for part in mode.split('+') if part not in MODES]:
+        if unknown := [name for name in mode.split('+') if name not in MODES]:
             raise UserError(
                 f'--modes {mode}: {unknown[0]!r} is none of {", ".join(MODES)}; join several by +'
             )
@@ -131,10 +131,10 @@ def _pair(path: str, against: str | None, size: Sequence[int] | None) -> tuple[l
     if size is None:
         raise UserError(f'{path} names no crop_size: give --size H W')
     if against is None:
-        other = Config({**cfg.to_dict(), 'model': host_model(cfg.model.to_dict())})
+        reference = Config({**cfg.to_dict(), 'model': host_model(cfg.model.to_dict())})
     else:
-        other = load_config(against)
-    return [_what_runs(cfg), _what_runs(other)], tuple(size)
+        reference = load_config(against)
+    return [_what_runs(cfg), _what_runs(reference)], tuple(size)
 
 
 def _what_runs(cfg: Config) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[flo
     for step in steps * 2:  # warms up
         step()
     seconds = interleaved_medians(steps, setting.device, repeats)
-    return tuple(one / setting.batch for one in seconds)
+    return tuple(time / setting.batch for time in seconds)
 
 
 def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
@@ -201,9 +201,9 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
                 return model.test_step(batch)
 
         return predict
-    kept = {k: v for k, v in cfg['optim_wrapper'].items() if k not in ('loss_scale', 'dtype')}
-    kept['type'] = 'Bf16OptimWrapper' if 'bf16' in mode else 'OptimWrapper'
-    optim_wrapper = build_optim_wrapper(model.train(), kept)
+    wrapper = {k: v for k, v in cfg['optim_wrapper'].items() if k not in ('loss_scale', 'dtype')}
+    wrapper['type'] = 'Bf16OptimWrapper' if 'bf16' in mode else 'OptimWrapper'
+    optim_wrapper = build_optim_wrapper(model.train(), wrapper)
     return lambda: model.train_step(batch, optim_wrapper)
 
 

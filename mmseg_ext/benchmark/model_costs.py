@@ -113,10 +113,11 @@ def count_flops(run: Callable[[], None]) -> tuple[int, list[str]]:
     Returns:
         The count, and the names of operations that compute but are not counted.
     """
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, _Operations() as seen:
+    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    with counter, _Operations() as recorder:
         run()
-    others = {op.__name__ for op in seen.operations if op not in counter.flop_registry}
-    return counter.get_total_flops(), sorted(others - MOVES)
+    uncounted = {op.__name__ for op in recorder.operations if op not in counter.flop_registry}
+    return counter.get_total_flops(), sorted(uncounted - MOVES)
 
 
 class _Operations(TorchDispatchMode):

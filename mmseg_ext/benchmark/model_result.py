@@ -25,7 +25,7 @@ from mmseg_ext.evaluation.class_iou import ClassIoUMetric
 
 RESULT, LOG = 'result.json', 'log.txt'
 BORDER = 3  # pixels, the radius of the boundary F-score
-OWN_METRICS = ('IoUMetric', 'ClassIoUMetric')
+IOU_METRICS = ('IoUMetric', 'ClassIoUMetric')
 
 
 @dataclass(frozen=True)
@@ -185,15 +185,15 @@ def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelRe
 def _set_metrics(cfg: Config, folder: Path) -> None:
     """Sets the metrics of a table: the config's IoU, the boundary F-score and saved predictions."""
     configured = walk.as_list(cfg.test_evaluator)
-    own = [dict(e, type='ClassIoUMetric') for e in configured if e['type'] in OWN_METRICS]
-    if not own:
+    metrics = [dict(e, type='ClassIoUMetric') for e in configured if e['type'] in IOU_METRICS]
+    if not metrics:
         raise UserError(
-            f'test_evaluator of {cfg.filename} has no {" or ".join(OWN_METRICS)}: a table needs one'
+            f'test_evaluator of {cfg.filename} has no {" or ".join(IOU_METRICS)}: a table needs one'
         )
-    ignore = dict(ignore_index=own[0].get('ignore_index', 255))
+    ignore = dict(ignore_index=metrics[0].get('ignore_index', 255))
     border = dict(type='BoundaryFScore', thresholds=(BORDER,), **ignore)
     saved = dict(type='SavedPredictions', folder=str(folder), **ignore)
-    cfg.test_evaluator = dict(type='BackgroundEvaluator', metrics=[own[0], border, saved])
+    cfg.test_evaluator = dict(type='BackgroundEvaluator', metrics=[metrics[0], border, saved])
 
 
 def _number(value: Any) -> float | None:

@@ -50,7 +50,7 @@ def report_data(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _model(row: Row) -> dict[str, Any]:
-    found = row.result
+    result = row.result
     return dict(
         name=row.name,
         data_set=row.data_set,
@@ -60,8 +60,8 @@ def _model(row: Row) -> dict[str, Any]:
         problem=row.problem,
         failed=row.failed,
         curves=read_curves(Path(row.checkpoint).parent) if row.checkpoint else {},
-        iou=found.iou if found else None,
-        confusion=_shares(found.confusion) if found else None,
+        iou=result.iou if result else None,
+        confusion=_shares(result.confusion) if result else None,
     )
 
 
@@ -102,8 +102,8 @@ def read_curves(work_dir: Path) -> dict[str, list[list[float]]]:
     for name in CURVES:
         points = [(r.get('iter', r.get('step')), r[name]) for r in records if name in r]
         if points:
-            parts = np.array_split(np.array(points, float), min(len(points), POINTS))
-            means = np.array([part.mean(0) for part in parts])
+            groups = np.array_split(np.array(points, float), min(len(points), POINTS))
+            means = np.array([group.mean(0) for group in groups])
             curves[name] = [means[:, 0].round().tolist(), means[:, 1].round(4).tolist()]
     return curves
 
@@ -141,9 +141,9 @@ def _read_lists(folders: Iterable[Path]) -> list[_Listed]:
 
 def _choose(images: list[_Listed]) -> list[_Listed]:
     ranked = sorted((i for i in images if not np.isnan(i.mean)), key=lambda image: image.mean)
-    rest = ranked[WORST:]
-    spread = np.linspace(0, len(rest) - 1, min(OTHERS, len(rest))).round().astype(int)
-    return ranked[:WORST] + [rest[i] for i in spread]
+    better = ranked[WORST:]
+    spread = np.linspace(0, len(better) - 1, min(OTHERS, len(better))).round().astype(int)
+    return ranked[:WORST] + [better[i] for i in spread]
 
 
 def _picture(

@@ -46,8 +46,8 @@ class Row:
 
 def _cost(name: str, unit: float = 1) -> Callable[[Row], float | None]:
     def value(row: Row) -> float | None:
-        found = getattr(row.result.costs, name) if row.result else None
-        return None if found is None else found / unit
+        number = getattr(row.result.costs, name) if row.result else None
+        return None if number is None else number / unit
 
     return value
 

@@ -70,12 +70,12 @@ def make_table(
     for i in range(rank, len(arguments), processes):
         with console.status(f'{i + 1} of {len(arguments)}: {arguments[i]}'):
             rows[i] = make_row(arguments[i], Path(out), gpu=gpu, tta=tta, **common)
-        said = f'{i + 1} of {len(arguments)}: {rows[i].name}: {_said(rows[i])}'
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        line = f'{i + 1} of {len(arguments)}: {rows[i].name}: {_outcome(rows[i])}'
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if launcher == 'pytorch':
-        parts: list[Any] = [None] * processes
-        dist.all_gather_object(parts, rows)
-        rows = {i: row for part in parts for i, row in part.items()}
+        gathered: list[Any] = [None] * processes
+        dist.all_gather_object(gathered, rows)
+        rows = {i: row for rows_of_process in gathered for i, row in rows_of_process.items()}
         dist.destroy_process_group()
     table = [rows[i] for i in sorted(rows)]
     if rank == 0:
@@ -132,7 +132,7 @@ def _fill(row: Row, out: Path, gpu: int | None, options: dict[str, Any]) -> None
         row.result = ModelResult.load(row.folder)
 
 
-def _said(row: Row) -> str:
+def _outcome(row: Row) -> str:
     return row.problem if row.result is None else f'mIoU {row.result.scores["mIoU"]}'
 
 

@@ -20,7 +20,10 @@ Shape = tuple[int, ...]
 class Fit:
     """Differences between the tensors of a checkpoint and of a module.
 
-    ``other_shape`` holds, by name, the shapes in the checkpoint and in the module.
+    Args:
+        missing: Names that only the module has.
+        unexpected: Names that only the checkpoint has.
+        other_shape: Shapes in the checkpoint and in the module, by name, where they differ.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -38,11 +41,11 @@ class Fit:
         )
 
     def class_counts(self) -> tuple[int, int] | None:
-        """Classes of the checkpoint and of the module, where these alone are different."""
+        """Numbers of classes of the checkpoint and of the module; None if anything else differs."""
         classifies = all('_seg.' in name for name in self.other_shape)
         pairs = self.other_shape.values()
-        alike = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
-        if self.missing or self.unexpected or not alike:
+        only_classes = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
+        if self.missing or self.unexpected or not only_classes:
             return None
         counts = {(theirs[0], ours[0]) for theirs, ours in pairs}
         return counts.pop() if len(counts) == 1 else None
@@ -53,7 +56,10 @@ def _short(names: list[str]) -> str:
 
 
 def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
-    """Loads what fits, through the modules' own rules for old names, and says what does not."""
+    """Loads the tensors that fit and returns the differences.
+
+    Old names are translated by the rules of the modules, as in ``load_state_dict``.
+    """
     fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
     state = dict(state)
 
@@ -94,7 +100,7 @@ def require_frozen_part(model: nn.Module) -> None:
 
 
 def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
-    """The sentence that refuses a checkpoint."""
+    """Sentence that refuses a checkpoint of another model."""
     if counts := fit.class_counts():
         return (
             f'{checkpoint} has {counts[0]} classes, {type(module).__name__} as configured '
@@ -106,17 +112,27 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     )
 
 
+def starting_parts(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the weights that a checkpoint must hold to start a training.
+
+    They name the model's ``frozen_part`` if it has one, else every submodule called ``backbone``.
+    """
+    frozen_part = getattr(model, 'frozen_part', None)
+    backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
+    return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
+
+
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
-    """Loads a checkpoint, or the local files of ``Pretrained`` parts, and refuses another model's.
+    """Loads a checkpoint and refuses that of another model.
 
     Args:
         runner: Runner with its model built.
-        checkpoint: Path or address; None where only submodules are pretrained.
+        checkpoint: Path or address; None loads the local files of ``Pretrained`` submodules.
         strict: Whether every tensor must match. Otherwise only ``starting_parts`` must, and the
             other differences are printed.
 
     Raises:
-        ValueError: a checkpoint of another model, with the names of what does not match.
+        UserError: The checkpoint is of another model; the message has the names that differ.
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
@@ -130,20 +146,17 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
                 _check_fit(submodule, init_cfg['checkpoint'], ('',))
 
 
-def starting_parts(model: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the weights that a training does not start without.
-
-    They are those of the model's ``frozen_part``, else of every submodule called ``backbone``.
-    """
-    frozen_part = getattr(model, 'frozen_part', None)
-    backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
-    return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
-
-
 def _check_fit(
     module: nn.Module, checkpoint: str, needed: tuple[str, ...], *, strict: bool = False
 ) -> None:
-    """Refuses a checkpoint without the names that start with ``needed``, if strict with others."""
+    """Loads a checkpoint into a module and refuses it if it does not fit.
+
+    Args:
+        module: Model or submodule.
+        checkpoint: Path or address.
+        needed: Prefixes of the names that the checkpoint must hold.
+        strict: Whether names that the module does not have are refused too.
+    """
     fit = load_and_compare(module, state_dict_of(checkpoint))
     lacking = [name for name in (*fit.missing, *fit.other_shape) if name.startswith(needed)]
     frozen_part: Any = getattr(module, 'frozen_part', None)

@@ -23,18 +23,18 @@ MORE_THAN_TENSORS = (
 )
 
 
-# What was read of files, by path and time of their last change; None outside ``reading_once``.
+# Contents of files by path and time of the last change; None outside of ``reading_once``.
 _contents: dict[tuple[str, int], Any] | None = None
 
 
 @contextmanager
 def reading_once() -> Iterator[None]:
-    """Reads each file only once inside, for the host too; ``forget_checkpoints`` ends it early.
+    """Reads each checkpoint file only once inside this context, also for the host's Runner.
 
-    It holds what was read in memory, on the CPU.
+    The contents stay in memory, on the CPU, until the context or ``forget_checkpoints`` ends it.
     """
     global _contents
-    if _contents is not None:  # inside of another
+    if _contents is not None:  # inside of another such context
         yield
         return
     _contents = {}
@@ -46,13 +46,13 @@ def reading_once() -> Iterator[None]:
 
 
 def forget_checkpoints() -> None:
-    """Frees what ``reading_once`` holds; what is read from now on is not held."""
+    """Frees the contents that ``reading_once`` holds, and holds no further ones."""
     global _contents
     _contents = None
 
 
 def load_from_local_once(path: str, map_location: Any = None) -> Any:
-    """Content of a file for the host, on the CPU if it was read before."""
+    """Content of a file for the host's loader; on the CPU if it was read before."""
     return _once(
         os.path.expanduser(path), lambda path: load_from_local(path, map_location=map_location)
     )
@@ -68,11 +68,10 @@ def _once(path: str, load: Callable[[str], Any]) -> Any:
 
 
 def read_checkpoint(checkpoint: str) -> dict[str, Any]:
-    """All that a checkpoint (a path or an address) holds, on the CPU.
+    """Content of a checkpoint, a path or an address, on the CPU.
 
     Raises:
-        UserError: it cannot be fetched.
-        UserError: the file is no checkpoint, or reading it would run code from it.
+        UserError: It cannot be fetched, is no checkpoint, or reading it would run code from it.
     """
     try:
         if Path(checkpoint).is_file() and not is_trusting():

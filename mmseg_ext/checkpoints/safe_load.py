@@ -13,14 +13,14 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
-# The host pickles a HistoryBuffer with functions, which nobody should allow; here it is arrays.
+# The host pickles a HistoryBuffer with its functions, which are code; here it is only arrays.
 copyreg.pickle(HistoryBuffer, lambda buffer: (HistoryBuffer, (*buffer.data, buffer.max_length)))
 RECONSTRUCT, SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-# As PyTorch calls them; the first one allows what the second one forbids.
+# Environment variables of PyTorch: the first allows code from files, the second forbids it.
 TRUST, DISTRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 MAGIC = (b'PK', b'\x80\x02')  # a zip file, and a pickle as PyTorch wrote it before 1.6
 STATISTICS = ('current', 'max', 'mean', 'min')
-# What reading a checkpoint raises where there is none, or where the file is of another kind.
+# Errors of reading a checkpoint that does not exist, or a file of another kind.
 UNREADABLE = (
     EOFError,
     ImportError,
@@ -51,26 +51,26 @@ if digit_version(torch.__version__) >= digit_version('2.6'):
     ALLOWED += [
         (RECONSTRUCT, 'numpy.core.multiarray._reconstruct'),  # as numpy 1 called them
         (SCALAR, 'numpy.core.multiarray.scalar'),
-        (_statistic, 'builtins.getattr'),  # in checkpoints that the host alone has written
+        (_statistic, 'builtins.getattr'),  # in checkpoints that the host wrote without mmseg_ext
         (_statistic, '__builtin__.getattr'),
     ]
 torch.serialization.add_safe_globals(ALLOWED)
 
 
 def load_file(path: str | Path) -> Any:
-    """Reads a checkpoint onto the CPU, with what it holds beside tensors."""
-    torch.serialization.add_safe_globals(ALLOWED)  # mmengine's own loading takes some back
+    """Reads a checkpoint onto the CPU, with its values that are not tensors."""
+    torch.serialization.add_safe_globals(ALLOWED)  # mmengine's loading removes some of them
     return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def is_trusting() -> bool:
-    """Whether the user lets PyTorch run code from files."""
+    """Whether the user allows PyTorch to run code from files."""
     return os.environ.get(TRUST, '0').lower() in ('1', 'y', 'yes', 'true')
 
 
 @contextmanager
 def without_code() -> Iterator[None]:
-    """Forbids code from files where the host, after a refusal, would load without a check."""
+    """Forbids code from files, which the host would allow in a second attempt."""
     if is_trusting() or DISTRUST in os.environ:
         yield
         return
@@ -82,6 +82,6 @@ def without_code() -> Iterator[None]:
 
 
 def is_saved_by_torch(path: str | Path) -> bool:
-    """By its first bytes."""
+    """Whether the first bytes of a file are those of a checkpoint of PyTorch."""
     with open(path, 'rb') as file:
         return file.read(2) in MAGIC

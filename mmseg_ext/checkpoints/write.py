@@ -7,15 +7,15 @@ UNFINISHED = '.unfinished'
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:
-    """Writes beside ``path`` and renames: the file is the old or the new one, always."""
+    """Writes a file beside ``path`` and renames it, so that ``path`` is never half written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + UNFINISHED)
-    with open(beside, 'wb') as file:
+    unfinished = path.with_name(path.name + UNFINISHED)
+    with open(unfinished, 'wb') as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -16,8 +16,8 @@ from mmseg_ext.errors import UserError
 class Bf16OptimWrapper(OptimWrapper):
     """Runs the forward pass under bfloat16 autocast, on the device of the model.
 
-    bfloat16 has float32's range, so there is no loss scale; the host's ``AmpOptimWrapper`` keeps
-    one and refuses CPUs.
+    bfloat16 has the range of float32 and needs no loss scale. The host's ``AmpOptimWrapper`` has a
+    loss scale and refuses CPUs.
     """
 
     @contextmanager
@@ -35,7 +35,8 @@ def set_amp(cfg: Config, precision: str | None = None) -> None:
         precision: ``bf16``, ``fp16``, or None for fp16 on a GPU and bf16 on a CPU.
 
     Raises:
-        ValueError: another precision, fp16 without a GPU, or an ``optim_wrapper`` of another type.
+        UserError: The precision is another one, is fp16 without a GPU, or the ``optim_wrapper`` has
+            a type that is not replaced.
     """
     has_gpu = torch.cuda.is_available()
     precision = precision or ('fp16' if has_gpu else 'bf16')

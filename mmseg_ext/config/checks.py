@@ -33,10 +33,10 @@ REGISTRIES = {
 
 
 def check_types(cfg: Config) -> None:
-    """Refuses a ``type`` that no registry knows, with the nearest names.
+    """Refuses a ``type`` that is in no registry.
 
     Raises:
-        ValueError: such a type.
+        UserError: A type is not registered; the message has the most similar names.
     """
     for section, value in what_is_read(cfg).items():
         registries = _registries(section)
@@ -66,7 +66,7 @@ def _names(registry: Registry | None) -> Iterator[str]:
 
 
 def check_device(device: str) -> None:
-    """Raises ValueError where PyTorch does not know or does not see a device."""
+    """Refuses a device that PyTorch does not know or does not see."""
     try:
         parsed = torch.device(device)
     except RuntimeError as error:
@@ -79,7 +79,7 @@ def make_writable(folder: str | Path) -> None:
     """Makes a folder for results.
 
     Raises:
-        ValueError: it cannot be made, or nothing can be written into it.
+        UserError: The folder cannot be made or is not writable.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def make_writable(folder: str | Path) -> None:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Refuses a folder for results without making it."""
+    """Refuses a folder that cannot be made or written to; makes no folder."""
     target = Path(folder).resolve()
     nearest = next(path for path in (target, *target.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
@@ -102,10 +102,10 @@ def check_writable(folder: str | Path) -> None:
 
 @contextmanager
 def translate_config_errors(cfg: Config) -> Iterator[None]:
-    """Names what to change in a config where a class of the host or PyTorch refuses a setting.
+    """Turns errors of the host and of PyTorch into sentences about the config.
 
     Raises:
-        ValueError: a key that the class does not take, or maps too small for BatchNorm.
+        UserError: A class does not take a key, or feature maps are too small for BatchNorm.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Changes that a command line makes to a whole config, wherever the config repeats a value."""
+"""Changes of a config by the command line, in every place where the config repeats a value."""
 
 import inspect
 from difflib import get_close_matches
@@ -25,7 +25,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merges ``--cfg-options`` into a config.
 
     Raises:
-        ValueError: nothing reads an option; variables of the file were used while it was read.
+        UserError: Nothing reads an option, such as a variable that the file used only for itself.
     """
     for option in options:
         key = option.partition('.')[0]
@@ -51,7 +51,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def set_cache_dir(cfg: Config, folder: str) -> None:
-    """Lets data sets that cache statistics do so in ``folder``, unless the config says where."""
+    """Sets the folder for cached statistics of data sets, unless the config sets it."""
     for _, node in nested_dicts(what_is_read(cfg)):
         cls = DATASETS.get(node['type']) if isinstance(node.get('type'), str) else None
         if cls is not None and 'cache_dir' in inspect.signature(cls).parameters:
@@ -59,10 +59,10 @@ def set_cache_dir(cfg: Config, folder: str) -> None:
 
 
 def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
-    """Sets every ``crop_size`` (h, w), and the values that follow from it.
+    """Sets every ``crop_size`` (h, w) and the values that depend on it.
 
-    These are the stride of a sliding window, in proportion, and the size to which the data
-    preprocessor pads.
+    The stride of a sliding window changes in proportion. The data preprocessor pads to the new
+    size.
     """
     if min(size) < 1:
         raise UserError(f'--crop-size {size[0]} {size[1]}: both sides start at 1 pixel')
@@ -92,7 +92,7 @@ def set_training_length(
     """Sets the length of training and scales the schedule to it.
 
     Raises:
-        ValueError: the config counts in the other unit.
+        UserError: The config counts in the other unit, or the length is below 1.
     """
     key, new = ('max_epochs', max_epochs) if max_iters is None else ('max_iters', max_iters)
     if new is None:
@@ -120,9 +120,9 @@ def set_training_length(
 
 
 def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
-    """Schedulers that count in the unit of the training, scaled by new / old.
+    """Schedulers with their lengths scaled by new / old, if they count in the unit of the training.
 
-    Their borders stay whole numbers that meet. A warm-up of length 0 is removed.
+    Begin and end are rounded, so that neighbours still meet. A warm-up of length 0 is removed.
     """
     if isinstance(schedulers, list | tuple):
         scaled = [_stretch(scheduler, by_epoch, new, old) for scheduler in schedulers]
@@ -144,7 +144,7 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
 
 
 def set_initial_weights(cfg: Config, init: str) -> None:
-    """Starts from random weights (``none``) or from a checkpoint file, and fetches nothing else.
+    """Sets the starting weights: random (``none``) or a checkpoint file; nothing is downloaded.
 
     A file holds a model, which ``load_from`` reads, if most of its names start with a module of the
     model, such as ``decode_head.``. Any other file holds a backbone. The built model is checked
@@ -179,7 +179,7 @@ def set_initial_weights(cfg: Config, init: str) -> None:
 
 
 def starting_weights(cfg: Config) -> list[str]:
-    """Every file or address that the model's weights are read from before training."""
+    """Files and addresses from which weights are read before training."""
     sources = [cfg.load_from] if cfg.get('load_from') and not cfg.get('resume') else []
     for _, node in nested_dicts(cfg.model):
         sources += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []

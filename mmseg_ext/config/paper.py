@@ -30,9 +30,9 @@ class PaperScore:
         return f'{self.miou} mIoU on {self.split} ({self.source})'
 
     def is_of(self, data_set: str) -> bool:
-        """Whether it was measured on ``data_set``, a name and a split.
+        """Whether the score was measured on ``data_set``, a name and a split.
 
-        Capital letters do not count, and a split may be cut short: ``val`` is ``validation``.
+        Case is ignored, and a split may be abbreviated: ``val`` is ``validation``.
         """
         name, _, split = self.split.lower().rpartition(' ')
         tested_name, _, tested_split = data_set.lower().rpartition(' ')
@@ -41,7 +41,7 @@ class PaperScore:
 
 
 def drop_inherited_score(cfg: Config, path: str) -> None:
-    """Removes ``paper`` from a config whose file does not set it: its base is another model."""
+    """Removes ``paper`` if only a base of the config sets it, because the base is another model."""
     if 'paper' not in cfg:
         return
     names = {
@@ -56,7 +56,7 @@ def drop_inherited_score(cfg: Config, path: str) -> None:
 
 
 def paper_score(cfg: Config) -> PaperScore | None:
-    """The paper's score of a config, None where the paper has none.
+    """Score that the paper reports for a config; None if it reports none.
 
     Raises:
         UserError: ``paper`` has other keys than ``PaperScore``.

@@ -23,7 +23,7 @@ TEST = '_test'  # in the name of the config that a test leaves in its work direc
 
 
 class KeyValueAction(DictAction):
-    """``DictAction`` that says which value it cannot read."""
+    """``DictAction`` whose error names the value that it cannot read."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         for value in values:
@@ -37,7 +37,7 @@ class KeyValueAction(DictAction):
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """The arguments that training and testing share."""
+    """Adds the arguments that training and testing share."""
     parser.add_argument('config', help='the config file')
     parser.add_argument('--work-dir', help='where results go; work_dirs/<paper>/<config>')
     parser.add_argument('--data-root', metavar='DIR', help='the folder of the data set')
@@ -64,12 +64,11 @@ def load_config(
     work_dir: str | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """Reads a config and applies what every command can change.
+    """Reads a config and applies the options that every command has.
 
     Raises:
-        UserError: there is no such file.
-        ValueError: it cannot be read, nothing reads one of ``cfg_options``, or a ``type`` is not
-            registered.
+        UserError: The file does not exist or cannot be read, nothing reads one of ``cfg_options``,
+            or a ``type`` is not registered.
     """
     if not Path(path).is_file():
         raise UserError(f'the config {path} does not exist: see the folder configs')
@@ -89,9 +88,9 @@ def load_config(
 
 
 def default_work_dir(path: str | Path) -> str:
-    """``work_dirs/<paper>/<name>`` of ``configs/<paper>/<name>.py``, else ``work_dirs/<name>``.
+    """``work_dirs/<paper>/<name>`` for ``configs/<paper>/<name>.py``, else ``work_dirs/<name>``.
 
-    Papers share names.
+    The folder of the paper is needed because papers use the same names for configs.
     """
     path = Path(path).resolve()
     paper = [path.parent.name] if path.parent.parent.name == 'configs' else []
@@ -110,7 +109,7 @@ def prepare_training(
     init: str = 'config',
     **common: Any,
 ) -> Config:
-    """The config that a training command asks for.
+    """Config of a training command.
 
     Args:
         path: Path of the config file.
@@ -167,7 +166,7 @@ def prepare_test(
     tta: bool = False,
     **common: Any,
 ) -> Config:
-    """The config that a test command asks for; the arguments are those of ``tools/test.py``."""
+    """Config of a test command; the arguments are those of ``tools/test.py``."""
     cfg = load_config(path, **common)
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'the checkpoint {checkpoint} does not exist')

@@ -1,4 +1,4 @@
-"""Walking a config: its nested dicts, its data sets, the parts that a run reads."""
+"""Walks over a config: its nested dicts, its data sets, the sections that a run reads."""
 
 import inspect
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
 
 
 def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict inside ``node`` (of dicts, lists, tuples), itself first, with its dotted path."""
+    """All dicts inside ``node``, which may be nested in lists and tuples, with their dotted paths.
+
+    ``node`` comes first if it is a dict.
+    """
     if isinstance(node, dict):
         yield path, node
         children = list(node.items())
@@ -37,7 +40,7 @@ def nested_dicts(node: Any, path: str = '') -> Iterator[tuple[str, dict]]:
 
 
 def leaf_datasets(cfg: Any) -> list[dict]:
-    """The data sets in a config that read files: all but those that wrap others."""
+    """Data sets in a config that read files; those that wrap other data sets are left out."""
     return [
         node
         for _, node in nested_dicts(cfg)

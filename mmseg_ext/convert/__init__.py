@@ -50,7 +50,7 @@ def convert(paper: str, *files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         paper: Name of a paper, a key of ``converters()``.
         *files: Tensors by released name, with or without the prefix of data parallel training.
-            Several files only where the paper was released in several.
+            Several files are taken if the paper was released in several.
 
     Raises:
         UserError: ``paper`` or a name in ``files`` is unknown, or there are too many files.

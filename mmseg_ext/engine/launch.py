@@ -38,7 +38,7 @@ def check_data(
     """Checks the data sets of a config, and its class counts, before a run.
 
     Raises:
-        ValueError: the first problem found, and how many more there are.
+        UserError: The data has a problem; the message has the first one and the number of others.
     """
     reports = dict(check_splits(cfg, splits, max_labels=max_labels))
     for split, report in reports.items():
@@ -53,14 +53,14 @@ def check_data(
 
 
 def _peak_memory() -> float:
-    """MiB, of tensors on the GPU where there is one, else of this process."""
+    """Peak memory in MiB: of tensors on the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The Runner that the config names, on as many processes as its launcher started."""
+    """Builds the Runner that the config names, on all processes that the launcher started."""
     make_writable(cfg.work_dir)
     init_dist_for_cpu_or_gpu(cfg, cfg.launcher)
     build = mmseg.registry.RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
@@ -70,7 +70,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 class FreeCheckpointsHook(Hook):
-    """Frees the checkpoints that were read once the Runner has taken its weights from them."""
+    """Frees the contents of checkpoints after the Runner has loaded its weights from them."""
 
     priority = 'VERY_HIGH'
 
@@ -104,11 +104,14 @@ def _check_before_training(cfg: Config) -> None:
         return
     check_data(cfg, ('train', 'val'))
     for source in starting_weights(cfg):
-        read.state_dict_of(source)  # also puts what the network gives into the cache
+        read.state_dict_of(source)  # an address is downloaded once, for all processes
 
 
 def is_first_process() -> bool:
-    """Before the processes know each other: the other ones wait for the first in the Runner."""
+    """Whether the launcher numbers this process 0; works before the process group exists.
+
+    Other processes wait for the first one when they build the Runner.
+    """
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((int(rank) for rank in ranks if rank is not None), 0) == 0
 
@@ -137,7 +140,7 @@ def _summary(runner: Runner, cfg: Config) -> str:
 
 
 def best_checkpoint(work_dir: str | Path) -> str | None:
-    """The latest best checkpoint of a training, else its latest one, else None."""
+    """Latest best checkpoint of a training, else its latest checkpoint, else None."""
     best = sorted(Path(work_dir).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if best:
         return str(best[-1])
@@ -146,7 +149,7 @@ def best_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def dry_run(cfg: Config) -> None:
-    """Makes all checks and takes one training and one validation batch; leaves no file behind."""
+    """Makes all checks and runs one training and one validation batch; leaves no file behind."""
     check_writable(cfg.work_dir)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -203,10 +206,13 @@ def run_test(
 
 
 def test(cfg: Config) -> dict[str, float]:
-    """Tests a checkpoint; the scores of the metrics, and that of the best constant prediction.
+    """Tests a checkpoint, prints its scores and writes them to ``table.md`` in the work directory.
 
-    The latter is measured on the labels as they are on disk. All scores are printed and written to
-    ``table.md`` in the work directory.
+    The best constant prediction, one class for all pixels, is scored on the labels as they are on
+    disk.
+
+    Returns:
+        Scores of the metrics, and of the best constant prediction as ``constant_mIoU``.
     """
     runner, metrics, reports = run_test(cfg, max_labels=None)
     _report_test(cfg, runner, metrics, reports)
