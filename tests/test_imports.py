@@ -73,6 +73,13 @@ def test_no_file_is_too_long(path: Path) -> None:
     assert count <= MAX_LINES, f'{path} has {count} lines: split it, one job a file'
 
 
+def test_visualization_draws_arrays_and_knows_nothing_else() -> None:
+    for module, targets in IMPORTS.items():
+        if module.startswith('visualization'):
+            folders = {folder_of(target) for target in targets}
+            assert folders <= {'errors', 'layers', 'visualization'}, module
+
+
 def test_papers_do_not_import_each_other() -> None:
     for module, targets in IMPORTS.items():
         if module.startswith('papers.'):

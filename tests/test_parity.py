@@ -2,7 +2,8 @@
 
 A case is a file ``parity/cases/<paper>-<case>.npz`` in ``$MMSEG_EXT_SHARED`` or in a folder
 ``shared`` beside the checkout. Its weights are drawn from their released names and go through the
-paper's converter; ``tests/parity/<paper>.py`` says how its kind is computed.
+paper's converter. ``KINDS`` in ``tests/papers/test_<paper>.py``, or in ``tests/parity/<paper>.py``
+where it is long, says how its kind is computed.
 """
 
 import importlib.util
@@ -16,12 +17,14 @@ import pytest
 from tests.parity.case import SHARED, Case, Kind, difference_in_norm, read_case
 
 CASES = sorted((SHARED / 'parity' / 'cases').glob('*.npz'))
-# Papers whose code does not lie in mmseg_ext/papers/<paper>.py.
-MODULES = {
-    'rmi_loss': 'mmseg_ext.losses.rmi_loss',
-    'class_uniform_sampling': 'mmseg_ext.datasets.class_centroids',
-    'auto_labelling': 'mmseg_ext.datasets.pseudo_label',
-}
+
+
+def kinds_of(paper: str) -> dict[str, Kind]:
+    """How a paper's kinds of cases are computed; none for a paper that is not ours."""
+    for name in (f'tests.parity.{paper}', f'tests.papers.test_{paper}'):
+        if importlib.util.find_spec(name) is not None:
+            return getattr(importlib.import_module(name), 'KINDS', {})
+    return {}
 
 
 def tolerance(case: Case, kind: Kind, name: str) -> float:
@@ -51,9 +54,10 @@ def test_there_are_cases() -> None:
 def test_case_equals_the_released_code(path: Path) -> None:
     case = read_case(path)
     paper = case.meta['paper']
-    if importlib.util.find_spec(MODULES.get(paper, f'mmseg_ext.papers.{paper}')) is None:
+    kinds = kinds_of(paper)
+    if not kinds:
         pytest.skip(f'{paper} is not ours yet')
-    kind = importlib.import_module(f'tests.parity.{paper}').KINDS[case.meta['kind']]
+    kind = kinds[case.meta['kind']]
     outputs, grads = kind.run(case)
     for name, reference in case.outputs.items():
         error = kind.value_difference(outputs[name], reference)

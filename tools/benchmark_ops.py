@@ -15,7 +15,7 @@ from mmseg_ext.config.checks import check_device
 from mmseg_ext.errors import errors_in_a_line
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = 'tests.oracles'
+PACKAGES = ('tests.oracles', 'tests.papers')
 
 
 @errors_in_a_line()
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
     parser.add_argument('--repeats', type=int, default=7, help='timed runs of each form (7)')
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT))  # the released forms are in tests/oracles
-    available = find_benchmarks(PACKAGE)
+    sys.path.insert(0, str(ROOT))
+    available = find_benchmarks(PACKAGES)
     unknown = [name for name in args.names if name not in available]
     if unknown:
         parser.error(
@@ -37,7 +37,7 @@ def main() -> None:
     check_device(args.device)
     names = args.names or list(available)
     results = [
-        run_benchmark(name, PACKAGE, args.device, args.repeats)
+        run_benchmark(name, PACKAGES, args.device, args.repeats)
         for name in track(names, 'Measuring', console=Console(stderr=True), transient=True)
     ]
     console = Console() if sys.stdout.isatty() else Console(width=120)

@@ -1,7 +1,7 @@
 """Fast forms against the released ones: time, peak memory and difference, measured in one run.
 
-An operation is measured by an ``OpBenchmark`` in the list ``BENCHMARKS`` of a module of
-``tests/oracles``, beside the released form.
+An operation is measured by an ``OpBenchmark`` in the list ``BENCHMARKS`` of a module in
+``tests/oracles``, beside the released form, or in ``tests/papers``.
 """
 
 import importlib
@@ -61,29 +61,33 @@ class OpResult:
     difference: float
 
 
-def find_benchmarks(package: str) -> dict[str, OpBenchmark]:
-    """The ``BENCHMARKS`` of all modules of an importable package, by name."""
+def find_benchmarks(packages: Sequence[str]) -> dict[str, OpBenchmark]:
+    """``BENCHMARKS`` of all modules of importable packages, by name."""
     benchmarks: dict[str, OpBenchmark] = {}
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__, f'{package}.'):
-        for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
-            if entry.name in benchmarks:
-                raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
-            benchmarks[entry.name] = entry
+    for package in packages:
+        path = importlib.import_module(package).__path__
+        for info in pkgutil.iter_modules(path, f'{package}.'):
+            for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
+                if entry.name in benchmarks:
+                    raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
+                benchmarks[entry.name] = entry
     return benchmarks
 
 
-def run_benchmark(name: str, package: str, device: str = 'cpu', repeats: int = 7) -> OpResult:
+def run_benchmark(
+    name: str, packages: Sequence[str], device: str = 'cpu', repeats: int = 7
+) -> OpResult:
     """Measures one operation in three fresh processes: time, and the peak memory of either form.
 
     Args:
         name: Of the operation, a key of ``find_benchmarks``.
-        package: That holds it.
+        packages: Packages with the benchmarks.
         device: 'cpu' or 'cuda'.
         repeats: Of either form, timed in turn.
     """
-    ours, released, difference = in_fresh_process(_measure_time, name, package, device, repeats)
-    peaks = [in_fresh_process(_measure_peak, name, package, device, form) for form in (0, 1)]
-    shape = find_benchmarks(package)[name].shape
+    ours, released, difference = in_fresh_process(_measure_time, name, packages, device, repeats)
+    peaks = [in_fresh_process(_measure_peak, name, packages, device, form) for form in (0, 1)]
+    shape = find_benchmarks(packages)[name].shape
     return OpResult(name, shape, (ours, released), (peaks[0], peaks[1]), difference)
 
 
@@ -128,17 +132,19 @@ def largest_difference(ours: Sequence[Tensor], released: Sequence[Tensor]) -> fl
     return worst
 
 
-def _make(name: str, package: str, device: str) -> tuple[Run, Run]:
+def _make(name: str, packages: Sequence[str], device: str) -> tuple[Run, Run]:
     torch.manual_seed(0)
-    return find_benchmarks(package)[name].make(torch.device(device))
+    return find_benchmarks(packages)[name].make(torch.device(device))
 
 
-def _measure_time(name: str, package: str, device: str, repeats: int) -> tuple[float, float, float]:
-    forms = _make(name, package, device)
+def _measure_time(
+    name: str, packages: Sequence[str], device: str, repeats: int
+) -> tuple[float, float, float]:
+    forms = _make(name, packages, device)
     difference = largest_difference(*(form() for form in forms))  # which also warms up
     ours, released = interleaved_medians(forms, device, repeats)
     return ours, released, difference
 
 
-def _measure_peak(name: str, package: str, device: str, form: int) -> int | None:
-    return peak_rise(_make(name, package, device)[form], device)
+def _measure_peak(name: str, packages: Sequence[str], device: str, form: int) -> int | None:
+    return peak_rise(_make(name, packages, device)[form], device)

@@ -1,4 +1,4 @@
-"""Metrics, test-time augmentation, tables and reports."""
+"""Metrics and test-time augmentation; importing this package registers them."""
 
 from . import (  # noqa: F401
     background,

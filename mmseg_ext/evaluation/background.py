@@ -1,4 +1,4 @@
-"""Metrics that work beside the model."""
+"""An evaluator that computes metrics while the model predicts."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ WAITING = 2  # batches; each holds the logits of its images
 
 @EVALUATOR.register_module()
 class BackgroundEvaluator(Evaluator):
-    """The host's ``Evaluator`` in a thread of its own: the test goes on while metrics count.
+    """The host's ``Evaluator`` in a separate thread: the model predicts while metrics are computed.
 
-    Batches come to the metrics one by one and in order; what a metric raises ends the test a few
+    The metrics get batches one by one and in order. An error of a metric ends the test a few
     batches later.
     """
 
@@ -25,12 +25,12 @@ class BackgroundEvaluator(Evaluator):
         self._pending: deque[Future] = deque()
 
     def process(self, data_samples: Sequence[Any], data_batch: Any = None) -> None:
-        """Leaves a batch to the metrics, and waits if two others are still before it."""
+        """Queues a batch for the metrics; if two batches are waiting, it waits for the first."""
         self._wait(WAITING)
         self._pending.append(self._thread.submit(super().process, data_samples, data_batch))
 
     def evaluate(self, size: int) -> dict:
-        """As the host's, after the last batch."""
+        """Waits for the last batch, then evaluates as the host does."""
         self._wait(0)
         return super().evaluate(size)
 

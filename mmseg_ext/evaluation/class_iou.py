@@ -1,4 +1,4 @@
-"""The host's IoU, also as one number per class, and as a table to read."""
+"""The host's IoU with a value per class, and a Markdown table of the scores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,23 +14,23 @@ from .image_sums import ImageSums
 
 
 def count_pairs(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """Number of pixels of each pair of a label and a prediction, (K + 1, K + 1), int64.
+    """Number of pixels for each pair (label, prediction), (K + 1, K + 1), int64.
 
-    Rows are labels, columns predictions; the last of either is for what is no class. Pixels with
-    the label ``ignore_index`` are not counted.
+    Rows are labels, columns are predictions. The last row and column count values that are no
+    class. Pixels with the label ``ignore_index`` are not counted.
 
     Args:
-        pred: (H, W), integers.
-        label: Likewise.
-        num_classes: K.
-        ignore_index: Label without a class.
+        pred: Predicted classes, (H, W), integers.
+        label: Labels, (H, W), integers.
+        num_classes: Number of classes K.
+        ignore_index: Label that is not counted.
     """
     rows, columns = num_classes + 2, num_classes + 1
-    # Passes over narrow integers take a fraction of the time of those over int64.
+    # Operations on narrow integers are much faster than on int64.
     dtype = torch.int16 if rows * columns <= 2**15 else torch.int32
 
     def classes_of(values: Tensor) -> Tensor:
-        values = values.to(dtype)  # what 16 bits of a label hold beyond it gets negative
+        values = values.to(dtype)  # larger values of 16-bit labels become negative
         return values.masked_fill((values < 0) | (values > num_classes), num_classes)
 
     row = classes_of(label).masked_fill_(label == ignore_index, num_classes + 1)
@@ -41,24 +41,25 @@ def count_pairs(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int
 
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
-    """The host's ``IoUMetric`` that returns the IoU of every class beside the means.
+    """The host's ``IoUMetric``, which also returns the IoU of every class.
 
-    ``IoU.<class>`` in per cent, NaN for a class that neither labels nor predictions show: a scalar
-    in the log, and a name for ``save_best``.
+    The log gets a scalar ``IoU.<class>`` in per cent, which ``save_best`` can name. It is NaN for a
+    class that occurs neither in labels nor in predictions.
 
-    One pass over an image counts what the host takes three histograms for, and only the counts are
-    kept, whatever the number of images. They are integers, where the host's float32 sums of areas
-    lose single pixels beyond 2^24 of them.
+    One pass over an image replaces the host's three histograms. Only counts are stored, so memory
+    does not grow with the number of images. They are integers; the host's float32 sums lose single
+    pixels beyond 2^24.
 
-    After an evaluation ``confusion`` holds the counts of all images: (K, K), int64, labels in rows.
+    After an evaluation, ``confusion`` holds the counts of all images: (K, K), int64, labels in
+    rows.
 
     Args:
-        unscored: Names of classes without part in ``mIoU``. Unlike ignored pixels theirs count
-            against the classes that are predicted there.
-        **kwargs: As for the host's.
+        unscored: Names of classes that ``mIoU`` omits. Their pixels are not ignored: they count as
+            errors of the classes that are predicted there.
+        **kwargs: Arguments of the host's ``IoUMetric``.
 
     Raises:
-        ValueError: (When evaluated) a name that is no class.
+        UserError: A name in ``unscored`` is no class; raised at evaluation.
     """
 
     def __init__(self, *, unscored: Sequence[str] = (), **kwargs: Any) -> None:
@@ -67,18 +68,18 @@ class ClassIoUMetric(IoUMetric):
         self.confusion: Tensor | None = None
         self._sums = ImageSums()
 
-    # What the host's `process` appends to `results` for an image.
+    # The host's ``process`` appends its return value to ``results`` for each image.
     intersect_and_union = staticmethod(count_pairs)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Counts samples with ``pred_sem_seg`` and ``gt_sem_seg``, each (1, H, W)."""
+        """Adds the counts of samples with ``pred_sem_seg`` and ``gt_sem_seg``, each (1, H, W)."""
         super().process(data_batch, data_samples)
         for counts in self.results:
             self._sums.add(counts)
         self.results.clear()
 
     def evaluate(self, size: int) -> dict:
-        """As the host's, for ``size`` images on all processes together."""
+        """Evaluates as the host does; ``size`` is the number of images of all processes."""
         if self.format_only:
             return super().evaluate(size)
         images, counts = self._sums.take(size)
@@ -109,13 +110,13 @@ class ClassIoUMetric(IoUMetric):
         if unknown := sorted(self.unscored - set(classes)):
             raise UserError(
                 f'unscored names {unknown}, but the classes of the data set are '
-                f'{", ".join(classes)}: name some of them'
+                f'{", ".join(classes)}: use only these names'
             )
         return torch.tensor([name not in self.unscored for name in classes])
 
 
 def markdown_table(metrics: dict[str, float]) -> str:
-    """Scores in per cent as a Markdown table, classes first."""
+    """Markdown table of scores in per cent, classes first."""
     rows = sorted(metrics.items(), key=lambda item: not item[0].startswith('IoU.'))
     lines = [f'| {name.removeprefix("IoU.")} | {value:.2f} |' for name, value in rows]
     return '\n'.join(['| class or mean | % |', '|---|---|', *lines, ''])

@@ -1,9 +1,10 @@
-"""The multi-scale test of PyTorch-Encoding, which DANet (arXiv 1809.02983) and FastFCN
-(arXiv 1903.11816) report.
+"""Multi-scale test of PyTorch-Encoding, used by DANet (arXiv 1809.02983) and FastFCN (1903.11816).
 
-It differs from the host's sliding windows and TTA: windows are not moved inside at the border but
-filled up with black, a window counts with the exponentials of its logits instead of the logits or
-the softmax, and all resizes align corners.
+Differs from the host's sliding windows and test-time augmentation:
+
+- Windows at the border are not moved inwards but padded with black.
+- Exponentials of logits are averaged, instead of logits or softmax probabilities.
+- All resizes align corners.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,31 +25,36 @@ from mmseg_ext.segmentors.windows import window_meta
 
 from ..errors import UserError
 
-MAX_LOGIT = 80.0  # float32 ends at exp(88.7)
+MAX_LOGIT = 80.0  # the largest float32 is exp(88.7)
 
 
 @MODELS.register_module()
 class EncodingTTAModel(BaseTTAModel):
-    """Predicts from sums over scales of window-averaged exponentials of logits.
+    """Predicts from exponentials of logits, averaged over windows and summed over scales.
 
-    It resizes images by itself: ``tta_pipeline`` loads them as ``test_pipeline`` does, best without
-    a resize. At each scale the long side becomes ``ceil(base_size * scale)``. With ``flip`` a
-    window's score is the exponential of the sum of its logits and of its mirror image's.
+    The score of a pixel is
+
+        sum over scales of resize(mean over windows of exp(z(x) + mirror(z(mirror(x)))))
+
+    with the logits z(x) of a window x; without ``flip`` the second term is absent. The model
+    resizes images itself: the long side becomes ``ceil(base_size * scale)``. So ``tta_pipeline``
+    should equal ``test_pipeline``, preferably without resize.
 
     Args:
-        module: The segmentor, or its config.
+        module: Segmentor or its config.
         base_size: Long side at scale 1, in pixels.
-        crop_size: Of the windows, (h, w) or one number for squares, in pixels.
+        crop_size: Size of the windows in pixels, (h, w) or a number for squares.
         scales: Scales of the images.
-        flip: Whether each window is also seen mirrored.
-        stride: Between windows, likewise; by default two thirds of ``crop_size``, rounded down.
-        windows_per_batch: How many run at a time: fewer need less memory. By default 1 on a CPU,
-            where more gain nothing, and 8 elsewhere.
-        data_preprocessor: As for ``BaseTTAModel``.
+        flip: Whether each window is also predicted mirrored.
+        stride: Stride of the windows in pixels, (h, w) or a number; by default two thirds of
+            ``crop_size``, rounded down.
+        windows_per_batch: Number of windows per forward pass; fewer need less memory. By default 1
+            on a CPU, where larger batches are not faster, and 8 elsewhere.
+        data_preprocessor: Preprocessor or its config, as in ``BaseTTAModel``.
 
     Raises:
-        ValueError: a size or scale that is not positive, a stride with gaps between windows, or a
-            model of one output channel.
+        UserError: A size or scale is not positive, the stride leaves gaps between windows, or the
+            model has one output channel.
     """
 
     def __init__(
@@ -72,13 +78,13 @@ class EncodingTTAModel(BaseTTAModel):
                 'more, and a stride at most crop_size, or gaps remain between windows'
             )
         if not scales or min(scales) <= 0:
-            raise UserError(f'scales={scales} must name at least one, all above 0')
+            raise UserError(f'scales={scales} must hold at least one scale, all above 0')
         if windows_per_batch is not None and windows_per_batch < 1:
             raise UserError(f'windows_per_batch={windows_per_batch} must be 1 or more')
         if self.module.out_channels == 1:
             raise UserError(
                 'EncodingTTAModel compares the scores of classes, and this model has one output '
-                "channel: take tta_model=dict(type='LogitTTAModel')"
+                "channel: use tta_model=dict(type='LogitTTAModel')"
             )
         self.base_size, self.crop_size, self.stride = base_size, crop, steps
         self.scales, self.flip, self.windows_per_batch = scales, flip, windows_per_batch
@@ -87,11 +93,11 @@ class EncodingTTAModel(BaseTTAModel):
         """Predicts a batch as ``test_pipeline`` packs it.
 
         Returns:
-            The samples with ``seg_logits`` (K, H, W), the logarithms of the scores, in the
-            original images' size, and ``pred_sem_seg`` (1, H, W).
+            Samples in the size of the original images, with ``seg_logits`` (K, H, W), the
+            logarithms of the scores, and ``pred_sem_seg`` (1, H, W).
 
         Raises:
-            ValueError: the pipeline augments by itself.
+            UserError: The pipeline augments images.
         """
         if isinstance(data['inputs'][0], (list, tuple)):
             raise UserError(
@@ -107,69 +113,70 @@ class EncodingTTAModel(BaseTTAModel):
         return data['data_samples']
 
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
-        """Not used: windows cannot be merged from whole predictions."""
+        """Raises an error: this model merges windows, not predictions."""
         raise NotImplementedError('EncodingTTAModel predicts from images: call test_step')
 
     @torch.no_grad()
     def scores(self, image: Tensor, meta: dict[str, Any]) -> Tensor:
-        """Sums over the scales, float32.
+        """Scores of an image, float32: sums over the scales.
 
         Args:
-            image: (3, H, W), normalised.
-            meta: Of the image; ``ori_shape`` is the size of the result.
+            image: Normalised image, (3, H, W).
+            meta: Meta of the image; ``ori_shape`` is the size of the result.
 
         Returns:
-            (K, H', W'), positive, not normalised.
+            Positive scores (K, H', W') that do not sum to 1.
         """
         total: Tensor | None = None
         for scale in self.scales:
             size = self._scaled_size(image, scale)
             resized = _resize(image[None], size)
-            own = _resize(self._scores_at_scale(resized, meta), meta['ori_shape'][:2])[0]
-            total = own if total is None else total.add_(own)
+            scores = _resize(self._scores_at_scale(resized, meta), meta['ori_shape'][:2])[0]
+            total = scores if total is None else total.add_(scores)
         assert total is not None
         return total
 
     def _scaled_size(self, image: Tensor, scale: float) -> Size:
-        """(h, w) at a scale; the short side is rounded half up."""
-        sides = image.shape[1:]
+        """Size (h, w) at a scale; the short side is rounded to the nearest pixel."""
+        size = image.shape[1:]
         long = ceil(self.base_size * scale)
-        h, w = (max(1, int(side * long / max(sides) + 0.5)) for side in sides)
+        h, w = (max(1, int(side * long / max(size) + 0.5)) for side in size)
         return h, w
 
     def _scores_at_scale(self, image: Tensor, meta: dict[str, Any]) -> Tensor:
-        """Mean scores (1, K, h, w) of the windows that cover each pixel of image (1, 3, h, w)."""
+        """Mean scores (1, K, h, w) of the windows over each pixel of an image (1, 3, h, w)."""
         h, w = image.shape[2:]
         tops, lefts = self._starts(0, h), self._starts(1, w)
         size = tops[-1] + self.crop_size[0], lefts[-1] + self.crop_size[1]
         image = _fill_up(image, size, normalized_black(image, self.module.data_preprocessor))
         scores = image.new_zeros(1, self.module.out_channels, *size)
         visits = image.new_zeros(size)
-        for places, crops, metas in self._window_batches(image, tops, lefts, meta, (h, w)):
-            for (rows, columns), own in zip(places, self._window_scores(crops, metas), strict=True):
-                scores[0, :, rows, columns] += own
+        for slices, crops, metas in self._window_batches(image, tops, lefts, meta, (h, w)):
+            batch_scores = self._window_scores(crops, metas)
+            for (rows, columns), window_scores in zip(slices, batch_scores, strict=True):
+                scores[0, :, rows, columns] += window_scores
                 visits[rows, columns] += 1
         return scores.div_(visits)[..., :h, :w]
 
     def _starts(self, axis: int, length: int) -> list[int]:
-        """First pixels of the windows on an axis; the last may reach beyond its ``length``."""
-        rest = max(length - self.crop_size[axis], 0)
-        return [i * self.stride[axis] for i in range(ceil(rest / self.stride[axis]) + 1)]
+        """First pixels of the windows on an axis; the last window may end beyond ``length``."""
+        remainder = max(length - self.crop_size[axis], 0)
+        return [i * self.stride[axis] for i in range(ceil(remainder / self.stride[axis]) + 1)]
 
     def _window_batches(
         self, image: Tensor, tops: list[int], lefts: list[int], meta: dict, window_of: Size
     ) -> Iterator[tuple[list[tuple[slice, slice]], Tensor, list[dict]]]:
-        """Places in the image (1, 3, H, W), crops (n, 3, h, w) from there, and their metas."""
+        """Yields slices of the image (1, 3, H, W), crops (n, 3, h, w) at them, and their metas."""
         h, w = self.crop_size
         step = self.windows_per_batch or (1 if image.device.type == 'cpu' else 8)
         corners = [(top, left) for top in tops for left in lefts]
         for batch in (corners[i : i + step] for i in range(0, len(corners), step)):
-            places = [(slice(y, y + h), slice(x, x + w)) for y, x in batch]
-            crops = torch.cat([image[..., rows, columns] for rows, columns in places])
-            yield places, crops, [window_meta(meta, crops, corner, window_of) for corner in batch]
+            slices = [(slice(y, y + h), slice(x, x + w)) for y, x in batch]
+            crops = torch.cat([image[..., rows, columns] for rows, columns in slices])
+            yield slices, crops, [window_meta(meta, crops, corner, window_of) for corner in batch]
 
     def _window_scores(self, crops: Tensor, metas: list[dict]) -> Tensor:
-        """Windows (n, 3, h, w) to positive scores (n, K, h, w), float32."""
+        """Positive scores (n, K, h, w), float32, of windows (n, 3, h, w)."""
         logits = self.module.encode_decode(crops, metas).float()
         if self.flip:
             logits = logits + self.module.encode_decode(crops.flip(3), metas).float().flip(3)
@@ -185,7 +192,7 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _fill_up(image: Tensor, size: Size, color: Tensor) -> Tensor:
-    """Image (1, 3, h, w) with ``color`` on the right and below, up to ``size``."""
+    """Image (1, 3, h, w), padded with ``color`` on the right and below to ``size``."""
     h, w = image.shape[2:]
     filled = color.to(image).expand(1, -1, *size).clone()
     filled[..., :h, :w] = image

@@ -1,4 +1,4 @@
-"""Sums over the images that a process tests, whatever their number."""
+"""Sums over the images of a process, without storing the images' values."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from mmengine.dist import get_dist_info
 
 
 class ImageSums:
-    """Sums of what each image adds, without the images that a process is shown again.
+    """Sum of the values of each image; repeated images are not counted.
 
-    The sampler gives each process as many images by showing some again: the last of a process.
+    The sampler gives each process the same number of images and repeats some for this purpose. A
+    repeated image is the last image of its process.
     """
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class ImageSums:
     def reset(self) -> None:
         """Forgets all images."""
         self._images = 0
-        self._total: Any = 0  # of all images but the last
+        self._total: Any = 0  # sum of all images except the last
         self._last: Any = 0
 
     def add(self, values: Any) -> None:
@@ -26,11 +27,10 @@ class ImageSums:
         self._last = values
 
     def take(self, size: int) -> tuple[int, Any]:
-        """Number and sum (0 for none) of this process's share of ``size`` images; then resets."""
+        """Number of this process's images, of ``size`` in total, and their sum; resets both."""
         rank, world_size = get_dist_info()
-        share = len(range(rank, size, world_size))
-        repeats_last = self._images > share
-        count = min(self._images, share)
-        total = self._total if repeats_last else self._total + self._last
+        num_images = len(range(rank, size, world_size))
+        again = self._images > num_images
+        taken = min(self._images, num_images), self._total if again else self._total + self._last
         self.reset()
-        return count, total
+        return taken

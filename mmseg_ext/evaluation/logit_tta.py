@@ -17,25 +17,27 @@ from torch import Tensor
 class LogitTTAModel(BaseTTAModel):
     """Predicts from the mean of the logits of all augmentations of an image.
 
-    Every augmentation's logits arrive flipped back and in the image's original size, so that scales
-    are averaged after their resize. Only the sum and one augmentation's logits exist at a time.
-    What is returned holds the first augmentation's label and metainfo, ``seg_logits`` (C, H, W),
-    the float32 mean (of one channel, as in the host, its sigmoid), and ``pred_sem_seg`` (1, H, W).
+    Logits are flipped back and resized to the original size before they are averaged. Memory holds
+    only their sum and the logits of one augmentation.
+
+    Returned samples hold the label and metainfo of the first augmentation, the float32 mean
+    ``seg_logits`` (C, H, W), and ``pred_sem_seg`` (1, H, W). For one channel, ``seg_logits`` is the
+    sigmoid of the mean, as in the host.
     """
 
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
         """Predicts a batch of ``{key: [augmentation][image]}``, as ``TestTimeAug`` packs it."""
         count = len(data['inputs'])
-        parts = ({key: value[i] for key, value in data.items()} for i in range(count))
-        first = self.module.test_step(next(parts))
+        augmentations = ({key: value[i] for key, value in data.items()} for i in range(count))
+        first = self.module.test_step(next(augmentations))
         sums = [_take_logits(sample) for sample in first]
-        for part in parts:
-            for total, sample in zip(sums, self.module.test_step(part), strict=True):
+        for augmentation in augmentations:
+            for total, sample in zip(sums, self.module.test_step(augmentation), strict=True):
                 total += _take_logits(sample)
         return [self._decide(*pair, count) for pair in zip(first, sums, strict=True)]
 
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
-        """The same for predictions ``[image][augmentation]`` at hand, which lose their logits."""
+        """Merges predictions ``[image][augmentation]``; their logits are removed."""
         merged = []
         for samples in data_samples_list:
             logits = torch.stack([_take_logits(sample) for sample in samples])
@@ -43,7 +45,7 @@ class LogitTTAModel(BaseTTAModel):
         return merged
 
     def _decide(self, sample: SegDataSample, total: Tensor, count: int) -> SegDataSample:
-        """``sample`` with the mean of ``count`` logits, given as their sum, and its prediction."""
+        """Stores the mean of ``count`` logits with the sum ``total``, and its prediction."""
         logits = total / count
         if len(logits) == 1:
             logits = logits.sigmoid()
@@ -56,10 +58,10 @@ class LogitTTAModel(BaseTTAModel):
 
 
 def _take_logits(sample: SegDataSample) -> Tensor:
-    """Removes the logits (C, H, W) from ``sample``, so that nothing else keeps them."""
+    """Removes the logits (C, H, W) from ``sample`` and returns them."""
     logits = sample.seg_logits.data.float()
     del sample.seg_logits
     if len(logits) > 1:
         return logits
-    # The host has taken the sigmoid; float32 cannot tell apart what lies closer to 0 or 1 than eps.
+    # The host has applied the sigmoid. In float32, values closer to 0 or 1 than eps are unreliable.
     return torch.logit(logits, eps=1e-7)

@@ -1,4 +1,4 @@
-"""Predictions on disk, and how good each is: what a report chooses its pictures from."""
+"""Predictions on disk with their scores; a report chooses its pictures from them."""
 
 import csv
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ LIST = 'images.csv'
 
 @METRICS.register_module()
 class SavedPredictions(BaseMetric):
-    """Writes every image's prediction and label, and a list of images with their scores.
+    """Writes the prediction and the label of every image, and a list of images with scores.
 
-    ``000000.png`` and so on, in the order of the data set, have the predicted classes as grey
-    values and the label as alpha. A line of ``images.csv`` is the path of an image and the mean
-    IoU, in per cent, of the classes that it or its prediction shows (empty without any).
+    The files ``000000.png`` and so on, in the order of the data set, hold the predicted classes as
+    grey values and the label as alpha. A line of ``images.csv`` holds the path of an image and the
+    mean IoU, in per cent, of the classes in its label or prediction (empty without such classes).
 
-    For one process.
+    It works on one process only.
 
     Args:
-        folder: To write to; it exists.
+        folder: Existing output folder.
         ignore_index: Label without a class.
     """
 
@@ -41,9 +41,9 @@ class SavedPredictions(BaseMetric):
         """Writes samples with ``pred_sem_seg`` and ``gt_sem_seg``, each (1, H, W)."""
         for sample in data_samples:
             pred, label = (sample[key]['data'][0] for key in ('pred_sem_seg', 'gt_sem_seg'))
-            both = np.stack([x.cpu().numpy().astype(np.uint8) for x in (pred, label)], -1)
+            pair = np.stack([x.cpu().numpy().astype(np.uint8) for x in (pred, label)], -1)
             path = self.folder / f'{self._images:06d}.png'
-            Image.fromarray(both, 'LA').save(path, compress_level=1)
+            Image.fromarray(pair, 'LA').save(path, compress_level=1)
             with (self.folder / LIST).open('a', newline='') as file:
                 csv.writer(file).writerow([sample['img_path'], self._score(pred, label)])
             self._images += 1
@@ -57,7 +57,7 @@ class SavedPredictions(BaseMetric):
         return f'{100 * iou.mean().item():.2f}' if len(iou) else ''
 
     def evaluate(self, size: int) -> dict:
-        """Nothing: what it has to say lies in the folder."""
+        """Returns no scores; the results are in the folder."""
         return {}
 
     def compute_metrics(self, results: list) -> dict:

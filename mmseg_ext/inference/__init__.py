@@ -1,1 +1,1 @@
-"""Predicting images, folders and videos with a trained model, and labelling with one."""
+"""Prediction of images, folders and videos with a trained model, and auto-labelling."""

@@ -1,8 +1,8 @@
-"""Labels that a trained model gives: the writing side of auto-labelling (arXiv 2005.10821).
+"""Labels from a trained model: the writing side of auto-labelling (arXiv 2005.10821).
 
-`datasets/pseudo_label.py` reads them. What is done lies on the disk alone: every image's files are
-whole or not there, and an image's label carries its own statistics, so that a run may be stopped,
-continued and spread over processes that know nothing of each other.
+``datasets/pseudo_label.py`` reads the labels. The files on disk are the only state of a run. Each
+file is either complete or absent, and each label file holds its own statistics. So a run can be
+stopped and continued, and several processes can share it without communication.
 """
 
 import hashlib
@@ -52,20 +52,20 @@ from mmseg_ext.visualization.pictures import (
 )
 
 REPORTED = (0.5, 0.7, 0.9, 0.95)  # thresholds of the summary where the reader chooses one
-STATISTICS = 'auto_label'  # the text in a label PNG: its pixels of each class, before and after
-BLOCK = 2**22  # logits for which the exponentials exist at a time
-WAITING = 8  # images that may wait for being written
-PICTURE, DRAWN = 'auto_label.png', 4  # some images, spread over the folder
+STATISTICS = 'auto_label'  # key of the text in a label PNG: pixels per class, all and kept
+BLOCK = 2**22  # number of logits whose exponentials are in memory at a time
+WAITING = 8  # number of images that may wait to be written
+PICTURE, DRAWN = 'auto_label.png', 4  # file, and number of images in it
 
 
 def highest_probability(logits: Tensor) -> Tensor:
-    """The softmax of the largest logit of each pixel, 1 / sum exp(z - max z).
+    """Largest softmax probability of each pixel, 1 / sum exp(z - max z).
 
     Args:
-        logits: (K, H, W).
+        logits: Logits z, (K, H, W).
 
     Returns:
-        float32 (H, W), in [1 / K, 1].
+        Probabilities (H, W) in [1 / K, 1], float32.
     """
     rows = max(BLOCK // (logits.shape[0] * logits.shape[2]), 1)
     blocks = (block.float() for block in logits.split(rows, dim=1))
@@ -73,16 +73,16 @@ def highest_probability(logits: Tensor) -> Tensor:
 
 
 def label_and_probability(sample: SegDataSample) -> tuple[Tensor, Tensor]:
-    """The classes of a prediction and floor(255 p) of their probabilities, both uint8 (H, W).
+    """Predicted classes and their probabilities p as floor(255 p), both uint8 (H, W).
 
-    A prediction of one channel holds the probability of class 1 in place of logits, as in the host.
+    As in the host, a prediction of one channel holds the probability of class 1 instead of logits.
     """
     label, scores = sample.pred_sem_seg.data[0], sample.seg_logits.data
     if len(scores) > 1:
         prob = highest_probability(scores)
     else:
         prob = torch.where(label > 0, scores[0], 1 - scores[0]).float()
-    return label.to(torch.uint8), (255 * prob).to(torch.uint8)  # which rounds down
+    return label.to(torch.uint8), (255 * prob).to(torch.uint8)  # the conversion rounds down
 
 
 def auto_label(
@@ -97,36 +97,35 @@ def auto_label(
     rank: int = 0,
     world_size: int = 1,
 ) -> dict[str, Any] | None:
-    """Labels every image below a folder that has no label yet.
+    """Labels every image in a folder that has no label yet.
 
-    An image `images/a/b.jpg` gets `out/label/a/b.png`, its classes (in Cityscapes' label ids where
-    the test data set is `CityscapesIdsDataset`), and `out/prob/a/b.png`, floor(255 p) of each
-    pixel's class. `out/auto_label.json` says what made them and, when all are there, what they
-    hold; `out/auto_label.png` then shows some.
+    The classes of ``images/a/b.jpg`` go to ``out/label/a/b.png``, as Cityscapes' labelIds if the
+    test data set is ``CityscapesIdsDataset``. Their probabilities p go to ``out/prob/a/b.png`` as
+    floor(255 p). ``out/auto_label.json`` names the model and its classes. After the last image it
+    also holds statistics, and ``out/auto_label.png`` shows some images.
 
     Args:
-        config: Whole experiment; its `test_dataloader` gives the pipeline.
-        checkpoint: Of the model, with its classes.
-        images: Folder, or one image.
-        out: Folder to write or to go on with.
-        threshold: Pixels with less probability are written as 255, and no probabilities.
-        tta: Whether the config's `tta_model` predicts.
-        device: `cpu`, `cuda`, `cuda:1`, ...
-        rank: Of this process; it labels the images `rank`, `rank + world_size`, ...
-        world_size: Number of processes that share the work.
+        config: Config of the experiment; its ``test_dataloader`` defines the pipeline.
+        checkpoint: Checkpoint of the model.
+        images: Folder of images, or an image.
+        out: Output folder, new or from a stopped run.
+        threshold: Lowest probability; lower pixels become 255, and no probabilities are written.
+        tta: Whether the config's ``tta_model`` predicts.
+        device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        rank: Rank of this process; it labels the images ``rank``, ``rank + world_size``, ...
+        world_size: Number of processes that share the images.
 
     Returns:
-        What `auto_label.json` says; None while other processes still have images to label.
+        Content of ``auto_label.json``; None if other processes have not labelled all their images.
 
     Raises:
-        UserError: No such folder, image or checkpoint.
-        ValueError: An image cannot be read, the checkpoint is another model's, or `out` holds
-            something else than labels of the same model and threshold.
+        UserError: A folder, image or checkpoint does not exist or cannot be read, the checkpoint
+            is another model's, or ``out`` holds files of another model, threshold or tool.
     """
     paths = find_inputs(images)
     root = images if images.is_dir() else images.parent
     if images.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f'{out} lies within {root}: labels would become images; name another')
+        raise UserError(f'{out} lies in {root}, so labels would become images: name another folder')
     thresholds = REPORTED if threshold is None else (threshold,)
     limits = [first_kept(t) for t in thresholds]
     teacher = _Teacher(config, checkpoint, device, tta=tta)
@@ -135,7 +134,7 @@ def auto_label(
 
     names = [path.relative_to(root).with_suffix('.png') for path in paths]
     folders = [out / LABELS] + ([out / PROBABILITIES] if threshold is None else [])
-    mine = [
+    pending = [
         (path, name)
         for path, name in list(zip(paths, names, strict=True))[rank::world_size]
         if not all((folder / name).exists() for folder in folders)
@@ -143,10 +142,10 @@ def auto_label(
     writer = _Writer(out, teacher.label_ids, limits, hard=threshold is not None)
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[Future] = deque()
-        predictions = teacher.predict([path for path, _ in mine])
+        predictions = teacher.predict([path for path, _ in pending])
         bar = f'label (process {rank + 1} of {world_size})'
         for (_, name), arrays in zip(
-            mine, track(predictions, bar, len(mine), disable=rank > 0), strict=True
+            pending, track(predictions, bar, len(pending), disable=rank > 0), strict=True
         ):
             waiting.append(pool.submit(writer.write, name, *arrays))
             if len(waiting) > WAITING:
@@ -163,7 +162,7 @@ def auto_label(
 
 
 class _Teacher:
-    """A model that predicts image files, and what there is to say of it."""
+    """A model that predicts image files, and its description for the summary."""
 
     def __init__(self, config: Config, checkpoint: str | Path, device: str, *, tta: bool) -> None:
         predictor = Predictor(config, checkpoint, device)
@@ -190,7 +189,7 @@ class _Teacher:
 
     @torch.no_grad()
     def predict(self, paths: Sequence[Path]) -> Any:
-        """Yields (label, prob) of each image, uint8 (H, W)."""
+        """Yields (label, prob) of each image, both uint8 (H, W)."""
         loader = DataLoader(
             _Images(paths, self.pipeline), num_workers=self.num_workers, collate_fn=pseudo_collate
         )
@@ -199,7 +198,7 @@ class _Teacher:
             channels = len(sample.seg_logits.data)
             if channels != self.num_classes and (channels, self.num_classes) != (1, 2):
                 raise UserError(
-                    f'the model tells {channels} classes apart, but its data set has '
+                    f'the model predicts {channels} classes, but its data set has '
                     f'{self.num_classes}: correct num_classes or the classes of the config'
                 )
             label, prob = label_and_probability(sample)
@@ -223,15 +222,15 @@ def _with_tta(config: Config, model: torch.nn.Module) -> tuple[torch.nn.Module, 
     augmented = MODELS.build({**config.tta_model, 'module': model})
     if isinstance(augmented, SegTTAModel):
         raise UserError(
-            f'--tta: {type(augmented).__name__} returns no mean of its augmentations beside the '
-            "classes: set tta_model=dict(type='LogitTTAModel') in the config"
+            f'--tta: {type(augmented).__name__} returns no mean logits of its augmentations: '
+            "set tta_model=dict(type='LogitTTAModel') in the config"
         )
     return augmented, config.tta_pipeline
 
 
 def _without_labels(transforms: Sequence[Any]) -> list:
-    """The transforms, and those inside of them, that load no labels."""
-    kept = []
+    """Transforms without those that load labels, also inside nested transforms."""
+    selected = []
     for transform in transforms:
         if isinstance(transform, list | tuple):
             transform = _without_labels(transform)
@@ -241,12 +240,12 @@ def _without_labels(transforms: Sequence[Any]) -> list:
             continue
         elif 'transforms' in transform:
             transform = {**transform, 'transforms': _without_labels(transform['transforms'])}
-        kept.append(transform)
-    return kept
+        selected.append(transform)
+    return selected
 
 
 def _label_ids(config: Config, classes: Sequence[str]) -> Sequence[int]:
-    """The value in a label file of each class."""
+    """Values of the classes in a label file."""
     dataset = DATASETS.get(next(iter(leaf_datasets(config.test_dataloader)))['type'])
     if len(classes) > IGNORE_INDEX:
         raise UserError(f'{len(classes)} classes: a label PNG holds {IGNORE_INDEX} at most')
@@ -265,14 +264,14 @@ def _sha256(path: str | Path) -> str:
 
 
 def _start(out: Path, written: dict[str, Any], rank: int) -> None:
-    """Notes in an empty folder what will be written, and refuses one that holds something else."""
+    """Writes the summary into a new folder; refuses a folder of another model or tool."""
     make_writable(out)
-    has_labels = (out / LABELS).exists()  # before the note, which other processes may write now
+    has_labels = (out / LABELS).exists()  # read first: another process may write the summary now
     if not (out / SUMMARY).exists():
         if has_labels:
             raise UserError(
-                f'{out / LABELS} exists without {SUMMARY}, so its labels are not those of this '
-                'tool: name another folder'
+                f'{out / LABELS} exists without {SUMMARY}, so another tool made its labels: '
+                'name another folder'
             )
         _write_summary(out, written, rank)
         return
@@ -290,13 +289,13 @@ def _short(value: Any) -> str:
 
 
 def _write_summary(out: Path, written: dict[str, Any], rank: int) -> None:
-    own = out / f'{SUMMARY}.{rank}'  # several processes may write it at the same time
-    write_atomically(json.dumps(written, indent=1).encode(), own)
-    os.replace(own, out / SUMMARY)
+    path = out / f'{SUMMARY}.{rank}'  # a file per process: several may write at the same time
+    write_atomically(json.dumps(written, indent=1).encode(), path)
+    os.replace(path, out / SUMMARY)
 
 
 class _Writer:
-    """Writes the files of an image; its label last, which says that the image is done."""
+    """Writes the files of an image; the label comes last and marks the image as done."""
 
     def __init__(
         self, out: Path, label_ids: Sequence[int], limits: Sequence[int], *, hard: bool
@@ -330,10 +329,10 @@ def _png(array: np.ndarray, **options: Any) -> bytes:
 def _sum_of_statistics(
     out: Path, names: Sequence[Path], classes: Sequence[str], thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """Of each class, the pixels of all images that were given to it and those that are kept."""
+    """Number of labelled pixels, and of pixels above each threshold, by class over all images."""
     total = np.zeros((1 + len(thresholds), len(classes)), np.int64)
     for name in names:
-        with Image.open(out / LABELS / name) as label:  # reads the text, not the pixels
+        with Image.open(out / LABELS / name) as label:  # reads the text without the pixels
             text = label.info.get(STATISTICS)
         if text is None:
             raise UserError(f'{out / LABELS / name} is no label of this tool: remove it')
@@ -341,27 +340,27 @@ def _sum_of_statistics(
     return {
         name: dict(
             labelled=int(count),
-            kept={str(t): int(k) for t, k in zip(thresholds, kept, strict=True)},
+            kept={str(t): int(k) for t, k in zip(thresholds, above, strict=True)},
             kept_fraction={
                 str(t): round(int(k) / max(int(count), 1), 6)
-                for t, k in zip(thresholds, kept, strict=True)
+                for t, k in zip(thresholds, above, strict=True)
             },
         )
-        for name, (count, *kept) in zip(classes, total.T, strict=True)
+        for name, (count, *above) in zip(classes, total.T, strict=True)
     }
 
 
 def _draw_some(
     out: Path, files: Sequence[tuple[Path, Path]], written: dict[str, Any], rank: int
 ) -> None:
-    """Images with their labels and, where they are written, the probabilities of these."""
+    """Writes a picture of some images with their labels and, if they exist, probabilities."""
     classes, palette = written['classes'], written['palette']
     of_id = np.full(256, IGNORE_INDEX)
     of_id[written['label_ids']] = range(len(classes))
     panels: list[Panel] = []
     for i in np.linspace(0, len(files) - 1, min(DRAWN, len(files))).round().astype(int):
         path, name = files[i]
-        image = cv2.imread(str(path))[..., ::-1].copy()  # type: ignore[index]  # it was labelled
+        image = cv2.imread(str(path))[..., ::-1].copy()  # type: ignore[index]  # readable, as it was labelled
         label = of_id[np.asarray(Image.open(out / LABELS / name))]
         row = [Panel(str(name.with_suffix(path.suffix)), image)]
         row.append(label_panel('label', image, label, palette))
@@ -371,13 +370,13 @@ def _draw_some(
         size = panels[0].picture.shape[1::-1] if panels else image.shape[1::-1]
         panels += [replace(panel, picture=cv2.resize(panel.picture, size)) for panel in row]
     strip = draw_strip(panels, class_legend(panels, classes, palette), columns=len(row))
-    own = out / f'{rank}.{PICTURE}'  # as the summary's
-    write_picture(own, strip)
-    os.replace(own, out / PICTURE)
+    path_of_rank = out / f'{rank}.{PICTURE}'  # as for the summary
+    write_picture(path_of_rank, strip)
+    os.replace(path_of_rank, out / PICTURE)
 
 
 def summary_table(written: dict[str, Any]) -> Table:
-    """What `auto_label` returned: of each class its pixels, and the share of them that is kept."""
+    """Table of ``auto_label``'s result: pixels of each class, and the per cent above thresholds."""
     pixels = written['pixels']
     thresholds = list(next(iter(pixels.values()))['kept'])
     table = Table(box=box.SIMPLE_HEAD)
@@ -391,9 +390,9 @@ def summary_table(written: dict[str, Any]) -> Table:
         ]
         share = f'{100 * row["labelled"] / everything:.2f}'
         table.add_row(name, f'{row["labelled"]:,}', share, *shares)
-    kept = [sum(row['kept'][t] for row in pixels.values()) for t in thresholds]
+    kept_pixels = [sum(row['kept'][t] for row in pixels.values()) for t in thresholds]
     table.add_section()
     table.add_row(
-        'all', f'{everything:,}', '100.00', *(f'{100 * k / everything:.1f}' for k in kept)
+        'all', f'{everything:,}', '100.00', *(f'{100 * k / everything:.1f}' for k in kept_pixels)
     )
     return table

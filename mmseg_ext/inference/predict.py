@@ -1,4 +1,4 @@
-"""Prediction on an image, a folder or a video: what ``tools/predict.py`` runs."""
+"""Prediction of an image, a folder or a video, for ``tools/predict.py``."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.web
 
 
 def find_inputs(source: Path) -> list[Path]:
-    """The images of a folder and its sub-folders in order, or the one file that is given.
+    """Sorted images of a folder and its sub-folders; for a file, this file.
 
     Raises:
-        UserError: there is no such file or folder, or no image in it.
-        ValueError: two images differ in their suffix only, and would be written to one file.
+        UserError: The file or folder does not exist, the folder holds no image, or two images
+            differ in their suffix only, so that their results would have the same name.
     """
     if source.is_file():
         return [source]
@@ -33,21 +33,23 @@ def find_inputs(source: Path) -> list[Path]:
         raise UserError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
     name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]
     if count > 1:
-        raise UserError(f'{count} images are called {name} but for their suffix: rename one')
+        raise UserError(
+            f'{count} images are called {name} and differ in their suffix only: rename one'
+        )
     return paths
 
 
 def predict(predictor: Predictor, source: Path, out: Path) -> None:
     """Writes the pictures of an image, of all images of a folder, or of a video.
 
-    A file ``a/b.jpg`` of a folder becomes ``overlay/a/b.png``, ``color/a/b.png``, ``mask/a/b.png``
-    (class indices) and, with maps, ``explain/a/b.png``. A video ``b.mp4`` becomes
-    ``overlay/b.mp4`` and so on, or folders ``overlay/b`` of frames where OpenCV has no codec; its
-    masks always are frames.
+    For a file ``a/b.jpg`` of a folder it writes ``overlay/a/b.png``, ``color/a/b.png``,
+    ``mask/a/b.png`` (class indices) and, with maps, ``explain/a/b.png``. For a video ``b.mp4`` it
+    writes ``overlay/b.mp4`` and so on. Masks of a video, and all its pictures if OpenCV has no
+    codec, are folders of frames, such as ``mask/b``.
 
     Raises:
-        UserError: no such source, or an empty folder.
-        ValueError: an image or video cannot be read, or nothing written to ``out``.
+        UserError: The source does not exist, is empty or cannot be read, or ``out`` is not
+            writable.
     """
     paths = find_inputs(source)
     make_writable(out)
@@ -82,19 +84,21 @@ def _predict_video(predictor: Predictor, source: Path, out: Path) -> None:
         if writer is not None:
             writer.release()
     if not writers:
-        raise UserError(f'{source} cannot be read as a video: it is damaged or no codec is at hand')
+        raise UserError(
+            f'{source} cannot be read as a video: it is damaged or OpenCV has no codec for it'
+        )
 
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     while True:
-        more, frame = capture.read()
-        if not more:
+        success, frame = capture.read()
+        if not success:
             return
         yield frame
 
 
 def _open_video(path: Path, first: np.ndarray, rate: float) -> cv2.VideoWriter | None:
-    """A writer for pictures like ``first``; None for indices, which no codec keeps, or no codec."""
+    """A writer for pictures like ``first``; None for class indices or without a codec."""
     if first.ndim == 2:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)

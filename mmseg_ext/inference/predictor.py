@@ -40,7 +40,7 @@ from mmseg_ext.visualization.pictures import (
 
 @dataclass
 class Prediction:
-    """An image, (H, W, 3) in RGB, its class indices (H, W), and its maps from ``explain``."""
+    """An image (H, W, 3) in RGB, its class indices (H, W), and its maps from ``explain``."""
 
     image: np.ndarray
     label: np.ndarray
@@ -49,19 +49,19 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model that predicts single images by the test pipeline of its config.
+    """A trained model that predicts single images with the test pipeline of its config.
 
     Args:
-        config: Whole experiment; its ``test_dataloader`` gives the pipeline.
-        checkpoint: Path; its classes and palette come before those of the test data set.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...
+        config: Config of the experiment; its ``test_dataloader`` defines the pipeline.
+        checkpoint: Path of the checkpoint; its classes and palette are used if it holds them, else
+            those of the test data set.
+        device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...
         explain: Whether to return the model's maps too.
-        pixel: (x, y) of the image that ``explain`` is about, for models that explain single pixels.
+        pixel: Pixel (x, y) of the image to explain, for models that explain single pixels.
 
     Raises:
-        UserError: the checkpoint does not exist.
-        ValueError: the checkpoint is another model's, the device is not there, or the model cannot
-            explain what is asked.
+        UserError: The checkpoint does not exist or is another model's, the device does not exist,
+            or the model has no maps or cannot explain a pixel.
     """
 
     def __init__(
@@ -89,23 +89,23 @@ class Predictor:
         if self.model.with_decode_head:
             name += f' with {type(self.model.decode_head).__name__}'
         if self.explain and not can_explain(self.model):
-            raise UserError(f'{name} has no maps to explain its predictions with: leave --explain')
+            raise UserError(f'{name} has no maps that explain its predictions: omit --explain')
         if self.pixel and not can_explain_pixels(self.model):
-            raise UserError(f'{name} does not explain single pixels: leave --pixel')
+            raise UserError(f'{name} does not explain single pixels: omit --pixel')
 
     def file(self, path: Path) -> Prediction:
         """Predicts an image file.
 
         Raises:
-            ValueError: it cannot be read, or ``pixel`` lies outside of it.
+            UserError: The file cannot be read, or ``pixel`` lies outside of the image.
         """
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is None:
-            raise UserError(f'{path} cannot be read as an image: it is damaged or of another kind')
+            raise UserError(f'{path} cannot be read as an image: restore or remove it')
         return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
 
     def frame(self, picture: np.ndarray) -> Prediction:
-        """Predicts an (H, W, 3) uint8 array in BGR, as OpenCV reads it."""
+        """Predicts a uint8 array (H, W, 3) in BGR, as OpenCV reads it."""
         return self._predict(picture, self._from_array(dict(img=picture, seg_fields=[])))
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ class Predictor:
         return prediction
 
     def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
-        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices), with maps ``explain``."""
+        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices) and ``explain`` (maps)."""
         image, label = prediction.image, prediction.label
         panel = label_panel('prediction', image, label, self.palette)
         pictures = {
@@ -150,8 +150,8 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
 
     Raises:
-        UserError: the checkpoint does not exist.
-        ValueError: it cannot be read, or its names or shapes are another model's.
+        UserError: The checkpoint does not exist, cannot be read, or its names or shapes are another
+            model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
     if not Path(checkpoint).is_file():
@@ -174,13 +174,13 @@ def _classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence
         dataset = _test_dataset(config)
         meta = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
     classes = meta['classes']
-    # Where there is no palette: the colours that the host gives such a data set.
+    # Without a palette: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
     return classes, meta.get('palette') or random
 
 
 def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -> Pixel:
-    """The pixel of the model's input, resized and padded, that shows a pixel of the image."""
+    """Position of a pixel of the image in the model's input, which is resized and padded."""
     (x, y), (height, width) = pixel, shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(f'pixel {x} {y} lies outside of the image, {width} wide and {height} high')
@@ -190,7 +190,7 @@ def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -
 
 
 def _mark(panel: Panel, pixel: Pixel) -> Panel:
-    """A white cross with a black border at a pixel of the image; tables stay as they are."""
+    """Draws a white cross with a black border at a pixel of the image; tables are unchanged."""
     if not panel.over_image:
         return panel
     marked = panel.picture.copy()

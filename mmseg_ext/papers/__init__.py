@@ -1,16 +1,7 @@
-"""One module per paper; importing it registers what the paper adds."""
+"""The papers, a module or a package each: importing it registers what the paper adds."""
 
-from . import cpnet, danet, dsrl, fastfcn, gscnn, hanet, hmsa, magnet, pixel_contrast, spnet
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    'cpnet',
-    'danet',
-    'dsrl',
-    'fastfcn',
-    'gscnn',
-    'hanet',
-    'hmsa',
-    'magnet',
-    'pixel_contrast',
-    'spnet',
-]
+for _info in iter_modules(__path__):
+    import_module(f'{__name__}.{_info.name}')

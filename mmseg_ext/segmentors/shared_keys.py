@@ -28,13 +28,13 @@ def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
             ``levels`` is for a class with ``reads_levels``, ``head_level`` for every other head.
     """
     if isinstance(head, Sequence):
-        return [with_shared_keys(part, shared) for part in head]
+        return [with_shared_keys(item, shared) for item in head]
     read = dict(shared['levels' if _reads_levels(head) else 'head_level'] or {})
     written = {**head, **(head.get('head') or {})}
     if isinstance(written.get('in_channels'), int) or _class_of(head).__name__ in HEADS_OF_LEVELS:
         read.pop('input_transform', None)  # one level needs none, and these heads have their own
-    given = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
-    return {key: value for key, value in given.items() if value is not None} | dict(head)
+    keys = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
+    return {key: value for key, value in keys.items() if value is not None} | dict(head)
 
 
 def _class_of(head: Mapping) -> Any:
@@ -50,17 +50,17 @@ def _reads_levels(head: Mapping) -> bool:
     return getattr(cls, 'reads_levels', False) or cls.__name__ in HEADS_OF_LEVELS
 
 
-def check_levels(heads: Mapping[str, Any], given: Sequence[Tensor]) -> None:
+def check_levels(heads: Mapping[str, Any], levels: Sequence[Tensor]) -> None:
     """Compares the levels that heads read with those of the backbone or neck.
 
     Args:
         heads: Heads by the name of their key in the model.
-        given: Levels (N, C_i, H_i, W_i).
+        levels: Levels (N, C_i, H_i, W_i).
 
     Raises:
         UserError: A head reads a level that is not there, or of other channels.
     """
-    channels = [level.shape[1] for level in given]
+    channels = [level.shape[1] for level in levels]
     for name, head in heads.items():
         if not _fits(head, channels):
             raise UserError(
@@ -75,8 +75,8 @@ def _fits(head: Any, channels: Sequence[int]) -> bool:
     if not all(-len(channels) <= i < len(channels) for i in index):
         return False
     read = [channels[i] for i in index]
-    wanted = head.in_channels
-    return sum(read) == wanted if isinstance(wanted, int) else read == list(wanted)
+    in_channels = head.in_channels
+    return sum(read) == in_channels if isinstance(in_channels, int) else read == list(in_channels)
 
 
 @torch.no_grad()

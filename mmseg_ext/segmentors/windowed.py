@@ -92,7 +92,6 @@ class WindowedEncoderDecoder(EncoderDecoder):
         super().__init__(decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs)
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
-        check_needed_segmentor(self)
         check_levels(self._heads(), levels_of_blank_image(self))
 
     def _heads(self) -> dict[str, Any]:
@@ -113,6 +112,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     def _init_decode_head(self, decode_head: Any) -> None:
         """Builds the decode head, then asks each part which interfaces it has."""
         super()._init_decode_head(decode_head)
+        check_needed_segmentor(self)
         head: Any = self.decode_head
         plain_head = head.head if isinstance(head, WrapperHead) else head
         self._takes_side_inputs = isinstance(plain_head, TakesSideInputs)
@@ -121,6 +121,10 @@ class WindowedEncoderDecoder(EncoderDecoder):
         # A wrapper without maps passes the call on to the head in it.
         self._head_explains = isinstance(head, ExplainsHead) or isinstance(plain_head, ExplainsHead)
         self._head_explains_pixels = self._head_explains and head.explains_pixels
+
+    def _init_auxiliary_head(self, auxiliary_head: Any) -> None:
+        super()._init_auxiliary_head(auxiliary_head)
+        check_needed_segmentor(self)
 
     def side_inputs(self, inputs: Tensor, samples_or_metas: Sequence | None) -> dict[str, Any]:
         """Keyword arguments of the decode head beside the levels of ``inputs`` (N, 3, H, W).

@@ -1,4 +1,4 @@
-"""Training curves as one picture; needs matplotlib (extra ``vis``)."""
+"""Picture of training curves; needs matplotlib (extra ``vis``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-WINDOWS = 40  # the running mean spans this fraction of a curve
+WINDOWS = 40  # the running mean spans 1 / WINDOWS of a curve
 
 
 def draw_curves(
@@ -18,14 +18,14 @@ def draw_curves(
     names: Sequence[str | Sequence[str]],
     title: str = '',
 ) -> None:
-    """Writes a PNG with one curve below the other over the iterations.
+    """Writes a PNG of curves over the iterations, in axes below each other.
 
     Args:
         path: File to write.
         records: Logged values by name, with ``iter``; a curve skips records without its value.
-        names: Values to draw, e.g. ``loss``, or several for the same axes, of which the first is
-            their label; a name that never occurs leaves no curve.
-        title: Line on top.
+        names: Names of the values to draw, such as ``loss``. A list of names shares the same axes,
+            whose label is the first name. A name without values has no curve.
+        title: Title of the picture.
     """
     figure = Figure(figsize=(9, 2.4 * len(names) + 0.6), layout='constrained')
     FigureCanvasAgg(figure)
@@ -50,7 +50,7 @@ def draw_curves(
 def _draw_curve(
     axes: Axes, steps: np.ndarray, values: np.ndarray, style: dict[str, Any], *, noisy: bool
 ) -> None:
-    """A long noisy curve gets a running mean; short ones show their points."""
+    """Draws a curve: long noisy curves with a running mean, short curves with their points."""
     window = len(values) // WINDOWS
     if noisy and window > 1:
         axes.plot(steps, values, color=style['color'], alpha=0.3, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Vectors of pixels as points in the classes' colours; needs matplotlib (extra ``vis``)."""
+"""Picture of pixel embeddings as points in class colours; needs matplotlib (extra ``vis``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-Fill = Mapping[int, Sequence[Sequence[float]]]  # iteration to fractions of each class and queue
+Fill = Mapping[int, Sequence[Sequence[float]]]  # iteration -> fraction filled, by class and queue
 
 
 def principal_components(vectors: Tensor, number: int = 2) -> Tensor:
-    """Vectors (P, D) along the ``number`` axes of largest variance, (P, number), largest first."""
+    """Coordinates (P, number) of vectors (P, D) on the axes of largest variance, largest first."""
     centred = (vectors - vectors.mean(0)).double()
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :number]
     return (centred @ axes).to(vectors.dtype)
@@ -29,28 +29,28 @@ def draw_embeddings(
     fill: Fill | None = None,
     queues: Sequence[str] = (),
 ) -> None:
-    """Writes a PNG: pixels by the first two principal components of their vectors.
+    """Writes a PNG of pixels at the first two principal components of their vectors.
 
     Args:
         path: File to write.
-        vectors: (P, D).
-        label: (P,), classes.
-        classes: Their names.
-        palette: Their colours, RGB, 0 to 255.
-        fill: Also draws how full the memory of each class was.
-        queues: Names of its queues.
+        vectors: Vectors of the pixels, (P, D).
+        label: Class indices of the pixels, (P,).
+        classes: Names of the classes.
+        palette: Colours of the classes, RGB, 0 to 255.
+        fill: Fraction of each class's memory that was filled, by iteration; it is drawn too.
+        queues: Names of the memory's queues.
     """
     columns = 1 + bool(fill)
     figure = Figure(figsize=(7 * columns + 2, 6), layout='constrained')
     FigureCanvasAgg(figure)
-    scatter, *rest = figure.subplots(1, columns, squeeze=False)[0]
+    scatter, *fill_axes = figure.subplots(1, columns, squeeze=False)[0]
     points = principal_components(vectors).numpy()
     for c, name in enumerate(classes):
-        own = label.numpy() == c
+        of_class = label.numpy() == c
         color = np.array(palette[c]) / 255
-        scatter.scatter(*points[own].T, s=4, color=color, label=f'{name} ({own.sum()})')
+        scatter.scatter(*points[of_class].T, s=4, color=color, label=f'{name} ({of_class.sum()})')
     scatter.set_title(f'{len(points)} pixels, first two principal components')
-    for axes in rest:
+    for axes in fill_axes:
         assert fill
         _draw_fill(axes, fill, queues, palette)
     handles, names = scatter.get_legend_handles_labels()

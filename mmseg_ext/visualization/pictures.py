@@ -1,6 +1,6 @@
-"""Pictures of predictions and of what a model's ``explain`` returns.
+"""Pictures of predictions and of the maps that a model's ``explain`` returns.
 
-Pictures are (H, W, 3) uint8 arrays in RGB; a palette is one RGB colour, 0 to 255, for each class.
+Pictures are uint8 arrays (H, W, 3) in RGB. A palette holds one RGB colour, 0 to 255, per class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,22 @@ Legend = Sequence[tuple[str, Sequence[int]]]
 
 WEIGHT_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 HEAT = cv2.COLORMAP_INFERNO
-PANEL_WIDTHS = (400, 960)  # pixels: captions stay readable, a strip of large images stays small
+PANEL_WIDTHS = (400, 960)  # pixels: captions are readable, and a strip of large images is small
 FONT, FONT_SIZE, LINE, MARGIN = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 20, 6
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A captioned picture.
+    """A picture with a caption.
 
-    ``legend`` pairs words with the colours that they explain, ``shown`` are the classes in it.
-    ``over_image`` is False for tables, whose places are not the image's.
+    ``legend`` holds pairs (word, colour), and ``classes`` the classes in the picture.
+    ``over_image`` is False for tables, whose pixels are not those of the image.
     """
 
     caption: str
     picture: np.ndarray
     legend: Legend = ()
-    shown: frozenset[int] = frozenset()
+    classes: frozenset[int] = frozenset()
     over_image: bool = True
 
 
@@ -62,8 +62,8 @@ def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -
     any other                  the norm over the channels as such a heat map
     =========================  ====================================================================
 
-    Heat maps and tables span [0, 1] where the values lie within it, else from their least to their
-    largest value; booleans count as 0 and 1. HMSA, for example, returns ``attention_0.5`` (one
+    The colours of heat maps and tables span [0, 1] if all values lie in it, and otherwise the range
+    of the values; booleans count as 0 and 1. HMSA, for example, returns ``attention_0.5`` (one
     channel in [0, 1]), ``prediction_0.5``, ``prediction_1.0`` and ``scale_weight`` (two channels).
 
     Args:
@@ -72,7 +72,7 @@ def draw_maps(maps: Mapping[str, Tensor], image: np.ndarray, palette: Palette) -
         palette: Colours of the classes.
 
     Raises:
-        ValueError: a map does not have the channels that its name promises.
+        UserError: The channels of a map do not fit its name.
     """
     names = [name.split('_', 1)[1] for name in maps if name.startswith('prediction_')]
     return [_draw_map(name, values, image, palette, names) for name, values in maps.items()]
@@ -112,7 +112,7 @@ def _draw_map(
 
 
 def _labels_of(logits: Tensor) -> np.ndarray:
-    """Class indices (H, W) of logits (C, H, W); of one channel 1 where positive."""
+    """Class indices (H, W) of logits (C, H, W); with one channel, class 1 where positive."""
     return (logits.argmax(0) if len(logits) > 1 else (logits[0] > 0).long()).numpy()
 
 
@@ -133,7 +133,7 @@ def _draw_weights(name: str, values: Tensor, size: tuple[int, int], names: Seque
 def _draw_heat(
     name: str, values: Tensor, size: tuple[int, int], over: np.ndarray | None = None
 ) -> Panel:
-    """Heat map of (h, w) values; the legend shows the ends and the middle of its range."""
+    """Heat map of values (h, w); its legend shows the ends and the middle of the range."""
     low, high = values.min().item(), values.max().item()
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
@@ -157,7 +157,7 @@ def _resize(picture: np.ndarray, size: tuple[int, int], interpolation: int) -> n
 
 
 def color_labels(label: np.ndarray, palette: Palette) -> np.ndarray:
-    """Class indices (H, W) in the classes' colours; everything outside of [0, K) is black."""
+    """Colours (H, W, 3) of class indices (H, W); indices outside of [0, K) are black."""
     table = np.zeros((len(palette) + 1, 3), np.uint8)
     table[:-1] = palette
     inside = (label >= 0) & (label < len(palette))
@@ -165,15 +165,15 @@ def color_labels(label: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def draw_overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.ndarray:
-    """The image half covered by the colours of class indices (h, w) of any resolution."""
+    """The image, mixed with equal weight with the colours of class indices (h, w) of any size."""
     colors = _resize(color_labels(label, palette), image.shape[:2], cv2.INTER_NEAREST)
     return cv2.addWeighted(image, 0.5, colors, 0.5, 0)
 
 
 def label_panel(caption: str, image: np.ndarray, label: np.ndarray, palette: Palette) -> Panel:
-    """A panel of ``draw_overlay`` that tells the legend its classes."""
-    shown = frozenset(i for i in np.unique(label).tolist() if 0 <= i < len(palette))
-    return Panel(caption, draw_overlay(image, label, palette), shown=shown)
+    """A panel of ``draw_overlay`` with its classes for the legend."""
+    classes = frozenset(i for i in np.unique(label).tolist() if 0 <= i < len(palette))
+    return Panel(caption, draw_overlay(image, label, palette), classes=classes)
 
 
 def draw_strip(
@@ -181,7 +181,7 @@ def draw_strip(
     legend: Legend = (),
     columns: int = 3,
 ) -> np.ndarray:
-    """Panels of one size in rows of ``columns``, captions above them, a common legend below."""
+    """Picture of panels in rows of ``columns``, with captions above and a common legend below."""
     height, width = panels[0].picture.shape[:2]
     panel_width = int(np.clip(width, *PANEL_WIDTHS))
     size = (max(1, round(height * panel_width / width)), panel_width)
@@ -197,7 +197,7 @@ def draw_strip(
 
 
 def _draw_panel(panel: Panel, size: tuple[int, int]) -> np.ndarray:
-    """Caption and legend on one line, the picture below, a white margin on the right and below."""
+    """Caption and legend in a line, the picture below, and a white margin right and below."""
     height, width = size
     canvas = np.full((LINE + height + MARGIN, width + MARGIN, 3), 255, np.uint8)
     room = width - MARGIN - sum(_entry_width(word) for word, _ in panel.legend)
@@ -212,7 +212,7 @@ def _draw_panel(panel: Panel, size: tuple[int, int]) -> np.ndarray:
 
 
 def _draw_legend(legend: Legend, width: int) -> np.ndarray:
-    """Colours and words in equal columns."""
+    """Legend with colours and words in columns of equal width."""
     cell = max(_entry_width(word) for word, _ in legend) + MARGIN
     columns = max(1, (width - MARGIN) // cell)
     canvas = np.full((LINE * ceil(len(legend) / columns) + MARGIN, width, 3), 255, np.uint8)
@@ -239,22 +239,22 @@ def _draw_entry(
 
 
 def _write(canvas: np.ndarray, text: str, origin: tuple[int, int], room: int) -> None:
-    """Black text from its lower left ``origin``, made smaller where ``room`` pixels are too few."""
+    """Writes black text from its lower left ``origin``; it shrinks to ``room`` pixels of width."""
     scale = FONT_SIZE * min(1, room / max(1, _text_width(text)))
     cv2.putText(canvas, text, origin, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def class_legend(panels: Sequence[Panel], classes: Sequence[str], palette: Palette) -> Legend:
     """The classes that occur in any of the panels, for ``draw_strip``."""
-    shown = frozenset[int]().union(*(panel.shown for panel in panels))
-    return [(classes[i], palette[i]) for i in sorted(shown)]
+    indices = frozenset[int]().union(*(panel.classes for panel in panels))
+    return [(classes[i], palette[i]) for i in sorted(indices)]
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes RGB, or single-channel indices, to a file of the format that its suffix names.
+    """Writes an RGB picture or class indices (H, W) to a file; its suffix chooses the format.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

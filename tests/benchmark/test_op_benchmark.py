@@ -41,7 +41,7 @@ def test_time_memory_and_difference_are_measured_in_fresh_processes(tmp_path, mo
     package.mkdir()
     (package / 'double.py').write_text(WASTEFUL)
     monkeypatch.syspath_prepend(tmp_path)
-    result = run_benchmark('double', 'ops_to_measure', repeats=3)
+    result = run_benchmark('double', ['ops_to_measure'], repeats=3)
     assert result.difference == pytest.approx(1e-3, rel=1e-3)
     assert result.seconds[0] < 0.05 <= result.seconds[1]
     if sys.platform == 'linux':
@@ -56,7 +56,7 @@ def test_two_benchmarks_of_one_name_are_refused(tmp_path, monkeypatch):
         (package / f'{name}.py').write_text(WASTEFUL)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="'double': rename one"):
-        find_benchmarks('ops_of_one_name')
+        find_benchmarks(['ops_of_one_name'])
 
 
 def test_the_largest_difference_is_relative_to_each_tensor():

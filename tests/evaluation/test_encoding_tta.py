@@ -168,10 +168,10 @@ def test_sure_logits_stay_finite() -> None:
     [
         (dict(stride=(12, 25)), r'stride=\(12, 25\): .* gaps remain'),
         (dict(base_size=0), 'base_size=0'),
-        (dict(scales=()), 'must name at least one'),
+        (dict(scales=()), 'must hold at least one'),
         (dict(scales=(1.0, 0.0)), 'all above 0'),
         (dict(windows_per_batch=0), 'windows_per_batch=0'),
-        (dict(module=model_config(2, 1)), "one output channel: take .*'LogitTTAModel'"),
+        (dict(module=model_config(2, 1)), "one output channel: use .*'LogitTTAModel'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict, message: str) -> None:

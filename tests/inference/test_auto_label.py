@@ -378,7 +378,7 @@ def test_another_number_of_classes_gets_a_sentence(experiment, tmp_path):
     checkpoint['meta']['dataset_meta']['classes'] = ('wall', 'floor', 'cat', 'dog')
     torch.save(checkpoint, tmp_path / 'model.pth')
     (tmp_path / 'config.py').symlink_to(experiment / 'config.py')
-    with pytest.raises(ValueError, match='tells 3 classes apart, but its data set has 4'):
+    with pytest.raises(ValueError, match='predicts 3 classes, but its data set has 4'):
         run(tmp_path, tmp_path / 'out', images=experiment / 'images')
 
 

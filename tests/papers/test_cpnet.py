@@ -23,6 +23,10 @@ from tests.oracles.cpnet import (
 )
 from tests.tiny import CONFIG_DIR
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'CPNetHead': dict(channels=16, prior_channels=8, prior_size=(8, 12), am_kernel_size=5),
+}
+
 OPTIONS = [(i, d) for i in ('class', 'mask') for d in ('legacy', 'skip')]
 SMALL = dict(in_channels=6, in_index=0, channels=8, prior_channels=4, num_classes=3)
 

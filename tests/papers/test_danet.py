@@ -25,6 +25,10 @@ from mmseg_ext.visualization.pictures import draw_maps
 from tests.oracles.danet import attend_slow, channel_weights_slow
 from tests.tiny import CONFIG_DIR
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'DANetHead': dict(channels=16),
+}
+
 HEAD: dict[str, Any] = dict(in_channels=32, num_classes=5, norm_cfg=dict(type='BN'))
 
 

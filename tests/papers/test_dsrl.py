@@ -25,6 +25,12 @@ from tests.oracles.dsrl import affinity_one_by_one, affinity_released
 from tests.test_swap import BATCH_NORM, HEADS, shrunk
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, tiny, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'DenseDeepLabHead': dict(channels=16),
+    'ESPCNDecoder': dict(channels=(16, 8)),
+    'ESPNetV2': dict(widen_factor=0.5),
+}
+
 LEVELS = dict(in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])
 LEVEL = dict(in_channels=32, in_index=3)
 FCN = dict(type='FCNHead', channels=8, num_convs=1, input_transform='resize_concat', **LEVELS)

@@ -18,6 +18,12 @@ from mmseg_ext.papers.fastfcn import LeanEncoding, class_presence
 from tests.oracles.fastfcn import assignment_released, encoding_released, presence_released
 from tests.tiny import CONFIG_DIR, build, tiny
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'FastFCNJPU': dict(mid_channels=8),
+    'FastFCNEncHead': dict(channels=16, num_codes=8),
+    'FastFCNASPPHead': dict(channels=16),
+}
+
 RECIPES = sorted((CONFIG_DIR / 'fastfcn').glob('r50_*.py'))
 WIDTHS = (6, 8, 10)
 NECKS = {

@@ -21,6 +21,13 @@ from tests.oracles.gscnn import class_edges_released, head_released
 from tests.test_swap import BASES, PLAIN, shrunk, trains_predicts_and_explains
 from tests.tiny import CONFIG_DIR, build, make_batch, tiny, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    # from the start: a loss that switches on where edges are found rises as they are
+    'GSCNNHead': dict(channels=16, fine_channels=8, shape_channels=(8, 4, 4), edge_threshold=0.0),
+    'StemResNet': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+    'WiderResNetA2': dict(base_channels=4),
+}
+
 K = 5
 LEVELS = dict(in_channels=[8, 8, 16, 32, 64], in_index=[0, 1, 2, 3, 4])
 BACKBONE = dict(type='StemResNet', depth=18, base_channels=8, stem_channels=8)

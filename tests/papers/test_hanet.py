@@ -24,6 +24,11 @@ from mmseg_ext.papers.hanet import (
 from tests.oracles.hanet import gate_released, head_released
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'HANetHead': dict(channels=16, low_channels=8, attention=dict(reduction=4)),
+    'HANetAuxHead': dict(channels=16),
+}
+
 CPU = torch.device('cpu')
 WHOLE = torch.arange(16)
 VARIANTS = [

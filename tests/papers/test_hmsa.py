@@ -17,6 +17,11 @@ from mmseg_ext.papers.hmsa import scaled_size, skips_full_size
 from tests.oracles.hmsa import n_scale_released, two_scale_released
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'HMSAHead': dict(attention_channels=8),
+    'OCRNetHead': dict(channels=16, ocr_channels=8),
+}
+
 LEVELS = dict(in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])
 OCR = dict(type='OCRNetHead', channels=16, ocr_channels=8, dropout_ratio=0.0, **LEVELS)
 FCN = dict(type='FCNHead', channels=8, input_transform='resize_concat', **LEVELS)

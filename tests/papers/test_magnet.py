@@ -42,6 +42,13 @@ from tests.oracles.magnet import (
 )
 from tests.tiny import CONFIG_DIR, build, make_batch, shrink, small_hrnet, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'MagNet': dict(patch_size=(32, 48), scales=((32, 48), (64, 96)), input_size=None),
+    'MagNetFPNHead': dict(level_channels=8),
+    'MagNetOCRHead': dict(channels=16, ocr_channels=8),
+    'MagNetRefiner': dict(channels=8),
+}
+
 CLASSES = 5
 SCALES = ((16, 24), (32, 48), (64, 96))
 FCN = dict(

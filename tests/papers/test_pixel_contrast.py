@@ -25,6 +25,15 @@ from tests.papers import contrast_processes
 from tests.test_swap import BASES, HEADS, shrunk, trains_predicts_and_explains
 from tests.tiny import IGNORE_INDEX, build, make_batch, small_hrnet, total_loss
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'PixelContrastHead': dict(proj_channels=8),
+    'PixelContrastLoss': dict(warmup_iters=0, max_views=4),
+    'MemoryBank': dict(size=8),
+    'OpensegASPPHead': dict(channels=16),
+    'OpensegOCRHead': dict(channels=16, ocr_channels=8),
+    'OpensegResNet': dict(base_channels=8, stem_channels=8, zero_init_residual=False),
+}
+
 K, D = 5, 6
 LEVELS = dict(in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])
 FCN = dict(type='FCNHead', channels=8, num_convs=1, input_transform='resize_concat', **LEVELS)

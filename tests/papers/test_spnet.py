@@ -23,6 +23,11 @@ from tests.oracles.spnet import (
 )
 from tests.tiny import CONFIG_DIR, build, make_batch, shrink, tiny
 
+SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'SPNetHead': dict(channels=16),
+    'SPNetResNet': dict(base_channels=8, stem_channels=8),
+}
+
 NARROW = dict(base_channels=8, stem_channels=8)
 GATED = {
     50: ['layer1.2', 'layer2.3', 'layer3.5', 'layer4.0', 'layer4.1', 'layer4.2'],

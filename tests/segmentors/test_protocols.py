@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import pytest
+import torch
 from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
@@ -22,6 +23,7 @@ from mmseg_ext.segmentors.protocols import (
     TakesSideInputs,
 )
 from tests.papers.test_gscnn import HEAD
+from tests.tiny import CONFIG_DIR, tiny
 
 MODELS.get('HMSA')  # imports everything that is registered
 OURS = {
@@ -97,6 +99,13 @@ def test_only_a_head_with_a_shape_stream_needs_its_segmentor(shape_stream: bool)
     head = MODELS.build(cfg)
     assert isinstance(head, NeedsSegmentor)
     assert head.needs_segmentor == ('GSCNN' if shape_stream else None)
+
+
+def test_a_model_without_maps_of_pixels_says_so() -> None:
+    model = tiny(CONFIG_DIR / 'magnet' / 'hrnet18s_ocr_streets.py')
+    assert isinstance(model, ExplainsModel) and model.explains and not model.explains_pixels
+    with pytest.raises(ValueError, match='MagNet does not explain single pixels: call explain'):
+        model.explain(torch.zeros(1, 3, 64, 96), pixel=(1, 1))
 
 
 def test_a_sampler_without_epochs_or_seed_is_left_alone() -> None:
