@@ -138,7 +138,8 @@ def with_validation(cfg: Config, interval: int) -> Config:
 class StopHook(Hook):
     """Ends the process, as the options ask, at an iteration (from 1)."""
 
-    priority = 'LOWEST'
+    priority = 'HIGHEST'
+    fails = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.rank != runner.cfg.get('stopped_rank', runner.rank):
@@ -156,9 +157,14 @@ class StopHook(Hook):
                 raise RuntimeError('no memory')
 
             head.loss_by_feat = fail
+        self.fails = asked == 'hook'
         if asked == 'nan':
             head = getattr(runner.model, 'module', runner.model).decode_head
             torch.nn.init.constant_(head.conv_seg.weight, float('nan'))
+
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        if self.fails:
+            raise RuntimeError('a hook failed')
 
 
 def kill_in_write(number: int) -> None:
