@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 
 from mmseg_ext.config.walk import as_list
 from mmseg_ext.errors import UserError
+from mmseg_ext.segmentors.shared_keys import SHARED, with_shared_keys
 
 HOST = ('mmcv', 'mmengine', 'mmpretrain', 'mmseg')
 WIDTH = 512  # width of the host's head if ours takes its width from the levels
@@ -30,7 +31,8 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
     cfg = deepcopy(dict(model))
     if 'segmentor' in cfg:
         cfg = {**cfg['segmentor'], 'data_preprocessor': cfg['data_preprocessor']}
-    backbone, head = cfg['backbone'], _plain_head(cfg['decode_head'])
+    shared = {key: cfg.get(key) for key in SHARED}
+    backbone, head = cfg['backbone'], _plain_head(with_shared_keys(cfg['decode_head'], shared))
     stem_levels = getattr(MODELS.get(backbone['type']), 'stem_levels', 0)
     if stem_levels:  # the host's backbone has no levels before its stages
         head['in_channels'] = head['in_channels'][stem_levels:]
@@ -47,7 +49,8 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(cfg['decode_head'], list):
         cfg |= dict(type='CascadeEncoderDecoder', num_stages=len(cfg['decode_head']))
     if cfg.get('auxiliary_head'):
-        heads = [_host_head(auxiliary) for auxiliary in as_list(cfg['auxiliary_head'])]
+        auxiliary_heads = with_shared_keys(as_list(cfg['auxiliary_head']), shared)
+        heads = [_host_head(auxiliary_head) for auxiliary_head in auxiliary_heads]
         cfg['auxiliary_head'] = heads if len(heads) > 1 else heads[0]
     arguments = {*inspect.signature(EncoderDecoder.__init__).parameters, 'type', 'num_stages'}
     return {key: value for key, value in cfg.items() if key in arguments}
