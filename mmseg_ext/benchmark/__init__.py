@@ -1,1 +1,1 @@
-"""Tables of models, the report, operations and whole models measured against others."""
+"""Tables and reports of models, and measurements of operations and models against others."""

@@ -1,4 +1,4 @@
-"""The host's nearest model of a config: the same network from the host's own classes."""
+"""The host's nearest model of a config: the same network, built from classes of the host."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,19 +13,20 @@ from mmseg_ext.errors import UserError
 from mmseg_ext.segmentors.shared_keys import SHARED, with_shared_keys
 
 HOST = ('mmcv', 'mmengine', 'mmpretrain', 'mmseg')
-WIDTH = 512  # of the host's heads where ours takes its width from the levels
+WIDTH = 512  # width of the host's head if ours takes its width from the levels
 
 
 def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of an ``EncoderDecoder`` of the host's parts, as wide as that of ``model``.
+    """The config of an ``EncoderDecoder`` from classes of the host, with the width of ``model``.
 
-    Heads, backbones and necks become the config that their class declares as ``host_counterpart``.
-    A neck may declare ``host_backbone`` instead: it is removed, and these are changes of the
-    backbone. The loss of a counterpart is the host's default. HMSA is OCRNet at one scale, DSRL the
-    network on full-size images, MagNet its segmentor on the whole image.
+    Each head, backbone and neck is replaced by the config that its class declares as
+    ``host_counterpart``. A neck may declare ``host_backbone`` instead: then the neck is removed and
+    the backbone gets these changes. Counterparts have the host's default loss. The counterpart of
+    HMSA is OCRNet at a single scale, that of DSRL its network on images of full size, and that of
+    MagNet its segmentor on the whole image.
 
     Raises:
-        UserError: No counterpart of a head, a backbone or a neck is known.
+        UserError: A head, a backbone or a neck has no counterpart.
     """
     cfg = deepcopy(dict(model))
     if 'segmentor' in cfg:
@@ -33,7 +34,7 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
     shared = {key: cfg.get(key) for key in SHARED}
     backbone, head = cfg['backbone'], _plain_head(with_shared_keys(cfg['decode_head'], shared))
     stem_levels = getattr(MODELS.get(backbone['type']), 'stem_levels', 0)
-    if stem_levels:  # the host's has no level before its stages
+    if stem_levels:  # the host's backbone has no levels before its stages
         head['in_channels'] = head['in_channels'][stem_levels:]
         head['in_index'] = [index - stem_levels for index in head['in_index'][stem_levels:]]
     if cfg.get('neck'):
@@ -56,10 +57,10 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counterpart(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Config that a class declares as its counterpart; a class of the host is its own.
+    """Config that a class declares as its counterpart; for a class of the host, its own type.
 
     Raises:
-        UserError: The class is not of the host and declares none.
+        UserError: The class is not of the host and declares no counterpart.
     """
     cls = MODELS.get(cfg['type'])
     if cls.__module__.partition('.')[0] in HOST:
@@ -73,7 +74,7 @@ def _counterpart(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_head(head: dict[str, Any]) -> dict[str, Any]:
-    """Head inside a wrapper, with the keys that are meant for it."""
+    """Config of the head inside a wrapper, with the keys that the wrapper passes to it."""
     if 'head' not in head:
         return head
     arguments = inspect.signature(MODELS.get(head['type']).__init__).parameters
@@ -81,13 +82,13 @@ def _plain_head(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def _accepted(cfg: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The config with ``changes``, ``type`` among them, without what its class does not take."""
+    """The config with ``changes`` (such as ``type``), without keys that its class does not take."""
     arguments = _arguments(changes['type'])
     return {key: value for key, value in cfg.items() if key in arguments} | changes
 
 
 def _arguments(name: str) -> dict[str, Any]:
-    """Arguments of a registered class and its parents, with the defaults."""
+    """Arguments of a registered class and its parents, with their defaults."""
     arguments: dict[str, Any] = {}
     for cls in reversed(inspect.getmro(MODELS.get(name))):
         if '__init__' in vars(cls):
@@ -97,14 +98,14 @@ def _arguments(name: str) -> dict[str, Any]:
 
 
 def _common(head: dict[str, Any]) -> dict[str, Any]:
-    """The levels, width, classes and norms of a head."""
+    """Keys that a head and its counterpart share: levels, width, classes and norms."""
     width = head.get('channels', _arguments(head['type']).get('channels')) or WIDTH
     keys = ('num_classes', 'norm_cfg', 'in_channels', 'in_index', 'input_transform')
     return {key: head[key] for key in keys if key in head} | dict(channels=width)
 
 
 def _host_head(head: dict[str, Any]) -> Any:
-    """The counterpart of a head, a list where the host has a cascade."""
+    """Config of the counterpart of a head; a list of configs if it is a cascade."""
     counterpart = _counterpart(head)
     if counterpart['type'] == head['type']:
         return head
@@ -120,12 +121,12 @@ def _host_head(head: dict[str, Any]) -> Any:
     if new['type'] == 'EncHead':
         new |= dict(in_channels=[new['in_channels']], in_index=[new['in_index']])
     if new['type'] in ('EncHead', 'FPNHead'):
-        new.pop('input_transform', None)  # they choose it themselves
+        new.pop('input_transform', None)  # these heads set it themselves
     return new
 
 
 def _ocrnet(head: dict[str, Any]) -> list[dict[str, Any]]:
-    """The host's cascade for soft regions and result."""
+    """Configs of the host's OCRNet, a cascade of two heads: soft regions and result."""
     common = _common(head) | dict(input_transform='resize_concat')
     width = head.get('ocr_channels', _arguments(head['type'])['ocr_channels'])
     regions = dict(type='FCNHead', channels=sum(head['in_channels']), kernel_size=1, num_convs=1)

@@ -1,4 +1,4 @@
-"""Benchmark helpers: fresh processes, interleaved times, peak memory, the machine's name."""
+"""Measuring for benchmarks: fresh processes, interleaved times, peak memory, machine name."""
 
 import platform
 import signal
@@ -12,15 +12,18 @@ from typing import Any, TypeVar
 
 import torch
 
-SILENT_END = (signal.SIGINT, signal.SIG_DFL)  # of a child at Ctrl-C: its parent tells of it
-CLEAR_REFS = Path('/proc/self/clear_refs')  # Linux has it
+SILENT_END = (
+    signal.SIGINT,
+    signal.SIG_DFL,
+)  # a child ends silently at Ctrl-C, as its parent prints a line
+CLEAR_REFS = Path('/proc/self/clear_refs')  # exists on Linux only
 T = TypeVar('T')
 
 
 def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
-    """Result of a module's ``function`` in a process that has done nothing but imports.
+    """Result of a module's ``function`` in a new process that has only done its imports.
 
-    Where the system can, it is forked from a server that has them done, once for all processes.
+    If the system can fork, the process is a fork of a server that has already done the imports.
     """
     forks = 'forkserver' in get_all_start_methods()
     context = get_context('forkserver' if forks else 'spawn')
@@ -33,7 +36,7 @@ def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
 def interleaved_medians(
     runs: Sequence[Callable[[], Any]], device: str, repeats: int
 ) -> tuple[float, ...]:
-    """Median seconds of each, run in turn ``repeats`` times; warming up is the caller's."""
+    """Median seconds of each function; they run in turn ``repeats`` times, without warm-up."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, times in zip(runs, seconds, strict=True):
@@ -46,10 +49,10 @@ def interleaved_medians(
 
 
 def peak_rise(run: Callable[[], Any], device: str) -> int | None:
-    """Bytes by which memory rises at most while it runs, None where the system does not tell.
+    """Largest increase of memory during a run, in bytes; None if the system cannot measure it.
 
-    On a GPU the memory of tensors. On a CPU what is resident, of which only the first run of a
-    process tells: memory that was freed is used again.
+    On a GPU it is the memory of tensors. On a CPU it is resident memory, which is correct only for
+    the first run of a process, because later runs use freed memory again.
     """
     if torch.device(device).type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
@@ -58,7 +61,7 @@ def peak_rise(run: Callable[[], Any], device: str) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not CLEAR_REFS.exists():
         return None
-    CLEAR_REFS.write_text('5')  # sets the peak to what is resident now
+    CLEAR_REFS.write_text('5')  # resets the peak to the memory that is resident now
     before = _resident_bytes('VmRSS')
     run()
     return _resident_bytes('VmHWM') - before
@@ -80,7 +83,7 @@ def ratio(ours: float | None, theirs: float | None) -> str:
 
 
 def machine(device: str) -> str:
-    """Device, CPU, threads and version, in a line."""
+    """Line with the device, the CPU, the number of threads and the version of PyTorch."""
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.exists():

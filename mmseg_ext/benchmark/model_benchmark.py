@@ -1,4 +1,4 @@
-"""Speed and memory of whole models in training and inference, against others in the same run."""
+"""Speed and memory of models in training and inference, against a reference in the same run."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ from mmseg_ext.errors import UserError
 
 PHASES = ('training', 'inference')
 MODES = ('fp32', 'bf16', 'channels_last', 'compile')
-BLOCK = 32  # pixels, a side of what has one class in the random labels
+BLOCK = 32  # pixels, side of the squares of one class in random labels
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Setting:
     """Conditions under which both models run.
 
     Args:
-        phase: 'training', a step with the config's losses and optimiser, or 'inference', from
-            images to classes.
+        phase: Phase: 'training' (a step with the config's losses and optimiser) or 'inference'
+            (from images to classes).
         mode: Names of ``MODES`` joined by '+'; float32 without 'bf16'.
-        batch: Number of images at a time.
+        batch: Number of images in a batch.
         size: Size of an image in pixels, (h, w).
-        device: 'cpu' or 'cuda'.
+        device: Device, 'cpu' or 'cuda'.
     """
 
     phase: str
@@ -67,9 +67,9 @@ class Measurement:
         config: Config of the model.
         against: Config of the reference, or 'host'.
         setting: Conditions of both runs.
-        seconds: Median times of an image.
-        peak_bytes: Largest memory until the end of the first step, weights and optimiser included;
-            None where it cannot be measured, as beside a compiler on a CPU.
+        seconds: Median times per image.
+        peak_bytes: Largest memory until the end of the first step, with weights and optimiser;
+            None if it cannot be measured, as with a compiler on a CPU.
         error: Reason for missing numbers.
     """
 
@@ -82,11 +82,11 @@ class Measurement:
 
 
 def check_modes(modes: Sequence[str]) -> None:
-    """Raises ValueError for a mode that is not made of ``MODES``."""
+    """Raises UserError if a mode is not a combination of ``MODES``."""
     for mode in modes:
         if unknown := [name for name in mode.split('+') if name not in MODES]:
             raise UserError(
-                f'--modes {mode}: {unknown[0]!r} is none of {", ".join(MODES)}, which + joins'
+                f'--modes {mode}: {unknown[0]!r} is none of {", ".join(MODES)}; join several by +'
             )
 
 
@@ -104,19 +104,21 @@ def benchmark(
 
     Args:
         paths: Config files.
-        against: Config of the reference, by default the host's nearest (``host_model``).
+        against: Config of the reference; by default the host's nearest model (``host_model``).
         modes: Names of ``MODES``; '+' joins several.
-        batches: Numbers of images at a time.
-        size: (h, w) in pixels, by default a config's ``crop_size``.
-        device: 'cpu' or 'cuda'.
-        repeats: Number of timed steps of each model, in turn.
+        batches: Batch sizes.
+        size: Size (h, w) in pixels; by default ``crop_size`` of each config.
+        device: Device, 'cpu' or 'cuda'.
+        repeats: Number of timed steps of each model; the models run in turn.
 
     Raises:
-        ValueError: an unknown mode, a device that is not there, or no size.
+        UserError: A mode is unknown, the device does not exist, or a config has no size.
     """
     check_modes(modes)
     check_device(device)
-    pairs = [_pair(path, against, size) for path in paths]  # mistakes before the first measurement
+    pairs = [
+        _pair(path, against, size) for path in paths
+    ]  # finds errors before the first measurement
     for path, (cfgs, own_size) in zip(paths, pairs, strict=True):
         for phase, batch, mode in product(PHASES, batches, modes):
             setting = Setting(phase, mode, batch, own_size, device)
@@ -136,7 +138,7 @@ def _pair(path: str, against: str | None, size: Sequence[int] | None) -> tuple[l
 
 
 def _what_runs(cfg: Config) -> dict[str, Any]:
-    """Model and optimiser, with random weights and without padding."""
+    """Configs of model and optimiser, with random weights and without padding."""
     overrides.set_initial_weights(cfg, 'none')
     for key in ('size', 'size_divisor'):
         cfg.model.data_preprocessor.pop(key, None)
@@ -152,7 +154,7 @@ def _measure(
         for cfg in cfgs:
             peaks.append(in_fresh_process(_measure_peak, cfg, setting))
         seconds = in_fresh_process(_measure_time, cfgs, setting, repeats)
-    except Exception as error:  # any kind: it is told in the table, and the next setting runs
+    except Exception as error:  # any error: the table names it, and the next setting runs
         who = (f'{path}: ', f'{against}: ', '')[len(peaks)]
         line = (str(error).strip().splitlines() or [''])[0]
         return Measurement(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
@@ -166,7 +168,7 @@ def _measure_peak(cfg: dict, setting: Setting) -> int | None:
 
 
 def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[float, ...]:
-    torch.backends.cudnn.benchmark = True  # as in a training
+    torch.backends.cudnn.benchmark = True  # as in training
     steps = [make_step(cfg, setting) for cfg in cfgs]
     for step in steps * 2:  # warms up
         step()
@@ -175,7 +177,7 @@ def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[flo
 
 
 def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
-    """Function that runs the model of a config once, on the same random images each time.
+    """Function that runs the model of a config once, each time on the same random images.
 
     Args:
         cfg: Config with ``model`` and ``optim_wrapper``.
@@ -206,7 +208,7 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
 
 
 def _random_batch(num_classes: int, setting: Setting) -> dict[str, Any]:
-    """Images (3, h, w), uint8, and samples with labels (1, h, w) of blocks, on the device."""
+    """Batch on the device: images (3, h, w), uint8, and labels (1, h, w) of random squares."""
     h, w = setting.size
     meta = dict(img_shape=(h, w), ori_shape=(h, w), pad_shape=(h, w))
     images, samples = [], []
@@ -221,7 +223,7 @@ def _random_batch(num_classes: int, setting: Setting) -> dict[str, Any]:
 
 
 def results_table(results: Sequence[Measurement], device: str) -> Group:
-    """One row for each setting; below the table why some failed."""
+    """Table with a row per setting, and the reasons of failures below it."""
     table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
     for head in ('model\nagainst', '\nphase', '\nimages', '\nmode'):
         table.add_column(head)
@@ -250,6 +252,6 @@ def _short(path: str) -> str:
 
 
 def write_results(path: str | Path, results: Sequence[Measurement], device: str) -> None:
-    """Writes all numbers, with the machine's name, as JSON."""
+    """Writes all numbers and the machine's name as JSON."""
     content = dict(machine=machine(device), results=[asdict(result) for result in results])
     write_atomically(json.dumps(content, indent=1).encode(), path)

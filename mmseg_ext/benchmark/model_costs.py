@@ -1,4 +1,4 @@
-"""What one test image costs a model: time, memory and arithmetic."""
+"""Costs of the prediction of one image: time, memory and arithmetic."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmseg_ext.benchmark.measuring import interleaved_medians, peak_rise
 
-RUNS, SECONDS = (3, 20), 15.0  # at least 3 timed runs, at most 20, and else for 15 seconds
-# What computes nothing, beside views.
+RUNS, SECONDS = (3, 20), 15.0  # timed runs for 15 seconds, but at least 3 and at most 20
+# Operations, other than views, that compute nothing.
 MOVES = {
     '_to_copy',
     '_unsafe_view',
@@ -41,22 +41,24 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-# What `FlopCounterMode` lacks.
+# Operations that ``FlopCounterMode`` does not know.
 ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one image of ``size`` (h, w), as the network gets it.
+    """Costs of the prediction of one image.
 
     Args:
-        size: In pixels.
-        parameters: How many numbers the model has, frozen ones too.
-        flops: Of convolutions, matrix products and attention; 2 for a multiplication and addition.
-        not_counted: The operations whose arithmetic is not in ``flops``.
-        seconds: Median of several predictions after two, from the image in memory to the classes.
-        peak_bytes: Of the weights and what a prediction adds to them at most; None where the system
-            does not tell.
+        size: Size (h, w) of the network's input in pixels.
+        parameters: Number of parameters, frozen parameters included.
+        flops: Operations of convolutions, matrix products and attention; a multiplication with
+            addition counts 2.
+        not_counted: Names of the operations that are not in ``flops``.
+        seconds: Median time of a prediction after two warm-up runs, from the image in memory to
+            the classes.
+        peak_bytes: Size of the weights plus the largest memory of a prediction; None if the system
+            cannot measure it.
     """
 
     size: tuple[int, int]
@@ -69,18 +71,20 @@ class Costs:
 
 @torch.no_grad()
 def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
-    """Measures the prediction of a batch of one image, in a process that has not predicted yet.
+    """Measures the prediction of a batch of one image; call it before any other prediction.
 
     Args:
-        model: With ``test_step``, in evaluation mode.
-        batch: What its ``test_step`` takes.
+        model: Model with ``test_step``, in eval mode.
+        batch: Argument of ``test_step``.
     """
     device = str(next(model.parameters()).device)
 
     def predict() -> None:
         model.test_step(batch)  # type: ignore[operator]
 
-    if device.startswith('cuda'):  # convolutions choose their algorithms, which takes memory
+    if device.startswith(
+        'cuda'
+    ):  # the first run chooses algorithms of convolutions, which needs memory
         predict()
     rise = peak_rise(predict, device)
     start = time.perf_counter()
@@ -90,7 +94,7 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     image = batch['inputs'][0]
-    while isinstance(image, list | tuple):  # a test-time augmentation's
+    while isinstance(image, list | tuple):  # test-time augmentation nests images
         image = image[0]
     h, w = image.shape[-2:]
     return Costs(
@@ -104,10 +108,10 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
 
 
 def count_flops(run: Callable[[], None]) -> tuple[int, list[str]]:
-    """Operations of a run as PyTorch's ``FlopCounterMode`` counts them, and the ones it does not.
+    """Counts the operations of a run with PyTorch's ``FlopCounterMode``.
 
     Returns:
-        the count, and the names of other operations that compute.
+        The count, and the names of operations that compute but are not counted.
     """
     counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
     with counter, _Operations() as recorder:

@@ -1,4 +1,4 @@
-"""The test of one model of a table, in a process of its own, and its result on disk."""
+"""The test of one model of a table, in a separate process, and its result on disk."""
 
 import hashlib
 import json
@@ -30,18 +30,19 @@ IOU_METRICS = ('IoUMetric', 'ClassIoUMetric')
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What a table says of a tested model; K classes.
+    """Scores and costs of a tested model with K classes.
 
     Args:
         images: Number of tested images.
-        classes: K names.
-        palette: K colours.
-        scores: ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f``, in per cent; None where no class
-            has one.
-        iou: K of them, in per cent; None for a class that neither labels nor predictions show.
-        confusion: Pixels, K rows of labels, K columns of predictions.
+        classes: Names of the classes.
+        palette: Colours of the classes.
+        scores: Means ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f`` in per cent; None if no class
+            has a score.
+        iou: IoU of each class in per cent; None for a class that occurs neither in labels nor in
+            predictions.
+        confusion: Number of pixels, K rows of labels and K columns of predictions.
         costs: Costs of the first image.
-        device: what they were measured on.
+        device: Machine on which the costs were measured.
     """
 
     images: int
@@ -55,7 +56,7 @@ class ModelResult:
 
     @staticmethod
     def load(folder: Path) -> 'ModelResult | None':
-        """What ``run_in_process`` left in a folder."""
+        """Reads the result that ``run_in_process`` wrote to a folder; None without a result."""
         if not (folder / RESULT).is_file():
             return None
         values = json.loads((folder / RESULT).read_text())
@@ -63,10 +64,10 @@ class ModelResult:
 
 
 def content_key(cfg: Config, config: str, checkpoint: str) -> str:
-    """Names all that a result depends on: config, checkpoint and data.
+    """Digest of everything that a result depends on: config, checkpoint and data.
 
-    The checkpoint counts by its bytes, an address by itself, and the data's files by path, size and
-    time.
+    It depends on the bytes of the checkpoint (or on its URL), and on path, size and time of the
+    data's files.
     """
     digest = hashlib.sha256(str(Path(config).resolve()).encode())
     no_matter = ('work_dir', 'load_from', 'launcher', 'paper')
@@ -105,24 +106,24 @@ def data_set_name(cfg: Config) -> tuple[str, str]:
 def run_in_process(
     config: str, checkpoint: str, folder: Path, *, gpu: int | None = None, **options: Any
 ) -> str:
-    """Tests a model in a fresh process, which leaves its result, predictions and log in a folder.
+    """Tests a model in a new process, which writes its result, predictions and log to a folder.
 
     Args:
         config: Config file.
-        checkpoint: Path or address.
-        folder: Folder to write to.
-        gpu: which of the visible ones; None for any there is, or the CPU.
-        **options: as for ``prepare.prepare_test``.
+        checkpoint: Path or URL.
+        folder: Output folder.
+        gpu: Index among the visible GPUs; None for any GPU, or for the CPU.
+        **options: Options of ``prepare.prepare_test``.
 
     Returns:
-        why it failed, in a sentence; empty if it did not.
+        Sentence with the reason of a failure; empty after a success.
     """
     folder.mkdir(parents=True, exist_ok=True)
     args = (os.getcwd(), gpu, config, checkpoint, folder.resolve(), options)
     try:
         return in_fresh_process(_run, *args)
     except BrokenProcessPool:
-        return f'its process was killed, perhaps for lack of memory; its log is {folder / LOG}'
+        return f'its process was killed, perhaps because memory was full; see {folder / LOG}'
 
 
 def _run(cwd: str, gpu: int | None, config: str, *args: Any) -> str:
@@ -182,7 +183,7 @@ def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelRe
 
 
 def _set_metrics(cfg: Config, folder: Path) -> None:
-    """The config's IoU, with its settings, and beside it what else a row holds."""
+    """Sets the metrics of a table: the config's IoU, the boundary F-score and saved predictions."""
     configured = walk.as_list(cfg.test_evaluator)
     metrics = [dict(e, type='ClassIoUMetric') for e in configured if e['type'] in IOU_METRICS]
     if not metrics:

@@ -1,7 +1,7 @@
-"""Fast forms against the released ones: time, peak memory and difference, measured in one run.
+"""Fast operations against their released forms: time, peak memory and difference in one run.
 
-An operation is measured by an ``OpBenchmark`` in the list ``BENCHMARKS`` of a module in
-``tests/oracles``, beside the released form, or in ``tests/papers``.
+An operation is measured if a module in ``tests/oracles`` or ``tests/papers`` lists an
+``OpBenchmark`` of it in ``BENCHMARKS``.
 """
 
 import importlib
@@ -31,10 +31,10 @@ class OpBenchmark:
     """An operation that has a fast and a released form.
 
     Args:
-        name: What the user types.
-        shape: Of the input, for the table.
-        make: Makes the inputs on a device and returns the two forms, ours first; each runs once and
-            returns the tensors to compare, gradients included.
+        name: Name on the command line.
+        shape: Shape of the input, as words for the table.
+        make: Function that makes the inputs on a device and returns two functions, the fast and the
+            released form. Each returns the tensors to compare, including gradients.
     """
 
     name: str
@@ -44,14 +44,14 @@ class OpBenchmark:
 
 @dataclass(frozen=True)
 class OpResult:
-    """What one operation took; pairs are (ours, released).
+    """Measurements of an operation; pairs are (ours, released).
 
     Args:
-        name: Of the operation.
-        shape: Of its input.
+        name: Name of the operation.
+        shape: Shape of its input.
         seconds: Median times of interleaved repeats.
-        peak_bytes: Largest memory beyond the inputs; None where it cannot be measured.
-        difference: Largest difference of a tensor, over the largest value of the released one.
+        peak_bytes: Largest memory in addition to the inputs; None if it cannot be measured.
+        difference: Largest of max abs(ours - released) / max abs(released) over the tensors.
     """
 
     name: str
@@ -77,13 +77,13 @@ def find_benchmarks(packages: Sequence[str]) -> dict[str, OpBenchmark]:
 def run_benchmark(
     name: str, packages: Sequence[str], device: str = 'cpu', repeats: int = 7
 ) -> OpResult:
-    """Measures one operation in three fresh processes: time, and the peak memory of either form.
+    """Measures an operation in three new processes: the times, and the peak memory of each form.
 
     Args:
-        name: Of the operation, a key of ``find_benchmarks``.
+        name: Name of the operation, a key of ``find_benchmarks``.
         packages: Packages with the benchmarks.
-        device: 'cpu' or 'cuda'.
-        repeats: Of either form, timed in turn.
+        device: Device, 'cpu' or 'cuda'.
+        repeats: Number of timed runs of each form; the forms run in turn.
     """
     ours, released, difference = in_fresh_process(_measure_time, name, packages, device, repeats)
     peaks = [in_fresh_process(_measure_peak, name, packages, device, form) for form in (0, 1)]
@@ -92,7 +92,7 @@ def run_benchmark(
 
 
 def results_table(results: Sequence[OpResult], device: str = 'cpu') -> Table:
-    """One row for each operation, under the names of device, CPU and versions."""
+    """Table with a row per operation; its title names device, CPU and version."""
     table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
     table.add_column('op\n')
     table.add_column('input\n')
@@ -116,14 +116,14 @@ def results_table(results: Sequence[OpResult], device: str = 'cpu') -> Table:
 
 
 def largest_difference(ours: Sequence[Tensor], released: Sequence[Tensor]) -> float:
-    """Largest difference of two results, each tensor over its largest released value.
+    """Largest of max abs(ours - released) / max abs(released) over the tensors of two results.
 
     Raises:
-        ValueError: the two do not have the same shapes.
+        UserError: The shapes of the results differ.
     """
     shapes = [[tuple(x.shape) for x in tensors] for tensors in (ours, released)]
     if shapes[0] != shapes[1]:
-        raise UserError(f'Ours returned shapes {shapes[0]}, the released form {shapes[1]}')
+        raise UserError(f'the fast form returned shapes {shapes[0]}, the released form {shapes[1]}')
     worst = 0.0
     for a, b in zip(ours, released, strict=True):
         a, b = a.double(), b.double()
@@ -141,7 +141,7 @@ def _measure_time(
     name: str, packages: Sequence[str], device: str, repeats: int
 ) -> tuple[float, float, float]:
     forms = _make(name, packages, device)
-    difference = largest_difference(*(form() for form in forms))  # which also warms up
+    difference = largest_difference(*(form() for form in forms))  # it also warms up
     ours, released = interleaved_medians(forms, device, repeats)
     return ours, released, difference
 

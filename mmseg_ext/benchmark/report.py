@@ -1,4 +1,4 @@
-"""A table's models as one page that opens without a network; needs the extra ``report``."""
+"""Report of a table's models: one HTML page that needs no network; needs the extra ``report``."""
 
 import base64
 import csv
@@ -20,15 +20,15 @@ from mmseg_ext.benchmark.rows import COLUMNS, HEADINGS, Row, cells, notes
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.evaluation.saved_predictions import LIST
 
-WORST, OTHERS = 8, 4  # pictures: the worst images, and some spread over the rest up to the best
-WIDTH = 640  # pixels, of pictures
-POINTS = 400  # of a training curve
+WORST, OTHERS = 8, 4  # pictures: the worst images, and images from the next worst to the best
+WIDTH = 640  # largest width of pictures in pixels
+POINTS = 400  # number of points of a training curve
 CURVES = ('loss', 'main_loss', 'val_loss', 'mIoU')
-WRONG = [(0, 0, 0, 0), (255, 45, 85, 255), (0, 0, 0, 150)]  # right, wrong, without label
+WRONG = [(0, 0, 0, 0), (255, 45, 85, 255), (0, 0, 0, 150)]  # RGBA of right, wrong, unlabelled
 
 
 def write_report(rows: Sequence[Row], path: Path) -> None:
-    """Writes the page: table, IoU of classes, accuracy and time, trainings, confusions, images."""
+    """Writes the page: table, IoU of classes, accuracy over time, curves, confusions, images."""
     template = (files('mmseg_ext.benchmark') / 'report.html.j2').read_text(encoding='utf-8')
     page = Environment(autoescape=True).from_string(template)
     text = page.render(plotly=get_plotlyjs(), report=report_data(rows))
@@ -36,7 +36,7 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
 
 
 def report_data(rows: Sequence[Row]) -> dict[str, Any]:
-    """All that the page shows, as JSON values; models of the same data set make a group."""
+    """Content of the page as JSON values; models of the same data set form a group."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         if row.result:
@@ -66,7 +66,7 @@ def _model(row: Row) -> dict[str, Any]:
 
 
 def _shares(confusion: list[list[int]]) -> list[list[float | None]]:
-    """Per cent of each label's pixels; None in the rows of labels without any."""
+    """Confusion in per cent of each label's pixels; rows of labels without pixels hold None."""
     return [
         [round(100 * count / sum(row), 2) if sum(row) else None for count in row]
         for row in confusion
@@ -87,9 +87,9 @@ def _group(members: list[tuple[int, Row]]) -> dict[str, Any]:
 
 
 def read_curves(work_dir: Path) -> dict[str, list[list[float]]]:
-    """Iterations and values of losses and mIoU, of ``curves.json`` or the host's ``scalars.json``.
+    """Iterations and values of losses and mIoU from ``curves.json`` or the host's ``scalars.json``.
 
-    Long curves are averaged to a few hundred points.
+    Long curves are averaged to at most ``POINTS`` points.
     """
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if (work_dir / 'curves.json').is_file():
@@ -110,7 +110,7 @@ def read_curves(work_dir: Path) -> dict[str, list[list[float]]]:
 
 @dataclass
 class _Listed:
-    """An image of the data set, its number there and its score by each model (NaN: no label)."""
+    """An image with its number in the data set and its score by each model (NaN: no label)."""
 
     number: int
     path: str
@@ -122,7 +122,7 @@ class _Listed:
 
 
 def _pictures(members: list[tuple[int, Row]], palette: list[list[int]]) -> list[dict[str, Any]]:
-    """The chosen images, worst first: input, label, and what each model made of it."""
+    """Chosen images, worst first: input, label, and prediction and errors of each model."""
     folders = [row.folder for _, row in members if row.folder is not None]
     chosen = _choose(_read_lists(folders))
     return [_picture(image, folders, [i for i, _ in members], palette) for image in chosen]
@@ -165,7 +165,7 @@ def _picture(
         )
     size = label.shape[::-1]
     photo = cv2.imread(image.path, cv2.IMREAD_COLOR)
-    if photo is None:  # moved since the test
+    if photo is None:  # the file was moved after the test
         photo = np.full((1, 1, 3), 128, np.uint8)
     photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     done, jpeg = cv2.imencode('.jpg', photo, [cv2.IMWRITE_JPEG_QUALITY, 85])
@@ -188,7 +188,7 @@ def _smaller(classes: np.ndarray) -> np.ndarray:
 
 
 def _png(classes: np.ndarray, colors: Sequence[tuple[int, ...]]) -> str:
-    """Class indices in colours with opacity; what has no colour is transparent."""
+    """PNG of class indices in RGBA colours; indices without a colour are transparent."""
     inside = np.where(classes < len(colors), classes, len(colors)).astype(np.uint8)
     picture = Image.fromarray(inside, 'P')
     table = [*colors, (0, 0, 0, 0)]

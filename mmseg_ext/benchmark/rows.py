@@ -1,4 +1,4 @@
-"""Rows of the benchmark table: what a model reached, and its cells and notes."""
+"""Rows of the benchmark table with their cells and notes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Row:
         config: Config file.
         name: Name in the table.
         data_set: Name of the tested data set, and the split.
-        checkpoint: Path or address; None if no model was trained.
+        checkpoint: Path or URL; None if no model was trained.
         folder: Folder of the result, predictions and log.
         problem: Reason for a missing result.
         failed: Whether the problem is an error.
@@ -39,6 +39,7 @@ class Row:
 
     @property
     def difference(self) -> float | None:
+        """Mean IoU minus that of the paper, in percentage points; None if one is missing."""
         miou = self.result.scores['mIoU'] if self.result else None
         return None if miou is None or self.paper is None else round(miou - self.paper, 2)
 
@@ -55,7 +56,7 @@ def _score(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.result.scores[name] if row.result else None
 
 
-# Heading, value and format of every column of numbers.
+# Heading, value and format of each column with numbers.
 COLUMNS: list[tuple[str, Callable[[Row], float | None], str]] = [
     ('mIoU', _score('mIoU'), '.2f'),
     ('mAcc', _score('mAcc'), '.2f'),
@@ -74,7 +75,7 @@ HEADINGS = ['model', 'data set', *(heading for heading, _, _ in COLUMNS)]
 
 
 def cells(row: Row) -> list[str]:
-    """The texts of a row, under ``HEADINGS``; what went wrong stands in place of its mIoU."""
+    """Texts of a row under ``HEADINGS``; a problem replaces the mIoU."""
     numbers = [
         '' if (number := value(row)) is None else format(number, style)
         for _, value, style in COLUMNS
@@ -85,7 +86,7 @@ def cells(row: Row) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Notes below the numbers: units, conditions, and the reasons of failed rows."""
+    """Notes below the table: units, conditions, and the reasons of failed rows."""
     results = [row.result for row in rows if row.result]
     lines = [f'{row.name} failed: {row.problem}' for row in rows if row.failed]
     lines += [f'{row.name}, paper: {row.source}' for row in rows if row.source]
@@ -99,10 +100,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
         lines += [
             'Scores in per cent. Boundary F is the F-score of borders within 3 pixels '
             '(BoundaryFScore, mBF.3).',
-            f'Costs are of one image as the network gets it: {", ".join(sorted(sizes))}; time is '
-            'the median of several predictions, memory the peak, weights included.',
-            'GFLOPs count 2 for a multiplication and addition, in convolutions, matrix products '
-            f'and attention. Not counted: {", ".join(missing)}.',
+            f'Costs are for one input image: {", ".join(sorted(sizes))}. Time is the median of '
+            'several predictions. Memory is the peak, including weights.',
+            'GFLOPs count convolutions, matrix products and attention; a multiplication with '
+            f'addition counts 2. Not counted: {", ".join(missing)}.',
             f'Measured on: {"; ".join(sorted({r.device for r in results}))}.',
         ]
     return lines

@@ -1,4 +1,4 @@
-"""Tables of several models' scores and costs."""
+"""Tables of the scores and costs of several models."""
 
 import csv
 import io
@@ -33,34 +33,36 @@ ROWS = 'rows'
 def make_table(
     models: Iterable[str], out: str | Path, *, tta: bool = False, **common: Any
 ) -> list[Row]:
-    """Tests models one by one, or on several processes as many at a time, and writes the table.
+    """Tests models and writes the table; each process tests one model at a time.
 
-    A result that is there already, of the same config, checkpoint and data, is not made again, and
-    one that fails does not stop the others.
+    An existing result of the same config, checkpoint and data is used again. A failure of a model
+    does not stop the others.
 
     Args:
-        models: Each is ``CONFIG``, whose checkpoint is the best of its work directory, or
+        models: Models as ``CONFIG``, with the best checkpoint of its work directory, or as
             ``CONFIG=CHECKPOINT``.
-        out: Folder for ``table.md``, ``table.csv``, ``table.json``, ``report.html``, and under
-            ``rows`` the results.
+        out: Folder for ``table.md``, ``table.csv``, ``table.json`` and ``report.html``; its
+            sub-folder ``rows`` holds the results.
         tta: Whether to use test-time augmentation.
         **common: Options of ``prepare.load_config``; ``launcher`` is ``none`` or ``pytorch``.
 
     Returns:
-        the rows, on every process.
+        Rows of all models, on every process.
 
     Raises:
-        ValueError: another launcher, ``pytorch`` without torchrun, more processes than GPUs, or a
-            folder that cannot be written to.
+        UserError: The launcher is another, ``pytorch`` is used without torchrun, there are more
+            processes than GPUs, or the folder is not writable.
     """
     launcher = common.pop('launcher', 'none')
     if launcher not in ('none', 'pytorch'):
-        raise UserError(f'--launcher {launcher}: a table is made by none or pytorch (torchrun)')
+        raise UserError(f'--launcher {launcher}: a table needs none or pytorch (torchrun)')
     check_torchrun(launcher)
     checks.make_writable(out)
     gpu, rank, processes = None, 0, 1
     if launcher == 'pytorch':
-        dist.init_process_group('gloo', timeout=timedelta(days=30))  # as long as the longest row
+        dist.init_process_group(
+            'gloo', timeout=timedelta(days=30)
+        )  # processes wait for the longest row
         rank, processes, gpu = dist.get_rank(), dist.get_world_size(), _own_gpu()
     console = Console(stderr=True, quiet=rank > 0)
     arguments = list(dict.fromkeys(models))
@@ -83,7 +85,7 @@ def make_table(
 
 
 def _own_gpu() -> int | None:
-    """The number of this process's GPU; None on CPUs."""
+    """Index of this process's GPU; None without GPUs."""
     if not torch.cuda.is_available():
         return None
     gpu, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
@@ -93,13 +95,13 @@ def _own_gpu() -> int | None:
 
 
 def make_row(model: str, out: Path, *, gpu: int | None = None, **options: Any) -> Row:
-    """Tests one model, or takes the result of an earlier test of the same."""
+    """Tests one model, or reads the result of an earlier test of it."""
     config, _, checkpoint = model.partition('=')
     name = f'{Path(config).resolve().parent.name}/{Path(config).stem}'
     row = Row(config, name, checkpoint=checkpoint or None)
     try:
         _fill(row, out, gpu, options)
-    except Exception as error:  # whatever it is, the other rows are made
+    except Exception as error:  # any error: the other models are still tested
         row.problem, row.failed = (
             error.sentence if isinstance(error, UserError) else f'{type(error).__name__}: {error}',
             True,
@@ -135,7 +137,7 @@ def _outcome(row: Row) -> str:
 
 
 def _name_apart(rows: Sequence[Row]) -> None:
-    """Adds the checkpoint to names that would be the same."""
+    """Adds the checkpoint to the names of rows with the same name."""
     names = [row.name for row in rows]
     for row in rows:
         if names.count(row.name) > 1:
@@ -143,7 +145,7 @@ def _name_apart(rows: Sequence[Row]) -> None:
 
 
 def rich_table(rows: Sequence[Row]) -> Table:
-    """For the terminal."""
+    """Table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     for i, heading in enumerate(HEADINGS):
         words = heading.replace(' ', '\n') if i > 1 else heading  # leaves room for names
@@ -156,13 +158,14 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 
 def markdown(rows: Sequence[Row]) -> str:
+    """Table with its notes as Markdown."""
     lines = [HEADINGS, ['---', '---', *['---:'] * len(COLUMNS)], *map(cells, rows)]
     table = [f'| {" | ".join(line)} |' for line in lines]
     return '\n'.join([*table, '', *(f'- {note}' for note in notes(rows)), ''])
 
 
 def write_table(rows: Sequence[Row], out: Path) -> None:
-    """Writes the table in all its forms."""
+    """Writes the table as Markdown, CSV, JSON and report."""
     sheet = io.StringIO()
     csv.writer(sheet).writerows([HEADINGS, *map(cells, rows)])
     records = [{**asdict(row), 'difference': row.difference} for row in rows]

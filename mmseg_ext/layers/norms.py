@@ -1,4 +1,4 @@
-"""A check for batch norms that cannot train."""
+"""Checks for batch norms that cannot train."""
 
 from mmengine.dist import get_world_size
 from torch import nn

@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from ..errors import UserError
+from ..layers.sizes import Size
 
 Maps = dict[str, Tensor]  # named maps, each (N, C, h, w) of any h and w
 Pixel = tuple[int, int]  # (x, y) of the input
 Point = tuple[float, float]  # (x, y) as fractions of the input's width and height, in [0, 1)
-Size = tuple[int, int]  # (h, w)
 
 
 @runtime_checkable

@@ -80,12 +80,12 @@ def _fits(head: Any, channels: Sequence[int]) -> bool:
 
 
 @torch.no_grad()
-def levels_of_blank_image(model: Any) -> Sequence[Tensor]:
-    """Levels of a black 64x64 image, from the backbone and neck of a model that is being built."""
+def levels_of_blank_image(model: Any, channels: int) -> Sequence[Tensor]:
+    """Levels of a blank 64x64 image, from the backbone and neck of a model that is being built."""
     training = model.training
     model.eval()  # norms do not learn from it
     parameter = next(model.backbone.parameters(), torch.empty(0))
-    levels = model.backbone(parameter.new_zeros(1, 3, 64, 64))
+    levels = model.backbone(parameter.new_zeros(1, channels, 64, 64))
     levels = model.neck(levels) if model.with_neck else levels
     model.train(training)
     return levels

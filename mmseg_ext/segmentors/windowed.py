@@ -55,6 +55,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     declares the interfaces.
 
     Args:
+        backbone: Config of the backbone; its key ``in_channels`` is 3 if left out.
         decode_head: Config of the head.
         auxiliary_head: Config of an auxiliary head, or a list of them; None for none.
         num_classes: Number of classes of all heads.
@@ -76,6 +77,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
     def __init__(
         self,
         *,
+        backbone: Mapping,
         decode_head: Any,
         auxiliary_head: Any = None,
         num_classes: int | None = None,
@@ -89,10 +91,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
         if auxiliary_head is not None:
             auxiliary_head = with_shared_keys(auxiliary_head, shared)
         decode_head = with_shared_keys(decode_head, shared)
-        super().__init__(decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs)
+        super().__init__(
+            backbone=backbone, decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs
+        )
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
-        check_levels(self._heads(), levels_of_blank_image(self))
+        check_levels(self._heads(), levels_of_blank_image(self, backbone.get('in_channels', 3)))
 
     def _heads(self) -> dict[str, Any]:
         """Heads by the name of their key."""

@@ -53,5 +53,5 @@ def test_soft_regions_equal_the_conv_on_the_concatenation(
 
 
 def test_one_number_of_channels_is_refused_with_the_line_to_write() -> None:
-    with pytest.raises(ValueError, match=r'\*\*_base_.levels'):
+    with pytest.raises(ValueError, match='leave both to model.levels'):
         OCRNetHead(in_channels=2048, num_classes=19)

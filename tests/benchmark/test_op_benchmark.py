@@ -82,7 +82,7 @@ def test_an_unknown_name_is_answered_with_the_list(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / 'tools' / 'benchmark_ops.py'), run_name='__main__')
     message = capsys.readouterr().err
-    assert 'no operation is called rim: there are' in message
+    assert 'no operation is called rim: choose from' in message
     assert 'centroids' in message and 'rmi' in message
     monkeypatch.setattr(sys, 'argv', ['benchmark_ops.py', 'rmi', '--device', 'cuda:99'])
     with pytest.raises(SystemExit, match='^error: PyTorch sees no device cuda:99 here'):

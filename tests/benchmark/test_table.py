@@ -221,7 +221,7 @@ def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> 
     status, printed = tool('first.py')
     assert status == 2 and 'give a config and a checkpoint' in printed
     status, _ = tool('--table', 'first.py', '--launcher', 'slurm')
-    assert 'a table is made by none or pytorch' in str(status)
+    assert 'a table needs none or pytorch' in str(status)
     status, _ = tool('--table', 'first.py', '--launcher', 'pytorch')
     assert str(status).startswith('error: --launcher pytorch is for processes that torchrun starts')
 

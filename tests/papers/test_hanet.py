@@ -539,7 +539,7 @@ def test_released_weights_for_imagenet_become_a_backbone() -> None:
 
 def test_arguments_that_cannot_work_are_refused() -> None:
     for kwargs, sentence in [
-        (dict(in_channels=2048, in_index=3), r'\*\*_base_.levels'),
+        (dict(in_channels=2048, in_index=3), 'leave both to model.levels'),
         (dict(in_channels=[2048], in_index=[3]), 'two or more levels'),
         (dict(gates=(5,)), 'gates=5 is not one of 0, 1, 2, 3, 4'),
         (dict(attention=dict(rows=12)), 'rows=12 is not one of 1, 2, 4'),

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mmseg_ext.checkpoints.fit import check_weights
 from mmseg_ext.convert import convert
 from mmseg_ext.datasets import LoadImage
-from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
+from mmseg_ext.losses import WeightedCELoss
+from mmseg_ext.papers.magnet import MagNetRefiner
 from mmseg_ext.papers.magnet.memory import PatchBatches
 from mmseg_ext.papers.magnet.patches import (
     count_covering_patches,
@@ -397,7 +398,7 @@ def test_loss_is_the_hosts_where_that_is_defined(min_kept: int) -> None:
     logits = (3 * torch.randn(2, CLASSES, 12, 20)).requires_grad_()
     label = torch.randint(CLASSES, (2, 12, 20))
     label[:, :4] = 255
-    ours = MagNetOhemLoss(min_kept=min_kept)(logits, label)
+    ours = WeightedCELoss(threshold=0.7, strict=True, min_kept=min_kept)(logits, label)
     theirs = OhemCrossEntropy(thres=0.7, min_kept=min_kept)(logits, label)
     torch.testing.assert_close(ours, theirs)
     pair = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, theirs)]
@@ -409,7 +410,7 @@ def test_loss_without_hard_pixels_or_labels_is_a_connected_zero() -> None:
     logits[:, 0] = 5
     for value in (0, 255):
         x = logits.clone().requires_grad_()
-        loss = MagNetOhemLoss()(x, torch.full((1, 4, 4), value))
+        loss = WeightedCELoss(threshold=0.7, strict=True)(x, torch.full((1, 4, 4), value))
         loss.backward()
         assert loss == 0 and x.grad.eq(0).all()
 

@@ -9,7 +9,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.convert import convert
-from mmseg_ext.papers.magnet import MagNetOhemLoss, MagNetRefiner
+from mmseg_ext.losses import WeightedCELoss
+from mmseg_ext.papers.magnet import MagNetRefiner
 from mmseg_ext.papers.magnet.patches import (
     count_covering_patches,
     paste,
@@ -121,7 +122,7 @@ def run_train_step(case: Case) -> Results:
     crop = roi_align(case.inputs['coarse'], h['boxes_xyxy'], tuple(fine.shape[2:]))
     logits = refiner(crop, fine)  # the released order of training
     logits.retain_grad()
-    loss = MagNetOhemLoss(threshold=h['thres'], min_kept=h['min_kept'])
+    loss = WeightedCELoss(threshold=h['thres'], strict=True, min_kept=h['min_kept'])
     value = loss(logits, case.inputs['labels'].long(), ignore_index=h['ignore'])
     value.backward()
     grads = dict(

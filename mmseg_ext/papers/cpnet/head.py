@@ -12,8 +12,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...errors import UserError
+from ...layers.sizes import Size
 from ...segmentors.protocols import Maps, Point
-from .affinity import Size, class_ids
+from .affinity import class_ids
 
 
 class Aggregation(BaseModule):

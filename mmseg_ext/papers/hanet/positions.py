@@ -8,7 +8,7 @@ from mmseg.registry import TRANSFORMS
 from torch import Tensor
 
 from ...errors import UserError
-from ...layers.sizes import Size
+from ...layers.sizes import Size, unpadded_size
 
 POSITIONS = 128  # a position is 0 (top row) to 127 (bottom row); 128 stands for padding
 ROW_MAP = 'gt_row_pos'  # key in the results of a pipeline
@@ -88,7 +88,7 @@ def positions_of(meta: dict, size: Size, rows: int, device: torch.device) -> Ten
         row = row + meta['window'][0]
         height = meta['window_of'][0]
     else:
-        height = min(meta['img_shape'][0], size[0]) if 'img_shape' in meta else size[0]
+        height = unpadded_size(meta, size)[0]
     if ROW_META in meta:
         packed = torch.as_tensor(meta[ROW_META], device=device).long()
         inside = row.clamp(max=len(packed) - 1)

@@ -15,7 +15,7 @@ Differs from it:
   before it is resized. The released code resizes files to uint8 once for every scale.
 """
 
-from .refiner import MagNetOhemLoss, MagNetRefiner
+from .refiner import MagNetRefiner
 from .segmentor import MagNet
 
-__all__ = ['MagNet', 'MagNetOhemLoss', 'MagNetRefiner']
+__all__ = ['MagNet', 'MagNetRefiner']

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .patches import Corner, Size
+from ...layers.sizes import Size
+from .patches import Corner
 
 MIB = 2**20
 CPU_PIXELS = 2**15  # pixels of patches at a time on a CPU, where larger batches are not faster

@@ -1,6 +1,4 @@
-"""Network that merges two predictions of a patch, and its loss."""
-
-from typing import Any
+"""Network that merges two predictions of a patch."""
 
 import torch
 from mmcv.cnn import ConvModule, build_norm_layer
@@ -10,7 +8,6 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...layers.pytorch_init import PyTorchInit
-from ...losses import WeightedCELoss
 
 
 @MODELS.register_module()
@@ -52,25 +49,3 @@ class MagNetRefiner(PyTorchInit):
         inputs = (coarse, fine) if self.coarse_first else (fine, coarse)
         x = self.conv2(self.conv1(self.bn0(torch.cat(inputs, dim=1))))
         return self.conv_seg(self.residual(x))
-
-
-@MODELS.register_module()
-class MagNetOhemLoss(WeightedCELoss):
-    """Mean cross entropy of the pixels whose class has a low probability, as released.
-
-    Args:
-        threshold: Probability of the labelled class below which a pixel always counts.
-        strict: Whether a pixel at the threshold itself does not count.
-        loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
-        **kwargs: Further arguments of ``WeightedCELoss``.
-    """
-
-    def __init__(
-        self,
-        *,
-        threshold: float = 0.7,
-        strict: bool = True,
-        loss_name: str = 'loss_ohem',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(threshold=threshold, strict=strict, loss_name=loss_name, **kwargs)

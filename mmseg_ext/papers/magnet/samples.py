@@ -7,7 +7,8 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .patches import Corner, Size, crop_patches, resize
+from ...layers.sizes import Size, padding_of, without_padding
+from .patches import Corner, crop_patches, resize
 from .points import nearest_index
 
 
@@ -59,10 +60,8 @@ def _draw(count: int) -> int:
 
 def unpad(image: Tensor, sample: SegDataSample) -> tuple[Tensor, Tensor]:
     """Image (1, 3, h, w) and label (h, w) without the padding of their batch."""
-    left, right, top, bottom = sample.metainfo.get('padding_size', (0, 0, 0, 0))
-    _, height, width = image.shape
-    rows, columns = slice(top, height - bottom), slice(left, width - right)
-    return image[None, :, rows, columns], sample.gt_sem_seg.data[0, rows, columns]
+    padding, label = padding_of(sample.metainfo), sample.gt_sem_seg.data[0]
+    return without_padding(image, padding)[None], without_padding(label, padding)
 
 
 def accuracy(scores: Tensor, label: Tensor, ignore_index: int) -> Tensor:

@@ -5,7 +5,7 @@ from math import ceil, log2
 from typing import Any
 
 from ...errors import UserError
-from .patches import Size
+from ...layers.sizes import Size
 
 
 def check_size(name: str, value: Any) -> Size:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ...checkpoints.fit import starts_pretrained
 from ...errors import UserError
+from ...layers.sizes import Size, padding_of, without_padding
 from ...segmentors.protocols import Maps, Pixel, no_single_pixels
 from .memory import MIB, PatchBatches, bytes_per_pixel, tiles_of
-from .patches import Corner, Size, patch_meta, resize, roi_align
+from .patches import Corner, patch_meta, resize, roi_align
 from .points import nearest
 from .refinement import Refinement, Stage, softmax
 from .samples import Sample, accuracy, draw_sample, unpad
@@ -24,7 +25,9 @@ from .scales import check_scales, check_size, doubled_sizes, refined_sizes, refi
 from .settings import Inference
 
 REFINER = MappingProxyType(dict(type='MagNetRefiner'))
-LOSS = MappingProxyType(dict(type='MagNetOhemLoss'))
+LOSS = MappingProxyType(
+    dict(type='WeightedCELoss', threshold=0.7, strict=True, loss_name='loss_ohem')
+)
 
 
 @MODELS.register_module()
@@ -303,6 +306,5 @@ class MagNet(BaseSegmentor):
 
 def _as_file(label: Tensor, sample: SegDataSample) -> Tensor:
     """Class indices (H, W), resized to the size of the file."""
-    left, right, top, bottom = sample.metainfo.get('img_padding_size', (0, 0, 0, 0))
-    label = label[top : label.shape[0] - bottom, left : label.shape[1] - right]
+    label = without_padding(label, padding_of(sample.metainfo))
     return nearest(label, tuple(sample.metainfo.get('ori_shape', label.shape)[:2]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import UserError
-from .patches import Size
+from ...layers.sizes import Size
 
 
 @dataclass(frozen=True, kw_only=True)
