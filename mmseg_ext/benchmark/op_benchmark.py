@@ -68,9 +68,9 @@ def find_benchmarks(packages: Sequence[str]) -> dict[str, OpBenchmark]:
         path = importlib.import_module(package).__path__
         for info in pkgutil.iter_modules(path, f'{package}.'):
             for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
-                if entry.name in benchmarks:
-                    raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
-                benchmarks[entry.name] = entry
+                # A module may import the list of another one.
+                if benchmarks.setdefault(entry.name, entry) is not entry:
+                    raise UserError(f"two benchmarks are called '{entry.name}': rename one")
     return benchmarks
 
 
