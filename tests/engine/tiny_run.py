@@ -139,7 +139,7 @@ class StopHook(Hook):
     """Ends the process, as the options ask, at an iteration (from 1)."""
 
     priority = 'HIGHEST'
-    fails = False
+    fails = twice = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.rank != runner.cfg.get('stopped_rank', runner.rank):
@@ -147,9 +147,14 @@ class StopHook(Hook):
         asked = runner.cfg.get('stop', {}).get(runner.iter + 1)
         if asked == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
-        if asked in ('interrupt', 'terminate'):
-            number = signal.SIGINT if asked == 'interrupt' else signal.SIGTERM
-            os.kill(os.getpid(), number)
+        self.twice = asked == 'interrupt twice'
+        if asked in ('interrupt', 'interrupt twice'):
+            os.kill(os.getpid(), signal.SIGINT)
+        if asked in ('terminate', 'terminate group'):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if asked == 'terminate group':
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
         if asked == 'forward':  # fails after the buffers have changed
             head = runner.model.decode_head
 
@@ -165,6 +170,10 @@ class StopHook(Hook):
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         if self.fails:
             raise RuntimeError('a hook failed')
+
+    def before_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if self.twice:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def kill_in_write(number: int) -> None:
