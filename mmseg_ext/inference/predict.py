@@ -28,7 +28,8 @@ def find_inputs(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f'{source} does not exist: give an image, a folder or a video')
-    paths = sorted(p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    named = (p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in named if path.is_file())  # not a folder, a pipe or a loop
     if not paths:
         raise UserError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
     name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]
