@@ -69,7 +69,8 @@ class LoadSegMap(LoadAnnotations):
             data = fileio.get(path, backend_args=self.backend_args)
             label = mmcv.imfrombytes(data, flag='unchanged', backend=self.imdecode_backend)
             assert label is not None  # cv2 returns None if it cannot decode
-        label = label.squeeze()
+        if label.ndim == 3 and label.shape[2] == 1:
+            label = label[..., 0]
         if label.ndim != 2:
             raise UserError(
                 f'{path} has shape {label.shape}: a label needs one channel of class indices, so '

@@ -7,7 +7,7 @@ import pytest
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_ext.datasets.transforms import RandomScaleCrop, crop_start, crop_window
+from mmseg_ext.datasets.transforms import LoadSegMap, RandomScaleCrop, crop_start, crop_window
 
 
 def build(**cfg):
@@ -270,3 +270,11 @@ def test_all_random_numbers_come_from_the_global_numpy_generator():
 
     np.testing.assert_array_equal(run(3), run(3))
     assert not np.array_equal(run(3), run(4))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 7), (7, 1)])
+def test_a_label_may_be_one_pixel_high_or_wide(tmp_path, size):
+    path = str(tmp_path / 'x.png')
+    assert cv2.imwrite(path, np.full(size, 3, np.uint8))
+    results = LoadSegMap()(dict(seg_map_path=path, seg_fields=[], label_map=None))
+    assert results['gt_seg_map'].shape == size and (results['gt_seg_map'] == 3).all()
