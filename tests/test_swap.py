@@ -81,7 +81,6 @@ INSIDE += [(head, base) for head in ('OCRNetHead', 'FCNHead') for base in BASES[
 @pytest.mark.parametrize(('head', 'base'), INSIDE, ids=lambda x: getattr(x, 'stem', x))
 def test_head_inside_hmsa(head: str, base: Path, tmp_path: Path) -> None:
     line, keys = HEADS[head]
-    line = line.replace('_delete_=True, ', '')  # there is no head to delete
     model = f"dict(type='HMSA', decode_head=dict(type='HMSAHead', head={line}))"
     trains_predicts_and_explains(build(shrunk(base, model, tmp_path)), keys)
 

@@ -68,9 +68,8 @@ def find_benchmarks(packages: Sequence[str]) -> dict[str, OpBenchmark]:
         path = importlib.import_module(package).__path__
         for info in pkgutil.iter_modules(path, f'{package}.'):
             for entry in getattr(importlib.import_module(info.name), 'BENCHMARKS', ()):
-                if entry.name in benchmarks:
+                if benchmarks.setdefault(entry.name, entry) is not entry:
                     raise UserError(f"Two benchmarks are called '{entry.name}': rename one")
-                benchmarks[entry.name] = entry
     return benchmarks
 
 

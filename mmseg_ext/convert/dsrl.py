@@ -123,7 +123,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Subtracts the transform's bias from the running mean of the next norm: an equal function."""
+    """Moves the transform's bias into the running mean of the next norm: mean - bias."""
     bias = weights.pop('fa_transform.conv.bias', None)
     if bias is not None:
         mean = 'fa_transform.bn.running_mean'

@@ -125,7 +125,7 @@ class ClassCentroidDataset(Dataset):
         return self.extra, image - self.num_images
 
     def full_init(self) -> None:
-        """Read the statistics or make them; a second call does nothing."""
+        """Reads the statistics or makes them; a second call does nothing."""
         if self._centroids is not None:
             return
         for data in self._sources:

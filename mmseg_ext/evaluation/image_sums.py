@@ -22,6 +22,7 @@ class ImageSums:
         self._last: Any = 0
 
     def add(self, values: Any) -> None:
+        """Adds the values of an image."""
         self._images += 1
         self._total = self._total + self._last
         self._last = values

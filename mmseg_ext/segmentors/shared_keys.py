@@ -29,12 +29,23 @@ def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
     """
     if isinstance(head, Sequence):
         return [with_shared_keys(item, shared) for item in head]
+    head = _without_delete(head)
     read = dict(shared['levels' if _reads_levels(head) else 'head_level'] or {})
-    written = {**head, **(head.get('head') or {})}
+    inner = head['head'] if isinstance(head.get('head'), Mapping) else {}
+    written = {**head, **inner}
     if isinstance(written.get('in_channels'), int) or _class_of(head).__name__ in HEADS_OF_LEVELS:
         read.pop('input_transform', None)  # one level needs none, and these heads have their own
     keys = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
-    return {key: value for key, value in keys.items() if value is not None} | dict(head)
+    return {key: value for key, value in keys.items() if value is not None} | head
+
+
+def _without_delete(head: Mapping) -> dict[str, Any]:
+    """Config without ``_delete_``, which the host leaves where there was nothing to delete."""
+    return {
+        key: _without_delete(value) if key == 'head' and isinstance(value, Mapping) else value
+        for key, value in head.items()
+        if key != '_delete_'
+    }
 
 
 def _class_of(head: Mapping) -> Any:

@@ -65,7 +65,7 @@ class Aggregation(BaseModule):
 
 
 def resample(x: Tensor, size: Size) -> Tensor:
-    """Resize (N, C, H, W) to (N, C, h, w).
+    """Resizes (N, C, H, W) to (N, C, h, w).
 
     An axis that shrinks is averaged; an axis that grows is interpolated linearly.
     """

@@ -157,6 +157,6 @@ def attention_arguments(attention: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def at_height(gate: Tensor, like: Tensor) -> Tensor:
-    """Resize gates (N, C, rows, 1) to (N, C, H, 1), with the height and dtype of map ``like``."""
+    """Resizes gates (N, C, rows, 1) to (N, C, H, 1), with the height and dtype of map ``like``."""
     size = like.shape[2], 1
     return F.interpolate(gate, size, mode='bilinear', align_corners=False).to(like.dtype)

@@ -17,7 +17,7 @@ ROW_META = 'row_pos'  # key in the metainfo of a sample
 
 @TRANSFORMS.register_module()
 class AddRowPositions(BaseTransform):
-    """Add a map with the row position of each pixel, from 0 (top) to 127.
+    """Adds a map with the row position of each pixel, from 0 (top) to 127.
 
     The map is one of the ``seg_fields``, so resizes, crops, flips and rotations treat it like a
     label. This transform must come before the first transform that crops or pads.
@@ -39,7 +39,7 @@ class AddRowPositions(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackRowPositions(PackSegInputs):
-    """Pack as ``PackSegInputs``, and add the row positions as metainfo ``row_pos``.
+    """Packs as ``PackSegInputs``, and add the row positions as metainfo ``row_pos``.
 
     The positions are uint8 (H,): 0 to 127, and 128 for rows of padding. A rotation mixes rows; the
     smallest position in a row counts then.

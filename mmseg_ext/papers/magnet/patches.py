@@ -138,7 +138,7 @@ def crop_patches(images: Tensor, corners: Sequence[Corner], patch: Size) -> Tens
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Resize to (h, w), bilinear like OpenCV: pixels are areas, and shrinking skips pixels."""
+    """Resizes to (h, w), bilinear like OpenCV: pixels are areas, and shrinking skips pixels."""
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
@@ -160,7 +160,7 @@ def count_covering_patches(
 def paste(
     canvas: Tensor, corners: Sequence[Corner], results: Tensor, *, overwrite: bool = False
 ) -> None:
-    """Add patches (P, K, h, w) to a map (1, K, H, W), or overwrite the map with them in order."""
+    """Adds patches (P, K, h, w) to a map (1, K, H, W), or overwrites the map with them in order."""
     (h, w) = results.shape[2:]
     for (y, x), result in zip(corners, results, strict=True):
         window = canvas[0, :, y : y + h, x : x + w]

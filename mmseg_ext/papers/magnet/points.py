@@ -37,7 +37,7 @@ def nearest_index(size: int, out: int) -> Tensor:
 
 
 def nearest(x: Tensor, size: Size) -> Tensor:
-    """Resize (..., H, W) to (..., *size) by copying pixels."""
+    """Resizes (..., H, W) to (..., *size) by copying pixels."""
     rows, columns = (
         nearest_index(n, m).to(x.device) for n, m in zip(x.shape[-2:], size, strict=True)
     )

@@ -32,7 +32,7 @@ LOSS = MappingProxyType(
 
 @MODELS.register_module()
 class MagNet(BaseSegmentor):
-    """Refine the prediction of a frozen segmentor from scale to scale, where it is uncertain.
+    """Refines the prediction of a frozen segmentor from scale to scale, where it is uncertain.
 
     The segmentor sees images of ``input_size`` only: first the whole image, then patches of finer
     and finer scales. At each scale the refiner merges the segmentor's prediction of a patch with
@@ -117,7 +117,7 @@ class MagNet(BaseSegmentor):
         self._batches = PatchBatches(self.input_size)
 
     def train(self, mode: bool = True) -> 'MagNet':
-        """Set the mode of all modules except the segmentor, which stays in evaluation mode."""
+        """Sets the mode of all modules except the segmentor, which stays in evaluation mode."""
         super().train(mode)
         self.segmentor.eval()
         return self
@@ -289,7 +289,7 @@ class MagNet(BaseSegmentor):
         return {name: torch.cat(image_maps) for name, image_maps in maps.items()}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Take also a checkpoint of the segmentor alone; the refiners keep their weights then."""
+        """Also takes a checkpoint of the segmentor alone; the refiners keep their weights then."""
         names = [name for name in state_dict if name.startswith(prefix)]
         inner = f'{prefix}segmentor.'
         if names and not any(name.startswith((inner, f'{prefix}refiners.')) for name in names):
