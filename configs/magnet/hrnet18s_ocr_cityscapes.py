@@ -17,7 +17,7 @@ model = dict(
     num_refiners=3,
     test_cfg=dict(n_points=32768, smooth_kernel=5),
 )
-# images stay whole: the model draws scales and patches of them
+# images stay whole, because the model resizes them and draws patches
 whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=whole))
 val_dataloader = dict(dataset=dict(pipeline=whole))

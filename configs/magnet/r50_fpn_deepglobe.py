@@ -17,7 +17,7 @@ model = dict(
     input_size=(508, 508),
     test_cfg=dict(n_points=0.75, smooth_kernel=11),
 )
-# images stay whole: the model draws scales and patches of them
+# images stay whole, because the model resizes them and draws patches
 whole = [dict(type='LoadImage'), _base_.load_mask, dict(type='PackSegInputs')]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=whole))
 val_dataloader = dict(dataset=dict(pipeline=whole))
