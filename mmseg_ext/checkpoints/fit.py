@@ -93,8 +93,8 @@ def require_frozen_part(model: nn.Module) -> None:
     name = getattr(model, 'frozen_part', '').rstrip('.')
     if name and not starts_pretrained(model.get_submodule(name)):
         raise UserError(
-            f'{type(model).__name__} trains on a trained {name}, and has no weights of it: name '
-            f'its checkpoint by --init PATH, or in the config by {name}='
+            f'{type(model).__name__} needs the weights of a trained {name}: name its checkpoint '
+            f'with --init PATH, or in the config with {name}='
             "dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
         )
 
@@ -164,8 +164,8 @@ def _check_fit(
     if lacking and starts_frozen:
         raise UserError(
             f'{checkpoint} does not fit {type(module).__name__}.{frozen_part.rstrip(".")}, which '
-            f'training leaves as it is: {fit}; give a checkpoint of its own config, which the '
-            'first lines of this config name'
+            f'is not trained: {fit}; give a checkpoint of its config, which the first lines of '
+            'this config name'
         )
     if lacking or (strict and fit.unexpected):
         raise UserError(other_model(checkpoint, module, fit))

@@ -87,7 +87,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
             raise UserError(f'{checkpoint} {NO_CHECKPOINT}') from error
         raise UserError(
             f'the weights {checkpoint} cannot be fetched ({type(error).__name__}: {error}); '
-            'training starts without any by "--init none", from a file by "--init PATH"'
+            '"--init none" starts from random weights, "--init PATH" from a file'
         ) from error
     if not isinstance(loaded, dict):
         raise UserError(f'{checkpoint} {NO_CHECKPOINT}')

@@ -77,7 +77,7 @@ def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) 
         y, x = np.argwhere(wrong)[0]
         raise UserError(
             f'{path} has the colour {tuple(mask[y, x].tolist())} (red, green, blue) at column {x}, '
-            f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
+            f'row {y}, and colours without a class in {100 * wrong.mean():.2g} % of its pixels: '
             f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}'
         )
     return classes.astype(np.uint8)

@@ -378,8 +378,8 @@ def _check_histogram(report: SplitReport) -> None:
         return
     if never == [report.classes[-1]] and len(report.classes) == 2 and report.ignored:
         report.problems.append(
-            f'{report.labels_read} labels hold only class 0 and the ignored value, so no pixel '
-            f'teaches {never[0]}: for masks of 0 and 255 set label_map={{255: 1}}'
+            f'{report.labels_read} labels hold only class 0 and the ignored value, and no pixel '
+            f'of {never[0]}: for masks of 0 and 255 set label_map={{255: 1}}'
         )
     else:
         report.warnings.append(f'not in any of {report.labels_read} labels: {", ".join(never)}')

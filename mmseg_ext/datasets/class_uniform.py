@@ -178,8 +178,8 @@ class ClassCentroidDataset(Dataset):
         loader = next((t for t in pipeline if isinstance(t, LoadAnnotations)), None)
         if loader is None:
             raise UserError(
-                'ClassCentroidDataset reads labels by the LoadSegMap or LoadAnnotations of the '
-                f'pipeline, which has only {[type(t).__name__ for t in pipeline]}'
+                'ClassCentroidDataset needs LoadSegMap or LoadAnnotations in the pipeline, '
+                f'which has only {[type(t).__name__ for t in pipeline]}'
             )
         return loader
 

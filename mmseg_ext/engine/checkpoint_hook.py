@@ -196,5 +196,5 @@ class AtomicCheckpointHook(CheckpointHook):
         else:
             self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter))
             runner.logger.warning(
-                f'Training stopped, {done}; --resume goes on from {self.last_ckpt}.'
+                f'Training stopped, {done}; --resume continues from {self.last_ckpt}.'
             )

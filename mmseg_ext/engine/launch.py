@@ -233,7 +233,8 @@ def _report_test(
     if is_first_process():
         batches = runner.message_hub.get_scalar('test/time').data[0]
         print(
-            f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB'
+            f'time per batch: {np.median(batches):.3f} s (median); '
+            f'peak memory: {_peak_memory():.0f} MiB'
         )
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))

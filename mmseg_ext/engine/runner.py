@@ -174,7 +174,7 @@ class _Resumable(BaseLoop):
             raise
         verdict = self._agree(self.signal)
         if verdict == FAILED:
-            raise UserError('another process cannot go on: its own message says why')
+            raise UserError('another process has stopped: see its message')
         if verdict:
             self._stop(verdict)
         return batch
@@ -205,7 +205,7 @@ class _Resumable(BaseLoop):
             self.buffers.restore()
         elif self.phase != 'fetch' and (not validating or averaged):
             self.runner.logger.error(
-                'Training stopped within an iteration: the last checkpoint stands.'
+                'Training stopped within an iteration: --resume continues from the last checkpoint.'
             )
             return
         self.runner.call_hook('save_interrupted')

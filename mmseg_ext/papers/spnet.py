@@ -323,7 +323,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         single = isinstance(in_channels, int)
         if not single and kwargs.get('input_transform') != 'resize_concat':
             raise UserError(
-                f'SPNetHead reads one map, got in_channels={in_channels}: leave the levels out, or '
+                f'SPNetHead reads one map, got in_channels={in_channels}: give one level, or '
                 "set input_transform='resize_concat'"
             )
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
@@ -332,7 +332,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         if pool_channels < 4:
             raise UserError(
                 f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
-                f'{in_channels}: it needs 4, set pool_channels'
+                f'{in_channels}: it needs 4 or more, set pool_channels'
             )
         super().__init__(
             in_channels,

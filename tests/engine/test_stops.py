@@ -42,7 +42,7 @@ def test_a_corrupt_image_of_one_process_stops_both(folder, uninterrupted, tmp_pa
     assert [code for code, _ in outcome] == [1, 1]
     errors = sorted(error for _, error in outcome)
     assert errors[0].startswith(f'BadSampleError: {broken}')
-    assert errors[1] == 'UserError: another process cannot go on: its own message says why'
+    assert errors[1] == 'UserError: another process has stopped: see its message'
 
     broken.write_bytes(whole)
     assert train(resumed(cfg), processes=2) == [(0, '')] * 2

@@ -198,7 +198,7 @@ class MagNet(BaseSegmentor):
         if len(sizes) < 2:
             raise UserError(
                 f'an image of {tuple(image.shape[2:])} pixels (h, w) is no larger than patch_size='
-                f'{self.patch_size}, so that there is nothing to refine: take a smaller patch_size'
+                f'{self.patch_size}, so there is nothing to refine: take a smaller patch_size'
             )
         choices = refined_sizes(sizes, index, len(self.refiners))
         return draw_sample(
