@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the host is imported by functions: a missing one gets a sen
     from mmengine.dataset import InfiniteSampler
     from mmengine.optim import OptimWrapper
     from mmengine.runner import Runner
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from torch import Tensor
 
 RECIPE = "pip install torch, then pip install -e '.[onedl]' in the folder of mmsegmentation-ext"
 ORIGINALS = ('mmcv', 'mmcv-full', 'mmcv-lite', 'mmengine', 'mmengine-lite', 'mmsegmentation')
@@ -114,6 +117,28 @@ def normalizes(data_preprocessor: Any) -> bool:
 def swaps_channels(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor turns BGR into RGB, or RGB into BGR."""
     return getattr(data_preprocessor, '_channel_conversion', False)
+
+
+def wrapped_index(wrapper: Any, index: int) -> Any:
+    """Index in the data set inside a wrapper, with its number in a ``ConcatDataset``."""
+    return wrapper._get_ori_dataset_idx(index)
+
+
+def is_subset(dataset: 'BaseSegDataset') -> bool:
+    """Whether a data set uses some of its images only, by its argument ``indices``."""
+    return dataset._indices is not None
+
+
+def has_training(runner: 'Runner') -> bool:
+    """Whether the training loop is built; ``runner.iter`` would build it with all its data."""
+    from mmengine.runner import BaseLoop
+
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def labels_of_batch(head: 'BaseDecodeHead', data_samples: list) -> 'Tensor':
+    """Labels (N, H, W) of a batch, stacked as decode heads stack them."""
+    return head._stack_batch_gt(data_samples).squeeze(1)
 
 
 @contextmanager

@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import BaseDataset, ConcatDataset, InfiniteSampler, RepeatDataset
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader, Runner
+from mmengine.structures import PixelData
+from mmseg.datasets import BaseSegDataset
 from mmseg.models import SegDataPreProcessor
+from mmseg.models.decode_heads import FCNHead
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_ext import host
@@ -72,6 +76,37 @@ def test_the_host_reads_checkpoints_as_asked() -> None:
         read = CheckpointLoader.load_checkpoint('x.pth')
     assert read == dict(path='x.pth'), f'CheckpointLoader._schemes: {ADVICE}'
     assert CheckpointLoader._schemes[''] is before
+
+
+def test_wrappers_of_data_sets_tell_the_index_inside() -> None:
+    images = [BaseDataset(lazy_init=True) for _ in range(2)]
+    for dataset in images:
+        dataset._fully_initialized, dataset.data_list, dataset.serialize_data = (
+            True,
+            [{}] * 3,
+            False,
+        )
+    message = f'_get_ori_dataset_idx: {ADVICE}'
+    assert host.wrapped_index(ConcatDataset(images), 4) == (1, 1), message
+    assert host.wrapped_index(RepeatDataset(images[0], 2), 4) == 1, message
+
+
+def test_a_data_set_tells_whether_it_is_a_subset() -> None:
+    for indices in (None, 2):
+        dataset = BaseSegDataset(lazy_init=True, indices=indices)
+        assert host.is_subset(dataset) == (indices is not None), f'_indices: {ADVICE}'
+
+
+def test_a_runner_tells_whether_its_training_is_built(tmp_path: Path) -> None:
+    runner = Runner(nn.Linear(1, 1), str(tmp_path), experiment_name='no_training')
+    assert not host.has_training(runner), f'Runner._train_loop: {ADVICE}'
+
+
+def test_a_head_stacks_the_labels_of_a_batch() -> None:
+    head = FCNHead(in_channels=1, channels=1, num_classes=2, num_convs=0, concat_input=False)
+    label = torch.zeros(1, 2, 3, dtype=torch.long)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for _ in range(2)]
+    assert host.labels_of_batch(head, samples).shape == (2, 2, 3), f'_stack_batch_gt: {ADVICE}'
 
 
 def test_a_registry_imports_further_modules() -> None:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from ..config.walk import leaf_datasets, nested_dicts
 from ..errors import UserError
+from ..host import is_subset
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
@@ -362,7 +363,7 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
 
 def _check_unused_labels(report: SplitReport, data: BaseSegDataset, infos: list[dict]) -> None:
     folder = data.data_prefix.get('seg_map_path')
-    if data.ann_file or data._indices is not None or not folder or not Path(folder).is_dir():
+    if data.ann_file or is_subset(data) or not folder or not Path(folder).is_dir():
         return  # a subset of the labels is in use on purpose
     used = {os.path.normpath(info['seg_map_path']) for info in infos}
     report.warnings += [

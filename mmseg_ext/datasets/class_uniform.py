@@ -34,6 +34,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
+from ..host import wrapped_index
 from .class_centroids import class_centroids, epoch_counts
 
 CACHE_VERSION = 1  # increase it when the same labels give other rows
@@ -167,10 +168,10 @@ class ClassCentroidDataset(Dataset):
         dataset, image = self._source(image)
         while isinstance(dataset, ConcatDataset | RepeatDataset | ClassBalancedDataset):
             if isinstance(dataset, ConcatDataset):
-                number, image = dataset._get_ori_dataset_idx(image)
+                number, image = wrapped_index(dataset, image)
                 dataset = dataset.datasets[number]
             else:
-                image, dataset = dataset._get_ori_dataset_idx(image), dataset.dataset
+                image, dataset = wrapped_index(dataset, image), dataset.dataset
         return dataset
 
     def _label_loader(self, image: int) -> LoadAnnotations:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_ext.checkpoints.write import write_atomically
+from mmseg_ext.host import has_training
 from mmseg_ext.inference.explain import can_explain, explain_batch
 from mmseg_ext.layers.unwrapping import unwrap
 
@@ -160,8 +161,7 @@ class PicturesHook(Hook):
             data = model.data_preprocessor(data_batch, False)
             maps = explain_batch(model, data['inputs'], data['data_samples'])
         meta = runner.val_dataloader.dataset.metainfo
-        # Outside of a training `runner.iter` would build the whole training loop.
-        iteration = runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
+        iteration = runner.iter if has_training(runner) else 0
         for sample, maps_of_one in zip(samples, maps, strict=False):
             name = f'{Path(sample.img_path).stem}_{iteration:06d}.png'
             picture = _draw_sample(sample, maps_of_one, meta)

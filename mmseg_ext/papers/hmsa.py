@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
 from ..errors import UserError
+from ..host import labels_of_batch
 from ..layers.feature_tap import WrapperHead, substitute
 from ..layers.pytorch_init import PyTorchInit
 from ..layers.sizes import Size, size_of
@@ -126,20 +127,14 @@ class HMSAHead(WrapperHead):
         return output, logits, None
 
     def loss(self, *args: Any) -> Any:
-        """Not for use: ``HMSA`` computes the losses.
+        """Not for use, like ``predict``: the segmentor ``HMSA`` computes losses and logits.
 
         Raises:
             UserError: Another segmentor called it.
         """
         raise UserError(self.segmentor_advice)
 
-    def predict(self, *args: Any) -> Any:
-        """Not for use: ``HMSA`` computes the logits.
-
-        Raises:
-            UserError: Another segmentor called it.
-        """
-        raise UserError(self.segmentor_advice)
+    predict = loss
 
 
 class ScalePass(NamedTuple):
@@ -317,10 +312,10 @@ class HMSA(WindowedEncoderDecoder):
     def _single_losses(self, maps: dict[Fraction, list[Tensor]], data_samples: list) -> dict:
         """``loss_single`` of the logits of each scale, resized to the labels."""
         head, loss = self.decode_head.head, self.loss_single
-        label = head._stack_batch_gt(data_samples).squeeze(1)
+        label = labels_of_batch(head, data_samples)
         return {
             f'scale_{float(scale):g}.{loss.loss_name}': loss(
-                self._resize(logits, label.shape[1:]), label, ignore_index=head.ignore_index
+                self._resize(logits, size_of(label)), label, ignore_index=head.ignore_index
             )
             for scale, (logits, *_) in maps.items()
         }

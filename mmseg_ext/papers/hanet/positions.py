@@ -39,7 +39,7 @@ class AddRowPositions(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackRowPositions(PackSegInputs):
-    """Packs as ``PackSegInputs``, and add the row positions as metainfo ``row_pos``.
+    """Packs as ``PackSegInputs``, and adds the row positions as metainfo ``row_pos``.
 
     The positions are uint8 (H,): 0 to 127, and 128 for rows of padding. A rotation mixes rows; the
     smallest position in a row counts then.

@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...host import labels_of_batch
 from ...layers.feature_tap import WrapperHead
 from ...layers.levels import pointwise_of_levels
 from ...layers.precision import at_least_float32
@@ -114,7 +115,7 @@ class PixelContrastHead(WrapperHead):
             train_cfg: Argument of the head's ``loss``.
         """
         losses, _, logits = self.tap(self.head.loss, inputs, batch_data_samples, train_cfg)
-        label = self.head._stack_batch_gt(batch_data_samples).squeeze(1)
+        label = labels_of_batch(self.head, batch_data_samples)
         losses[self.loss_contrast.loss_name] = self._contrast(inputs, logits.detach(), label)
         return losses
 
