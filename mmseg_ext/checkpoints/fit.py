@@ -103,12 +103,12 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     """Sentence that refuses a checkpoint of another model."""
     if counts := fit.class_counts():
         return (
-            f'{checkpoint} has {counts[0]} classes, {type(module).__name__} as configured '
+            f'{checkpoint} has {counts[0]} classes, but {type(module).__name__} of the config has '
             f'{counts[1]}: give the config that it was trained with, or another checkpoint'
         )
     return (
-        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
-        f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+        f'{checkpoint} is a checkpoint of another model than the config's '
+        f'{type(module).__name__}: {fit}; convert released weights with tools/convert_checkpoint.py'
     )
 
 

@@ -130,7 +130,7 @@ class DeepGlobeDataset(ColorMaskDataset):
     def advice(self) -> str:
         return (
             'unzip the land cover set of DeepGlobe so that DIR/train holds NUMBER_sat.jpg and '
-            'NUMBER_mask.png, and name DIR with data_root (--data-root).'
+            'NUMBER_mask.png, and name DIR with data_root (--data-root)'
         )
 
     def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -174,7 +174,7 @@ class InriaDataset(ColorMaskDataset):
     def advice(self) -> str:
         return (
             'unpack AerialImageDataset so that DIR/train holds images and gt, and name DIR with '
-            'data_root (--data-root).'
+            'data_root (--data-root)'
         )
 
     def _images(self) -> list[tuple[str, str]]:

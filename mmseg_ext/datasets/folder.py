@@ -48,7 +48,7 @@ class FolderDataset(BaseSegDataset):
 
     def advice(self) -> str:
         """Advice for a missing folder, which ends the sentence of an error."""
-        return 'name the folder that holds it with data_root (--data-root).'
+        return 'name the folder that holds it with data_root (--data-root)'
 
     def find_label(self, stem: str) -> tuple[str, dict[int, int]]:
         """The mask of the image called ``stem``, and the map from its values to classes."""

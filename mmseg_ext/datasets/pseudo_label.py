@@ -129,7 +129,7 @@ class PseudoLabelDataset(FolderDataset):
             )
 
     def advice(self) -> str:
-        return 'name the folders in data_prefix and their common parent in data_root.'
+        return 'name the folders in data_prefix and their common parent in data_root'
 
     def load_data_list(self) -> list[dict]:
         for key in ('prob_path', 'human_path'):
