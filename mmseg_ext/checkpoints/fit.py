@@ -107,8 +107,8 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
             f'{counts[1]}: give the config that it was trained with, or another checkpoint'
         )
     return (
-        f'{checkpoint} is a checkpoint of another model than the config's '
-        f'{type(module).__name__}: {fit}; convert released weights with tools/convert_checkpoint.py'
+        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} of '
+        f'the config: {fit}; convert released weights with tools/convert_checkpoint.py'
     )
 
 
