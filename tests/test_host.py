@@ -1,5 +1,6 @@
 """Private attributes of the host that ``mmseg_ext/host.py`` reaches into are there."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader, Runner
+from mmseg.apis import MMSegInferencer, inference
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
@@ -72,6 +74,14 @@ def test_the_host_reads_checkpoints_as_asked() -> None:
         read = CheckpointLoader.load_checkpoint('x.pth')
     assert read == dict(path='x.pth'), f'CheckpointLoader._schemes: {ADVICE}'
     assert CheckpointLoader._schemes[''] is before
+
+
+def test_the_host_asks_for_loaders_where_they_are_found_by_class() -> None:
+    host.find_loaders_by_class()
+    assert inference._preprare_data.__module__ == host.__name__, f'_preprare_data: {ADVICE}'
+    assert '_preprare_data(' in inspect.getsource(inference.inference_model), ADVICE
+    source = inspect.getsource(MMSegInferencer._init_pipeline)
+    assert '_get_transform_idx(' in source, f'MMSegInferencer._get_transform_idx: {ADVICE}'
 
 
 def test_a_registry_imports_further_modules() -> None:
