@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import save_checkpoint
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
+import mmseg_ext
 from tests.tiny import CONFIGS, build, shrink
 
 SIZE = (52, 76)
@@ -59,6 +60,9 @@ def test_the_host_predicts_with_every_config(path: Path, files: Path, tmp_path: 
     for result in (of_array, of_files[0]):
         assert torch.equal(result.pred_sem_seg.data[0], first)
     assert len(inference_model(model, frames)) == 2
+    classes, probabilities = mmseg_ext.predict(model, a)
+    assert torch.equal(classes, first) and probabilities.shape == (model.num_classes, *SIZE)
+    assert torch.equal(probabilities.gather(0, classes[None])[0], probabilities.amax(0))
 
     for inputs in (a, cv2.imread(a)):
         result = inferencer(inputs, return_vis=True)
