@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from ..config.walk import leaf_datasets, nested_dicts
 from ..errors import UserError
+from ..processes import end_with_parent
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
@@ -354,9 +354,7 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
         return
     # Forked children start at once. They use PIL and NumPy alone, so no lock of torch stops them.
     context = get_context('fork' if sys.platform == 'linux' else None)
-    # With the default handler, Ctrl-C ends each child without a traceback.
-    end = (signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(os.cpu_count(), context, signal.signal, end) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, end_with_parent) as pool:
         yield from pool.map(check, jobs, chunksize=8)
 
 
