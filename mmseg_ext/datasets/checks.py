@@ -233,6 +233,12 @@ def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
     return LoadSegMap()
 
 
+def _require_no_pipe(path: str) -> None:
+    """Refuses a file that a reader would wait for without end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise _Problem(f'{path} is no file, but a pipe or a device: restore or remove it')
+
+
 @dataclass
 class _PairCheck:
     """Checks one image and its label; an object, so that other processes can receive it."""
@@ -247,6 +253,8 @@ class _PairCheck:
         info, read_label = job
         findings: dict = {'problems': []}
         try:
+            for key in ('img_path', 'seg_map_path'):
+                _require_no_pipe(info.get(key) or '')
             findings['size'] = self._image_size(info['img_path'])
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)

@@ -92,7 +92,7 @@ def predict(model: BaseSegmentor, image: str | Path | np.ndarray) -> tuple[Tenso
         packed = from_array(dict(img=image, seg_fields=[]))
     else:
         if not Path(image).is_file():
-            raise UserError(f'the image {image} does not exist')
+            raise UserError(f'the image {image} does not exist or is no file')
         packed = from_file(dict(img_path=str(image), seg_fields=[]))
     data = model.data_preprocessor({key: [value] for key, value in packed.items()}, False)
     (sample,) = model.predict(data['inputs'], data['data_samples'])

@@ -64,7 +64,7 @@ def test_files_and_arrays_of_a_checkpoint_equal_the_tool_and_the_host(channels, 
 @pytest.mark.parametrize(
     ('image', 'sentence'),
     [
-        ('missing.png', 'the image missing.png does not exist'),
+        ('missing.png', 'the image missing.png does not exist or is no file'),
         (np.zeros((4, 4), np.uint8), r'uint8 with the shape \(4, 4\): give uint8'),
         (np.zeros((4, 4, 3)), r'float64 with the shape \(4, 4, 3\): give uint8'),
         (np.zeros((0, 4, 3), np.uint8), r'with the shape \(0, 4, 3\)'),
