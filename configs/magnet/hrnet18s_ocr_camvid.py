@@ -19,10 +19,10 @@ model = dict(
     test_cfg=dict(n_points=32768, smooth_kernel=5),
 )
 # images stay whole, because the model resizes them and draws patches
-whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
 tta_pipeline = None  # that of the base halves images; here the model resizes them
-train_dataloader = dict(dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
-test_dataloader = dict(dataset=dict(pipeline=whole))
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(max_epochs=6, val_interval=3)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=6, **_base_.per_iter)]

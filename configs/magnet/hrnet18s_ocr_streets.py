@@ -18,9 +18,9 @@ model = dict(
     test_cfg=dict(n_points=8192, smooth_kernel=5),
 )
 # images stay whole, because the model resizes them and draws patches
-whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
+test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=8, val_interval=2)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=8, **_base_.per_iter)]

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from rich.table import Table
 from ..config.walk import leaf_datasets, nested_dicts
 from ..errors import UserError
 from ..host import is_subset
+from ..processes import end_with_parent
 from .folder import FolderDataset
 from .transforms import IGNORE_INDEX, LoadSegMap
 
@@ -234,6 +234,12 @@ def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
     return LoadSegMap()
 
 
+def _require_no_pipe(path: str) -> None:
+    """Refuses a file that a reader would wait for without end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise _Problem(f'{path} is no file, but a pipe or a device: restore or remove it')
+
+
 @dataclass
 class _PairCheck:
     """Checks one image and its label; an object, so that other processes can receive it."""
@@ -248,6 +254,8 @@ class _PairCheck:
         info, read_label = job
         findings: dict = {'problems': []}
         try:
+            for key in ('img_path', 'seg_map_path'):
+                _require_no_pipe(info.get(key) or '')
             findings['size'] = self._image_size(info['img_path'])
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)
@@ -355,9 +363,7 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
         return
     # Forked children start at once. They use PIL and NumPy alone, so no lock of torch stops them.
     context = get_context('fork' if sys.platform == 'linux' else None)
-    # With the default handler, Ctrl-C ends each child without a traceback.
-    end = (signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(os.cpu_count(), context, signal.signal, end) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, end_with_parent) as pool:
         yield from pool.map(check, jobs, chunksize=8)
 
 

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -201,6 +203,14 @@ def test_damaged_files_are_named(root):
     assert len(problems) == 2
     assert str(image) in problems[0]
     assert str(label) in problems[1]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_named_and_not_waited_for(root):
+    path = root / 'labels/train/1.png'
+    path.unlink()
+    os.mkfifo(path)
+    assert only_problem(root).startswith(f'{path} is no file, but a pipe')
 
 
 def test_a_photo_that_is_turned_while_loading_fits_its_label(root):

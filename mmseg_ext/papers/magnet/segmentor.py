@@ -62,6 +62,7 @@ class MagNet(BaseSegmentor):
         train_cfg: Not used.
         test_cfg: Settings of inference, see ``Inference``.
         data_preprocessor: Preprocessor of the model; the preprocessor of ``segmentor`` is not used.
+        pretrained: Not used; the host's ``init_model`` sets it to None in every config.
 
     Raises:
         UserError: A single output channel, scales that do not grow from ``patch_size``, an unknown
@@ -89,6 +90,7 @@ class MagNet(BaseSegmentor):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        pretrained: None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
