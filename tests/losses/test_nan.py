@@ -75,9 +75,7 @@ CASES: dict[str, list[tuple[dict, tuple[int, ...], Call]]] = {
     'BalancedEdgeLoss': [
         (dict(double_sigmoid=twice), (2, 1, 8, 8), on_edges) for twice in (True, False)
     ],
-    'FeatureAffinityLoss': [
-        (dict(q=q, p=p), FEATURES, on_maps) for q in (1, 2) for p in (2, None)
-    ],
+    'FeatureAffinityLoss': [(dict(q=q, p=p), FEATURES, on_maps) for q in (1, 2) for p in (2, None)],
     'ReconstructionLoss': [({}, IMAGES, on_images)],
     'PixelContrastLoss': [({}, (6, 5), on_anchors)],
 }
