@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.layers.unwrapping import unwrap
 
-from .read import is_pretrained, state_dict_of
+from .read import is_pretrained, read_checkpoint, state_dict_of
 
 Shape = tuple[int, ...]
 
@@ -120,6 +120,33 @@ def starting_parts(model: nn.Module) -> tuple[str, ...]:
     frozen_part = getattr(model, 'frozen_part', None)
     backbones = (name for name, _ in model.named_modules() if f'.{name}'.endswith('.backbone'))
     return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
+
+
+def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
+    """Refuses to resume from a checkpoint that holds less than the state of a training.
+
+    Args:
+        checkpoint: Path or address.
+        has_schedule: Whether the training has a schedule.
+
+    Raises:
+        UserError: A part is missing, as in a file of the best weights.
+    """
+    loaded = read_checkpoint(checkpoint)
+    parts = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
+    missing = [part for part in parts if part not in loaded]
+    missing += [part for part in ('epoch', 'iter') if part not in loaded.get('meta', {})]
+    if not missing:
+        return
+    folder = Path(checkpoint).parent
+    latest = find_latest_checkpoint(str(folder)) if (folder / 'last_checkpoint').is_file() else None
+    if latest and Path(latest).is_file() and not Path(latest).samefile(checkpoint):
+        advice = f'give --resume {latest}'
+    else:
+        advice = f'start a new training from its weights by --init {checkpoint}'
+    raise UserError(
+        f'{checkpoint} has no {missing[0]}, so that no training can resume from it: {advice}'
+    )
 
 
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
