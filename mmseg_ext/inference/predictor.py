@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.checkpoints.fit import load_and_compare, other_model
+from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usable
 from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
@@ -150,8 +150,8 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
 
     Raises:
-        UserError: The checkpoint does not exist, cannot be read, or its names or shapes are another
-            model's.
+        UserError: The checkpoint does not exist, cannot be read or used, or its names or shapes are
+            another model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
     if not Path(checkpoint).is_file():
@@ -159,6 +159,7 @@ def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, d
     loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
     fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    require_usable(checkpoint, fit)
     if str(fit):
         raise UserError(other_model(checkpoint, model, fit))
     return model.eval(), loaded.get('meta', {})
