@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights
+from mmseg_ext.checkpoints.fit import check_weights, require_resumable
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.checks import SplitReport, check_splits
@@ -102,6 +102,8 @@ def _train(cfg: Config) -> None:
 def _check_before_training(cfg: Config) -> None:
     if not is_first_process():
         return
+    if cfg.get('resume') and cfg.get('load_from'):
+        require_resumable(cfg.load_from, has_schedule=bool(cfg.get('param_scheduler')))
     check_data(cfg, ('train', 'val'))
     for source in starting_weights(cfg):
         read.state_dict_of(source)  # an address is downloaded once, for all processes

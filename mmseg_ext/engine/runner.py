@@ -25,6 +25,7 @@ from mmseg_ext.host import seeds_ranks_apart
 
 from ..errors import UserError
 from .distributed import init_dist_for_cpu_or_gpu
+from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
     ResumableSampler,
@@ -101,8 +102,21 @@ class ResumableRunner(Runner):
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
         return self.build_dataloader(cfg, seed=self.seed)
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        super().resume(filename, *args, **kwargs)
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        self._saved_schedules = checkpoint.get('param_schedulers')
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = 'default',
+    ) -> None:
+        super().resume(filename, resume_optimizer, False, map_location)
+        if resume_param_scheduler and self.param_schedulers and self._saved_schedules is not None:
+            resume_schedules(self, self._saved_schedules)
         loader = self.train_dataloader
         if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
             loader.dataset.seed = self.seed

@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.checkpoints.fit import load_and_compare, other_model
+from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usable
 from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
@@ -158,8 +158,8 @@ def load_model(
     Without a checkpoint the weights are random, and the meta is empty.
 
     Raises:
-        UserError: The checkpoint does not exist, cannot be read, or its names or shapes are another
-            model's.
+        UserError: The checkpoint does not exist, cannot be read or used, or its names or shapes are
+            another model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
     if checkpoint is None:
@@ -169,6 +169,7 @@ def load_model(
     loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
     fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    require_usable(checkpoint, fit)
     if str(fit):
         raise UserError(other_model(checkpoint, model, fit))
     return model.eval(), loaded.get('meta', {})

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.tiny_run import assert_same, config, last_checkpoint, resumed, train
+from mmseg_ext.checkpoints.finite import first_not_finite
+from mmseg_ext.checkpoints.safe_load import load_file
+from tests.engine.tiny_run import (
+    assert_same,
+    config,
+    last_checkpoint,
+    resumed,
+    train,
+    with_validation,
+)
 
 
 def test_a_corrupt_image_is_named_and_nothing_is_lost(folder, uninterrupted, tmp_path):
@@ -77,6 +86,33 @@ def test_checkpoints_between_two_updates_are_refused(folder, tmp_path):
     [(code, error)] = train(cfg)
     assert code == 1
     assert error.startswith('UserError: a checkpoint every 2 iterations falls between two updates')
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize(
+    ('asked', 'name'),
+    [
+        ('infinite statistics', 'backbone.layer1.0.bn1.running_var'),
+        ('infinite gradient', 'decode_head.conv_seg.bias'),
+    ],
+)
+@pytest.mark.parametrize('guard', ['DeferredRuntimeInfoHook', 'RuntimeInfoHook'])
+def test_a_model_that_is_not_finite_is_neither_saved_nor_validated(
+    folder, tmp_path, processes, asked, name, guard
+):
+    cfg = with_validation(config(folder / 'data', tmp_path), 1)
+    cfg.merge_from_dict(dict(stop={4: asked}, stopped_rank=0))
+    cfg.default_hooks.runtime_info.type = guard
+    for code, error in train(cfg, processes=processes):
+        assert code == 1
+        if guard == 'DeferredRuntimeInfoHook':
+            assert error.startswith(f'UserError: {name} is not finite at iteration 4, batch ')
+            assert '.png' in error
+        else:
+            assert error.startswith(f'UserError: {name} is not finite, so that the model is')
+    saved = {path.name: load_file(path)['state_dict'] for path in tmp_path.glob('*.pth')}
+    assert 'iter_2.pth' in saved and 'iter_4.pth' not in saved
+    assert not any(map(first_not_finite, saved.values()))
 
 
 @pytest.mark.parametrize('processes', [1, 2])

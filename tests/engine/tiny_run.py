@@ -156,9 +156,13 @@ class StopHook(Hook):
                 raise RuntimeError('no memory')
 
             head.loss_by_feat = fail
+        model = getattr(runner.model, 'module', runner.model)
         if asked == 'nan':
-            head = getattr(runner.model, 'module', runner.model).decode_head
-            torch.nn.init.constant_(head.conv_seg.weight, float('nan'))
+            torch.nn.init.constant_(model.decode_head.conv_seg.weight, torch.nan)
+        if asked == 'infinite statistics':
+            model.backbone.layer1[0].bn1.running_var.fill_(torch.inf)
+        if asked == 'infinite gradient':
+            model.decode_head.conv_seg.bias.register_hook(lambda grad: grad * torch.inf)
 
 
 def kill_in_write(number: int) -> None:

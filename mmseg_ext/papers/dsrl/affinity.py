@@ -72,7 +72,8 @@ def _gram_gap(a: Tensor, b: Tensor) -> Tensor:
 
 def unit_pixels(x: Tensor, p: float, eps: float) -> Tensor:
     """Pixels of x (N, C, h, w) over their p-norms; 0, with gradient 0, where that is <= ``eps``."""
-    has_features = torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) > eps
+    # Unlike >, this comparison keeps NaN.
+    has_features = ~(torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) <= eps)
     safe = torch.where(has_features, x, 1)
     return torch.where(
         has_features, safe / torch.linalg.vector_norm(safe, p, dim=1, keepdim=True), 0
