@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from mmseg_ext.checkpoints.read import is_pretrained, state_dict_of
+from mmseg_ext.config.values import check_kind
 from mmseg_ext.config.walk import READ_KEYS, as_list, leaf_datasets, nested_dicts, what_is_read
 from mmseg_ext.errors import UserError
 
@@ -25,13 +26,36 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merges ``--cfg-options`` into a config.
 
     Raises:
-        UserError: Nothing reads an option, such as a variable that the file used only for itself.
+        UserError: Nothing reads an option, such as a variable that the file used only for itself,
+            a position of a list does not exist, or a text replaces a number or a dict.
     """
-    for option in options:
+    for option, value in options.items():
         key = option.partition('.')[0]
         if key not in READ_KEYS:
             raise UserError(f'--cfg-options {option}: nothing reads {key}; {_advice(cfg, key)}')
+        check_kind(option, _present_value(cfg, option), value)
     cfg.merge_from_dict(options)
+
+
+def _present_value(cfg: Config, option: str) -> Any:
+    """Value of a dotted key before it is changed; None if there is none."""
+    node: Any = cfg
+    path = ''
+    for key in option.split('.'):
+        if isinstance(node, list | tuple):
+            if not key.isdigit() or int(key) >= len(node):
+                raise UserError(
+                    f'--cfg-options {option}: {path} has the items 0 to {len(node) - 1}'
+                )
+            node = node[int(key)]
+        elif isinstance(node, dict | Config):
+            node = node.get(key)
+        else:
+            if node is not None:
+                raise UserError(f'--cfg-options {option}: {path} is {node!r} and has no {key}')
+            return None
+        path = f'{path}.{key}' if path else key
+    return node
 
 
 def _advice(cfg: Config, key: str) -> str:

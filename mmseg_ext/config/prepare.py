@@ -15,8 +15,9 @@ from mmseg_ext.host import set_config_filename
 from ..errors import UserError
 from . import overrides
 from .amp import set_amp
-from .checks import check_types
+from .keys import check_keys, check_types
 from .paper import drop_inherited_score
+from .values import check_sections, check_values
 from .walk import leaf_datasets
 
 TEST = '_test'  # in the name of the config that a test leaves in its work directory
@@ -67,8 +68,8 @@ def load_config(
     """Reads a config and applies the options that every command has.
 
     Raises:
-        UserError: The file does not exist or cannot be read, nothing reads one of ``cfg_options``,
-            or a ``type`` is not registered.
+        UserError: The file does not exist or cannot be read, nothing reads one of its keys or of
+            ``cfg_options``, a ``type`` is not registered, or a value is impossible.
     """
     if not Path(path).is_file():
         raise UserError(f'the config {path} does not exist: see the folder configs')
@@ -77,13 +78,17 @@ def load_config(
     except (OSError, SyntaxError) as error:
         raise UserError(f'the config {path} cannot be read: {error}') from error
     drop_inherited_score(cfg, path)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    cfg.setdefault('default_scope', 'mmseg')
+    init_default_scope('mmseg')
     overrides.merge_options(cfg, cfg_options or {})
+    check_sections(cfg)
     if data_root is not None:
         overrides.set_data_root(cfg, data_root)
     cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(path)
     cfg.launcher = launcher
     check_types(cfg)
+    check_keys(cfg)
+    check_values(cfg)
     return cfg
 
 

@@ -172,13 +172,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """As the host does, but the previous best file goes after the new one is in place."""
         if not self.save_best:
             return
-        for key in self.key_indicators:
-            if key not in metrics and key != 'auto':
-                suggestions = get_close_matches(key, metrics) or metrics
-                raise UserError(
-                    f'save_best={key!r} is no score of this validation: '
-                    f'did you mean {" or ".join(suggestions)}?'
-                )
+        self.check_scores(metrics)
         single = len(self.key_indicators) == 1
         before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
         if single:
@@ -194,6 +188,16 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._remove(old)
         if single:
             self.best_ckpt_path = after['']
+
+    def check_scores(self, metrics: dict[str, float]) -> None:
+        """Refuses a ``save_best`` that is not among the scores of a validation."""
+        for key in self.key_indicators if self.save_best else ():
+            if key not in metrics and key != 'auto':
+                suggestions = get_close_matches(key, metrics) or metrics
+                raise UserError(
+                    f'save_best={key!r} is no score of this validation: '
+                    f'did you mean {" or ".join(suggestions)}?'
+                )
 
     @master_only
     def save_interrupted(self, runner: Runner) -> None:

@@ -5,6 +5,7 @@ import resource
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import mmseg.registry
 import numpy as np
@@ -26,8 +27,10 @@ from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
+from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 from .progress import live_progress
+from .validation_loss import ValidationLossHook
 
 SAMPLED_LABELS = 300  # read before training; tools/check_dataset.py reads all
 
@@ -83,7 +86,7 @@ class FreeCheckpointsHook(Hook):
 
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
-    with translate_config_errors(cfg), read.reading_once():
+    with translate_config_errors(), read.reading_once():
         _train(cfg)
     leave_process_group()
 
@@ -156,7 +159,7 @@ def dry_run(cfg: Config) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         read.reading_once(),
-        translate_config_errors(cfg),
+        translate_config_errors(),
     ):
         _check_before_training(cfg)
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
@@ -166,6 +169,10 @@ def dry_run(cfg: Config) -> None:
         check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)
+        if runner.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        runner.call_hook('before_run')
+        runner.call_hook('before_train')
         runner.model.train()
         batch = next(iter(runner.train_dataloader))
         loss = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)['loss']
@@ -175,9 +182,24 @@ def dry_run(cfg: Config) -> None:
         if cfg.get('val_dataloader'):
             runner.model.eval()
             batch = next(iter(runner.val_loop.dataloader))
-            runner.val_evaluator.process(runner.model.val_step(batch), batch)
+            outputs = runner.model.val_step(batch)
+            runner.val_evaluator.process(outputs, batch)
+            _check_scores_to_save_by(runner, outputs, batch)
             print('dry run: one validation batch')
     print('dry run: nothing was written')
+
+
+def _check_scores_to_save_by(runner: Runner, outputs: list, batch: Any) -> None:
+    """Refuses a ``save_best`` that is no score of a validation, here of a single batch."""
+    metrics = runner.val_evaluator.evaluate(len(outputs))
+    hooks = [hook for hook in runner.hooks if isinstance(hook, ValidationLossHook)]
+    for hook in hooks:
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, 0, batch, outputs)
+        hook.after_val_epoch(runner, metrics)
+    for hook in runner.hooks:
+        if isinstance(hook, AtomicCheckpointHook):
+            hook.check_scores(metrics)
 
 
 def run_test(
@@ -198,7 +220,7 @@ def run_test(
         The Runner, the scores, and the report of each split; other processes than the first have no
         report.
     """
-    with translate_config_errors(cfg), read.reading_once():
+    with translate_config_errors(), read.reading_once():
         reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
         runner = build_runner(cfg)
         check_weights(runner, cfg.load_from, strict=True)

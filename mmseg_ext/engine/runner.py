@@ -45,6 +45,7 @@ class ResumableRunner(Runner):
     """
 
     _train_dataloader: DataLoader | dict
+    failure: Exception | None = None  # of a hook, raised when the iteration or epoch is complete
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
@@ -55,6 +56,19 @@ class ResumableRunner(Runner):
         super().setup_env(env_cfg)
         # Messages between processes must not wait for the GPU.
         self._messages = distributed.new_group(backend='gloo') if self.world_size > 1 else None
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls all hooks; after a training step or epoch, all of them before a failure counts."""
+        if fn_name not in ('after_train_iter', 'after_train_epoch'):
+            super().call_hook(fn_name, **kwargs)
+            return
+        for hook in self.hooks:
+            try:
+                getattr(hook, fn_name)(self, **kwargs)
+            except UserError:  # a loss that is not finite must not be saved by the next hook
+                raise
+            except Exception as error:
+                self.failure = self.failure or error
 
     def worst_of_all(self, status: int) -> int:
         """The largest status of all processes; each of them has to call this."""
@@ -150,8 +164,8 @@ class _Resumable(BaseLoop):
 
     Ctrl-C and SIGTERM (from a scheduler or torchrun) take effect between two iterations, or at once
     during validation or when Ctrl-C is pressed twice. A sample that cannot be loaded stops all
-    processes before the same iteration. Then, and when a step fails before it has changed a
-    parameter, the hooks are called with ``save_interrupted``.
+    processes before the same iteration. Then, when a hook fails after a step, and when a step fails
+    before it has changed a parameter, the hooks are called with ``save_interrupted``.
     """
 
     _iter: int
@@ -165,7 +179,9 @@ class _Resumable(BaseLoop):
         self.buffers = _Buffers(self.runner.model)
         with self._signals():
             try:
-                return super().run()  # type: ignore[safe-super]
+                model = super().run()  # type: ignore[safe-super]
+                self._raise_failure()
+                return model
             except BaseException:
                 self._rescue()
                 raise
@@ -200,6 +216,14 @@ class _Resumable(BaseLoop):
         self.phase = 'step'
         super().run_iter(*args)  # type: ignore[misc]
         self.phase = ''
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Raises the failure of a hook, between two iterations, where nothing is lost."""
+        failure, self.runner.failure = self.runner.failure, None
+        if failure is not None:
+            self.phase = 'fetch'
+            raise failure
 
     def _agree(self, status: int) -> int:
         verdict = self.runner.worst_of_all(status)
@@ -264,6 +288,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
             self.run_iter(index, self.fetch(batches))
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+        self._raise_failure()
 
 
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):

@@ -138,7 +138,8 @@ def with_validation(cfg: Config, interval: int) -> Config:
 class StopHook(Hook):
     """Ends the process, as the options ask, at an iteration (from 1)."""
 
-    priority = 'LOWEST'
+    priority = 'HIGHEST'
+    fails = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.rank != runner.cfg.get('stopped_rank', runner.rank):
@@ -156,6 +157,7 @@ class StopHook(Hook):
                 raise RuntimeError('no memory')
 
             head.loss_by_feat = fail
+        self.fails = asked == 'hook'
         model = getattr(runner.model, 'module', runner.model)
         if asked == 'nan':
             torch.nn.init.constant_(model.decode_head.conv_seg.weight, torch.nan)
@@ -163,6 +165,10 @@ class StopHook(Hook):
             model.backbone.layer1[0].bn1.running_var.fill_(torch.inf)
         if asked == 'infinite gradient':
             model.decode_head.conv_seg.bias.register_hook(lambda grad: grad * torch.inf)
+
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        if self.fails:
+            raise RuntimeError('a hook failed')
 
 
 def kill_in_write(number: int) -> None:
