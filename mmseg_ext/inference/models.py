@@ -57,8 +57,10 @@ def _config_file(name: str | Path) -> Path:
         return Path(name)
     names = list_models()
     if str(name) not in names:
-        near = get_close_matches(str(name), names)
-        advice = f'did you mean {" or ".join(near)}?' if near else 'list_models() names all models'
+        matches = get_close_matches(str(name), names)
+        advice = (
+            f'did you mean {" or ".join(matches)}?' if matches else 'list_models() names all models'
+        )
         raise UserError(f'there is no model or config file {name}: {advice}')
     return config_folder() / f'{name}.py'
 
