@@ -35,6 +35,10 @@ from .train_data import (
 )
 
 FAILED = 255  # above every signal number
+STOPPING = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, 'SIGHUP'):  # a closed terminal; absent on Windows
+    STOPPING.append(signal.SIGHUP)
+SAMPLES = 'samples_per_iteration'  # in the message hub, and so in checkpoints
 
 
 @RUNNERS.register_module()
@@ -77,6 +81,10 @@ class ResumableRunner(Runner):
         shared = torch.tensor(status)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._messages)
         return int(shared)
+
+    def samples_per_iteration(self) -> int:
+        """Number of samples in the batches of all processes."""
+        return self.train_dataloader.batch_sampler.batch_size * self.world_size
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if not isinstance(loop, dict):
@@ -133,6 +141,13 @@ class ResumableRunner(Runner):
             resume_schedules(self, self._saved_schedules)
         loader = self.train_dataloader
         if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
+            before, now = self.message_hub.get_info(SAMPLES), self.samples_per_iteration()
+            if before not in (None, now):
+                raise UserError(
+                    f'{filename} comes from a training with {before} images per iteration, and '
+                    f'this run has {now}: resume with the same train_dataloader.batch_size times '
+                    f'the number of processes, or start anew from its weights by --init {filename}'
+                )
             loader.dataset.seed = self.seed
             if not seeds_ranks_apart(self):
                 loader.sampler.set_seed(self.seed)
@@ -162,10 +177,11 @@ class _Buffers:
 class _Resumable(BaseLoop):
     """Seeds for both loops of the host, and a common stop that leaves a checkpoint.
 
-    Ctrl-C and SIGTERM (from a scheduler or torchrun) take effect between two iterations, or at once
-    during validation or when Ctrl-C is pressed twice. A sample that cannot be loaded stops all
-    processes before the same iteration. Then, when a hook fails after a step, and when a step fails
-    before it has changed a parameter, the hooks are called with ``save_interrupted``.
+    Ctrl-C, SIGTERM (from a scheduler or torchrun) and SIGHUP (from a terminal that is closed) take
+    effect between two iterations, or at once during validation or when Ctrl-C is pressed twice. A
+    sample that cannot be loaded stops all processes before the same iteration. Then, when a hook
+    fails after a step, and when a step fails before it has changed a parameter, the hooks are
+    called with ``save_interrupted``.
     """
 
     _iter: int
@@ -177,6 +193,7 @@ class _Resumable(BaseLoop):
         self.signal = 0
         self.agreed = False
         self.buffers = _Buffers(self.runner.model)
+        self.runner.message_hub.update_info(SAMPLES, self.runner.samples_per_iteration())
         with self._signals():
             try:
                 model = super().run()  # type: ignore[safe-super]
@@ -267,7 +284,9 @@ class _Resumable(BaseLoop):
             if twice or self.runner.message_hub.get_info('loop_stage') == 'val':
                 self._stop(number)
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored, as SIGHUP under nohup, stays ignored.
+        numbers = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:

@@ -63,6 +63,24 @@ def test_two_killed_processes(folder, uninterrupted, tmp_path, loop):
     assert_same(last_checkpoint(tmp_path), uninterrupted(loop, 2))
 
 
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_another_batch_size_is_refused(folder, tmp_path, loop):
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'}, **LOOPS[loop])
+    assert train(cfg) == [(KILLED, '')]
+    [(code, error)] = train(resumed(cfg, **{'train_dataloader.batch_size': 4}))
+    assert code == 1
+    assert error.startswith(f'UserError: {tmp_path}/iter_6.pth comes from a training with 2 images')
+    assert 'this run has 4' in error
+
+
+def test_half_a_batch_on_two_processes_goes_on_at_the_same_image(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'})
+    assert train(cfg) == [(KILLED, '')]
+    outcome = train(resumed(cfg, **{'train_dataloader.batch_size': 1}), processes=2)
+    assert outcome == [(0, '')] * 2
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 15
+
+
 def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(folder, tmp_path):
     whole = config(folder / 'data', tmp_path / 'whole', randomness=dict(seed=None))
     assert train(whole) == [(0, '')]

@@ -64,6 +64,7 @@ def test_a_corrupt_image_of_one_process_stops_both(folder, uninterrupted, tmp_pa
         ('interrupt', 'KeyboardInterrupt: ', 7),  # the iteration under way is finished
         ('terminate', 'SystemExit: 143', 7),
         ('hook', 'RuntimeError: a hook failed', 7),  # the other hooks are called too
+        ('hang_up', 'SystemExit: 129', 7),
         ('forward', 'RuntimeError: no memory', 6),  # it is undone
     ],
 )

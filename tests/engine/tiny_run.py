@@ -28,6 +28,7 @@ CONTEXT.set_forkserver_preload(
 )
 
 KILLED = -9
+SIGNALS = dict(interrupt=signal.SIGINT, terminate=signal.SIGTERM, hang_up=signal.SIGHUP)
 EPOCHS: dict[str, Any] = {}
 FINITE_ITERATIONS = {'train_cfg': dict(type='IterBasedTrainLoop', max_iters=13, val_interval=100)}
 ITERATIONS = {**FINITE_ITERATIONS, 'train_dataloader.sampler.type': 'InfiniteSampler'}
@@ -147,9 +148,8 @@ class StopHook(Hook):
         asked = runner.cfg.get('stop', {}).get(runner.iter + 1)
         if asked == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
-        if asked in ('interrupt', 'terminate'):
-            number = signal.SIGINT if asked == 'interrupt' else signal.SIGTERM
-            os.kill(os.getpid(), number)
+        if asked in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[asked])
         if asked == 'forward':  # fails after the buffers have changed
             head = runner.model.decode_head
 
