@@ -118,6 +118,9 @@ def check_splits(
         splits: Names of the splits to check; a split with the same data set as an earlier split is
             skipped.
         **options: Arguments of ``check_split``.
+
+    Raises:
+        UserError: None of the splits has a data set, or see ``check_split``.
     """
     checked: list[dict] = []
     for split in splits:
@@ -128,6 +131,9 @@ def check_splits(
         report = check_split(dataset, **options)
         report.problems += _check_class_counts(cfg['model'], report.classes)
         yield split, report
+    if not checked:
+        names = ', '.join(f'{split}_dataloader' for split in splits)
+        raise UserError(f'the config has no data: give it a dataset in {names}')
 
 
 def check_split(

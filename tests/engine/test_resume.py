@@ -25,6 +25,20 @@ def test_the_same_run_twice_is_the_same_with_other_workers(folder, uninterrupted
     assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
 
 
+def test_the_first_run_in_a_folder_is_the_second(folder, tmp_path):
+    """The first one makes the statistics of its labels, the second one reads them."""
+    weights = []
+    for name in ('first', 'second'):
+        cfg = config(folder / 'data', tmp_path / name, **{'train_cfg.max_epochs': 1})
+        data = dict(type='ClassCentroidDataset', dataset=cfg.train_dataloader.dataset, tile=16)
+        cfg.train_dataloader.dataset = dict(**data, cache_dir=str(tmp_path / 'cache'))
+        cfg.train_dataloader.sampler = dict(type='ClassUniformSampler')
+        assert train(cfg) == [(0, '')]
+        weights.append(last_checkpoint(tmp_path / name))
+    assert len(list((tmp_path / 'cache').iterdir())) == 1
+    assert_same(*weights)
+
+
 def test_another_seed_is_another_run(folder, uninterrupted, tmp_path):
     assert train(config(folder / 'data', tmp_path, randomness=dict(seed=1))) == [(0, '')]
     with pytest.raises(AssertionError):
