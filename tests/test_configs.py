@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmseg_ext.errors import UserError
 from tests.tiny import CONFIGS, make_batch, tiny, total_loss
 
 pytestmark = pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
@@ -37,6 +38,34 @@ def test_logits_have_the_size_of_the_image(model: nn.Module, size: tuple[int, in
     for result in results:
         assert result.seg_logits.data.shape == (model.num_classes, *size)
         assert result.pred_sem_seg.data.shape == (1, *size)
+
+
+@pytest.mark.parametrize('value', [200, -1])
+def test_a_label_that_is_no_class_is_refused(model: nn.Module, value: int) -> None:
+    images, samples = make_batch(model)
+    samples[1].gt_sem_seg.data[..., 3, 5] = value
+    with pytest.raises(UserError, match=f'a label holds the value {value}, but the classes are 0'):
+        model.train().loss(images, samples)
+
+
+def test_images_without_meaning_are_refused(model: nn.Module) -> None:
+    images, samples = make_batch(model)
+    nan, infinite = images.clone(), images.clone()
+    nan[0, 0, 3, 5], infinite[1, 2, 0, 0] = float('nan'), float('inf')
+    wrong = [
+        (nan, 'NaN or infinite'),
+        (infinite, 'NaN or infinite'),
+        (
+            torch.cat([images, images[:, :1]], 1),
+            r'\(2, 4, 65, 97\), the model takes \(N, 3, H, W\)',
+        ),
+        (images[:0], 'has no pixels'),
+    ]
+    for batch, sentence in wrong:
+        with pytest.raises(UserError, match=sentence):
+            model.eval().predict(batch, samples[: len(batch)])
+        with pytest.raises(UserError, match=sentence):
+            model.train().loss(batch, samples[: len(batch)])
 
 
 @pytest.mark.parametrize('ignored', [0.0, 0.5, 1.0])

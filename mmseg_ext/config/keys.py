@@ -46,7 +46,7 @@ USUAL_TYPES = {
 # Keys that the host takes out of a dict before it builds the class.
 BEFORE_BUILD = {
     '': {'type', '_scope_'},
-    'model': {'requires_grad', 'override', 'name', 'fallback_on_stride'},
+    'model': {'_delete_', 'requires_grad', 'override', 'name', 'fallback_on_stride'},
     'optim_wrapper': {'constructor', 'optimizer', 'paramwise_cfg'},
     'param_scheduler': {'convert_to_iter_based', 'epoch_length'},
     'train_cfg': {'by_epoch'},
@@ -126,7 +126,7 @@ def check_keys(cfg: Config) -> None:
             cls = _class_of(section, path, node)
             accepted = _untyped(path, node) if cls is None else arguments_of(cls, node, section)
             if accepted is not None:
-                reader = 'the host' if cls is None else cls.__name__
+                reader = cls.__name__ if cls is not None else _reader_of(path)
                 _check_node(path, node, accepted, f'{reader} does not take')
             bases = {base.__name__ for base in getattr(cls, '__mro__', ())}
             for (base, key), accepted in PARTS.items():
@@ -197,9 +197,13 @@ def arguments_of(cls: Callable, node: Mapping, section: str) -> set[str] | None:
     return None if is_open else names
 
 
+def _reader_of(path: str) -> str:
+    return 'DataLoader' if path.endswith('_dataloader') else 'the host'
+
+
 def _untyped(path: str, node: dict) -> set[str] | None:
     """Keys of a dict of the host without a type; None if any is read."""
-    if path.endswith('_dataloader') and '.' not in path:
+    if _reader_of(path) == 'DataLoader':
         of_host = ('num_batch_per_epoch', 'disable_subprocess_warning')
         return {*inspect.signature(DataLoader.__init__).parameters, *of_host} - {'self'}
     tables: dict[str, set[str]] = {

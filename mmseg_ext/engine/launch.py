@@ -171,8 +171,9 @@ def dry_run(cfg: Config) -> None:
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)
         if runner.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
-        runner.call_hook('before_run')
-        runner.call_hook('before_train')
+        hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
+        for hook in hooks:
+            hook.before_train(runner)
         runner.model.train()
         batch = next(iter(runner.train_dataloader))
         loss = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)['loss']
@@ -184,22 +185,22 @@ def dry_run(cfg: Config) -> None:
             batch = next(iter(runner.val_loop.dataloader))
             outputs = runner.model.val_step(batch)
             runner.val_evaluator.process(outputs, batch)
-            _check_scores_to_save_by(runner, outputs, batch)
+            metrics = _scores_of_a_batch(runner, outputs, batch)
+            for hook in hooks:
+                hook.check_scores(metrics)
             print('dry run: one validation batch')
     print('dry run: nothing was written')
 
 
-def _check_scores_to_save_by(runner: Runner, outputs: list, batch: Any) -> None:
-    """Refuses a ``save_best`` that is no score of a validation, here of a single batch."""
+def _scores_of_a_batch(runner: Runner, outputs: list, batch: Any) -> dict[str, float]:
+    """Scores of a validation, here of a single batch."""
     metrics = runner.val_evaluator.evaluate(len(outputs))
-    hooks = [hook for hook in runner.hooks if isinstance(hook, ValidationLossHook)]
-    for hook in hooks:
-        hook.before_val_epoch(runner)
-        hook.after_val_iter(runner, 0, batch, outputs)
-        hook.after_val_epoch(runner, metrics)
     for hook in runner.hooks:
-        if isinstance(hook, AtomicCheckpointHook):
-            hook.check_scores(metrics)
+        if isinstance(hook, ValidationLossHook):
+            hook.before_val_epoch(runner)
+            hook.after_val_iter(runner, 0, batch, outputs)
+            hook.after_val_epoch(runner, metrics)
+    return metrics
 
 
 def run_test(

@@ -24,6 +24,8 @@ from torch.utils.data import DataLoader
 from mmseg_ext.host import seeds_ranks_apart
 
 from ..errors import UserError
+from ..layers.unwrapping import unwrap
+from ..segmentors.protocols import HasLabelLimits
 from .distributed import init_dist_for_cpu_or_gpu
 from .schedules import resume_schedules
 from .train_data import (
@@ -120,7 +122,9 @@ class ResumableRunner(Runner):
             seed=self.seed,
             diff_rank_seed=seeds_ranks_apart(self),
         )
-        cfg['dataset'] = SeededDataset(plain.dataset, self.seed)
+        model = unwrap(self.model)
+        limits = model.label_limits if isinstance(model, HasLabelLimits) else None
+        cfg['dataset'] = SeededDataset(plain.dataset, self.seed, limits)
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
         return self.build_dataloader(cfg, seed=self.seed)
 

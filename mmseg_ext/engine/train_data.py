@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mmseg_ext.host import restart_sampler
 
 from ..errors import UserError
+from ..segmentors.batches import check_label
 from ..segmentors.protocols import HasDataInfo, HasEpochs, HasSeed
 
 
@@ -45,14 +46,22 @@ class SeededDataset(_NotCopied, Dataset):
 
     Attributes are those of the data set inside, which is ``dataset``.
 
+    Args:
+        dataset: Data set.
+        seed: Seed of the run.
+        label_limits: Number of classes and label of ignored pixels; None for labels of any value.
+
     Raises:
-        BadSampleError: loading or the pipeline failed.
+        BadSampleError: Loading or the pipeline failed, or a label is no class.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, label_limits: tuple[int, int] | None = None
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.names_files = isinstance(dataset, HasDataInfo)
+        self.label_limits = label_limits
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,11 +72,19 @@ class SeededDataset(_NotCopied, Dataset):
         index, epoch, position = key
         seed_everything(self.seed, get_rank(), epoch, position)
         try:
-            return self.dataset[index]
+            sample = self.dataset[index]
+            self._check_label(sample)
+            return sample
         except Exception as error:
             is_mistake = isinstance(error, UserError)
             reason = str(error) if is_mistake else f'{type(error).__name__}: {error}'
             raise BadSampleError(f'{self._files(index)} cannot be used ({reason})') from error
+
+    def _check_label(self, sample: Any) -> None:
+        """Refuses a label with values that are no class, while it is still in the worker."""
+        packed: Any = sample.get('data_samples', ()) if isinstance(sample, dict) else ()
+        if self.label_limits is not None and 'gt_sem_seg' in packed:
+            check_label(packed.gt_sem_seg.data, *self.label_limits)
 
     def _files(self, index: int) -> str:
         info = self.dataset.get_data_info(index) if self.names_files else {}

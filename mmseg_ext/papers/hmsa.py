@@ -247,8 +247,8 @@ class HMSA(WindowedEncoderDecoder):
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        side_inputs = self.side_inputs(inputs, data_samples)
-        largest = self.train_scales[0]
+        self.check_training_batch(inputs, data_samples)
+        side_inputs, largest = self.side_inputs(inputs, data_samples), self.train_scales[0]
         passes = {  # smallest scale first: norms are updated in this order
             scale: self.run_scale(inputs, scale, largest=scale == largest, **side_inputs)
             for scale in reversed(self.train_scales)

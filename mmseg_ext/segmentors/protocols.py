@@ -147,6 +147,15 @@ class HasDataInfo(Protocol):
 
 
 @runtime_checkable
+class HasLabelLimits(Protocol):
+    """A model that knows which values its labels may have."""
+
+    @property
+    def label_limits(self) -> tuple[int, int]:
+        """Number of classes, and the label of ignored pixels."""
+
+
+@runtime_checkable
 class HasLabelIds(Protocol):
     """A data set whose label files hold other values than class indices."""
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmseg_ext.layers.feature_tap import WrapperHead
 from mmseg_ext.layers.precision import wide_dtype
 from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
+from mmseg_ext.segmentors.batches import check_images, check_training_batch
 from mmseg_ext.segmentors.pairs import check_needed_segmentor
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
@@ -96,7 +97,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
         )
         if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
             Windows.of(self.test_cfg)
-        check_levels(self._heads(), levels_of_blank_image(self, backbone.get('in_channels', 3)))
+        self.image_channels: int = backbone.get('in_channels', 3)
+        check_levels(self._heads(), levels_of_blank_image(self, self.image_channels))
 
     def _heads(self) -> dict[str, Any]:
         """Heads by the name of their key."""
@@ -107,6 +109,25 @@ class WindowedEncoderDecoder(EncoderDecoder):
             return dict(decode_head=self.decode_head, auxiliary_head=auxiliary)
         several = {f'auxiliary_head[{i}]': head for i, head in enumerate(auxiliary)}
         return dict(decode_head=self.decode_head) | several
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of the heads for images (N, C, H, W) and their labels."""
+        self.check_training_batch(inputs, data_samples)
+        return super().loss(inputs, data_samples)
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """Data samples with ``pred_sem_seg`` and ``seg_logits`` of images (N, C, H, W)."""
+        check_images(inputs, self.image_channels)
+        return super().predict(inputs, data_samples)
+
+    @property
+    def label_limits(self) -> tuple[int, int]:
+        """Number of classes, and the label of ignored pixels."""
+        return self.decode_head.num_classes, self.decode_head.ignore_index
+
+    def check_training_batch(self, inputs: Tensor, data_samples: list) -> None:
+        """Refuses images and labels that this model cannot learn from."""
+        check_training_batch(inputs, data_samples, self.image_channels, *self.label_limits)
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Images (N, 3, H, W) to the output of the head, in eval its logits (N, K, h, w)."""

@@ -9,6 +9,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_ext.config.prepare import prepare_training
 from mmseg_ext.engine.launch import dry_run
+from tests.tiny_run import forget_visualizers
 
 CONFIG = Path(__file__).parents[2] / 'configs/_base_/datasets/folder.py'
 
@@ -61,6 +62,7 @@ def test_the_five_lines_of_the_docstring_train_on_a_folder(root, tmp_path, capsy
         work_dir=str(tmp_path / 'out'),
         cfg_options=options,
     )
+    forget_visualizers()
     dry_run(cfg)
     assert 'dry run: one training batch' in capsys.readouterr().out
     label = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples'].gt_sem_seg.data

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_ext.engine.train_data import (
@@ -96,3 +98,15 @@ def test_keys_that_differ_seed_differently(other):
     first = draws(1, 2, 3)
     assert draws(1, 2, 3) == first
     assert not set(draws(*other)).intersection(first)
+
+
+def test_a_label_that_is_no_class_is_found_where_it_is_loaded():
+    class Labels(Noise):
+        def __getitem__(self, index: int) -> dict:
+            label = torch.full((1, 2, 2), (0, 255, 3)[index])
+            return dict(data_samples=SegDataSample(gt_sem_seg=PixelData(data=label)))
+
+    data = SeededDataset(Labels(), 0, (3, 255))
+    assert data[0, 0, 0] and data[1, 0, 0]
+    with pytest.raises(BadSampleError, match=r'2\.png cannot be used \(a label holds the value 3'):
+        data[2, 0, 0]

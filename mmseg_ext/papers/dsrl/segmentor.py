@@ -182,6 +182,7 @@ class DSRL(WindowedEncoderDecoder):
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
+        self.check_training_batch(inputs, data_samples)
         size = size_of(inputs)
         levels = self.extract_feat(inputs)
         side_inputs = self.side_inputs(inputs, data_samples)

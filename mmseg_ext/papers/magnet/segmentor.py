@@ -15,6 +15,7 @@ from torch import Tensor
 from ...checkpoints.fit import starts_pretrained
 from ...errors import UserError
 from ...layers.sizes import Size, padding_of, without_padding
+from ...segmentors.batches import check_images, check_training_batch
 from ...segmentors.protocols import Maps, Pixel, no_single_pixels
 from .memory import MIB, PatchBatches, bytes_per_pixel, tiles_of
 from .patches import Corner, patch_meta, resize, roi_align
@@ -104,6 +105,7 @@ class MagNet(BaseSegmentor):
         self.as_released = as_released
         if num_classes is not None:
             segmentor = dict(segmentor, num_classes=num_classes)
+        self.image_channels: int = segmentor.get('backbone', {}).get('in_channels', 3)
         self.segmentor: Any = MODELS.build(dict(segmentor)).requires_grad_(False).eval()
         if self.segmentor.out_channels < 2:
             raise UserError(
@@ -117,6 +119,11 @@ class MagNet(BaseSegmentor):
         )
         self.loss_refiner: Any = MODELS.build(dict(loss_refiner))
         self._batches = PatchBatches(self.input_size)
+
+    @property
+    def label_limits(self) -> tuple[int, int]:
+        """Number of classes, and the label of ignored pixels."""
+        return self.num_classes, self.ignore_index
 
     def train(self, mode: bool = True) -> 'MagNet':
         """Sets the mode of all modules except the segmentor, which stays in evaluation mode."""
@@ -156,8 +163,9 @@ class MagNet(BaseSegmentor):
         (``acc_fine``), and after the refiner (``acc_refined``).
 
         Raises:
-            UserError: An image has no finer scale.
+            UserError: An image has no finer scale, or an image or a label is damaged.
         """
+        check_training_batch(inputs, data_samples, self.image_channels, *self.label_limits)
         pairs = [unpad(*pair) for pair in zip(inputs, data_samples, strict=True)]
         first = [(0, 0)] * len(pairs)
         small = torch.cat([resize(image, self.patch_size) for image, _ in pairs])
@@ -252,6 +260,7 @@ class MagNet(BaseSegmentor):
 
         An image that is cut into tiles gets no ``seg_logits``, which would need K times the memory.
         """
+        check_images(inputs, self.image_channels)
         height, width = inputs.shape[2:]
         tiles = self.tiles_of((height, width))
         if len(tiles) == 1:
