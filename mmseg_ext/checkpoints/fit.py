@@ -124,9 +124,9 @@ def require_usable(checkpoint: str | Path, fit: Fit) -> None:
     """
     if fit.unusable:
         name = min(fit.unusable)
-        others = f' ({len(fit.unusable) - 1} more)' if len(fit.unusable) > 1 else ''
+        count = f' ({len(fit.unusable) - 1} more)' if len(fit.unusable) > 1 else ''
         raise UserError(
-            f'{checkpoint}: {name} {fit.unusable[name]}{others}: give another '
+            f'{checkpoint}: {name} {fit.unusable[name]}{count}: give another '
             'checkpoint, such as an earlier one'
         )
 
@@ -165,9 +165,9 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
         UserError: A part is missing, as in a file of the best weights.
     """
     loaded = read_checkpoint(checkpoint)
-    parts = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
-    missing = [part for part in parts if part not in loaded]
-    missing += [part for part in ('epoch', 'iter') if part not in loaded.get('meta', {})]
+    keys = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
+    missing = [key for key in keys if key not in loaded]
+    missing += [key for key in ('epoch', 'iter') if key not in loaded.get('meta', {})]
     if not missing:
         return
     folder = Path(checkpoint).parent
