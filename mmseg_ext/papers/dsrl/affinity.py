@@ -93,7 +93,8 @@ class FeatureAffinityLoss(nn.Module):
             features are averaged.
         p: Order of the norm that features are divided by (2 in the paper); None for no division, as
             in the third-party code.
-        q: Power of the differences: 1 as in the paper, or 2, which costs thousands of times less.
+        q: Power of the differences: 1 as in the paper, or 2, which needs no P x P products and took
+            a seventeenth of the time for 8192 positions on a CPU (46 against 779 ms).
         eps: Norm up to which features count as zero.
         detach_sr: Whether the second map gets no gradient; in the paper both maps learn.
         loss_weight: Factor of the loss (w2 = 1.0 in the paper).
