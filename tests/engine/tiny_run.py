@@ -1,6 +1,7 @@
 """A tiny training in processes of its own, which a test may kill; from a warm fork server."""
 
 import copy
+import errno
 import json
 import multiprocessing
 import os
@@ -156,9 +157,15 @@ class StopHook(Hook):
                 raise RuntimeError('no memory')
 
             head.loss_by_feat = fail
+        if asked == 'full_disk':
+            write.os.fsync = fail_for_want_of_space
         if asked == 'nan':
             head = getattr(runner.model, 'module', runner.model).decode_head
             torch.nn.init.constant_(head.conv_seg.weight, float('nan'))
+
+
+def fail_for_want_of_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def kill_in_write(number: int) -> None:
