@@ -4,6 +4,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..errors import UserError
 from ..layers.unwrapping import unwrap
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
+from .lock import only_training
 from .progress import live_progress
 from .validation_loss import ValidationLossHook
 
@@ -87,12 +89,14 @@ class FreeCheckpointsHook(Hook):
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
     with translate_config_errors(), read.reading_once():
-        _train(cfg)
+        _check_before_training(cfg)
+        make_writable(cfg.work_dir)
+        with only_training(cfg.work_dir) if is_first_process() else nullcontext():
+            _train(cfg)
     leave_process_group()
 
 
 def _train(cfg: Config) -> None:
-    _check_before_training(cfg)
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
     check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))

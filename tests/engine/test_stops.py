@@ -77,6 +77,19 @@ def test_a_stop_in_an_iteration(folder, uninterrupted, tmp_path, asked, error, d
     assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
 
 
+def test_a_full_disk_leaves_the_last_checkpoint(folder, uninterrupted, tmp_path):
+    cfg = config(folder / 'data', tmp_path, stop={4: 'full_disk'})
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    [(code, error)] = train(cfg)
+    assert code == 1 and '\n' not in error
+    assert error.startswith(f'UserError: {tmp_path}/iter_4.pth cannot be written (No space left')
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 2
+    assert not list(tmp_path.glob('*.unfinished'))
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_2.pth']
+    assert train(resumed(cfg)) == [(0, '')]
+    assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
 def test_a_signal_to_one_process_stops_both_at_the_same_iteration(folder, tmp_path):
     cfg = config(folder / 'data', tmp_path, stop={4: 'interrupt'}, stopped_rank=1)
     assert [text for _, text in train(cfg, processes=2)] == ['KeyboardInterrupt: '] * 2

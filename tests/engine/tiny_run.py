@@ -1,6 +1,7 @@
 """A tiny training in processes of its own, which a test may kill; from a warm fork server."""
 
 import copy
+import errno
 import json
 import multiprocessing
 import os
@@ -159,6 +160,8 @@ class StopHook(Hook):
             head.loss_by_feat = fail
         self.fails = asked == 'hook'
         model = getattr(runner.model, 'module', runner.model)
+        if asked == 'full_disk':
+            write.os.fsync = fail_for_want_of_space
         if asked == 'nan':
             torch.nn.init.constant_(model.decode_head.conv_seg.weight, torch.nan)
         if asked == 'infinite statistics':
@@ -169,6 +172,10 @@ class StopHook(Hook):
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         if self.fails:
             raise RuntimeError('a hook failed')
+
+
+def fail_for_want_of_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def kill_in_write(number: int) -> None:
