@@ -9,8 +9,9 @@ install: $(DONE)
 
 $(DONE): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,tests]'
+	@echo 'Installing PyTorch and the host into .venv takes several minutes.'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,tests]'
 	touch $@
 
 DEMO := work_dirs/demo

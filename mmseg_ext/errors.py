@@ -1,6 +1,8 @@
 """Mistakes of a user, and the line that a program prints of one; bugs keep their traceback."""
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ def errors_in_a_line(*, stopped: str = 'stopped') -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        if threading.current_thread() is threading.main_thread():  # only it may handle signals
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program is ending
         print(stopped, file=sys.stderr)
         # Frees the loaders that its frames hold: at exit each of their workers takes 5 s to end.
         traceback.clear_frames(error.__traceback__)

@@ -4,6 +4,7 @@ This is the only module that knows of the two families (``onedl-*``, maintained,
 and of what has to be repaired for ours to plug into either.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ def prepare_host() -> None:
     check_host()
     # mmcv warns at every import that it has no compiled ops; nothing of ours needs them.
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    _print_no_debug_messages()
     from mmengine.config.utils import MODULE2PACKAGE
     from mmseg import registry
 
@@ -84,6 +86,21 @@ def prepare_host() -> None:
     MODULE2PACKAGE.update(mmseg='mmseg', mmseg_ext='mmseg_ext')
     for name in REGISTRIES:
         add_locations(getattr(registry, name), LOCATIONS)
+
+
+def _print_no_debug_messages() -> None:
+    """Stops the host from printing its debug messages, such as 'Could not import OneDL'."""
+    from mmengine import logging as host_logging
+
+    plain = host_logging.print_log
+    if plain.__module__ == __name__:
+        return
+
+    def print_log(msg: Any, logger: Any = None, level: int = logging.INFO) -> None:
+        if logger is not None or level > logging.DEBUG:
+            plain(msg, logger, level)
+
+    host_logging.print_log = print_log
 
 
 # Private attributes of the host that have no public form: tests/test_host.py fails with a sentence

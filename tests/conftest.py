@@ -1,5 +1,8 @@
 """One torch thread a process (pytest runs two), MMSeg's scope, and our modules for every test."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -8,6 +11,13 @@ from mmengine.registry import init_default_scope
 import mmseg_ext  # noqa: F401
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)  # a program that Ctrl-C ends ignores the next one
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

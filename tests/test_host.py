@@ -1,6 +1,8 @@
 """Private attributes of the host that ``mmseg_ext/host.py`` reaches into are there."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,9 @@ def test_a_registry_imports_further_modules() -> None:
     registry = Registry('things', locations=['json'])
     host.add_locations(registry, ['json', 'csv'])
     assert registry._locations == ['json', 'csv'], f'Registry._locations: {ADVICE}'
+
+
+def test_the_host_prints_no_debug_message() -> None:
+    code = "import mmseg_ext; from mmseg.registry import DATASETS; DATASETS.get('ADE20KDataset')"
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert run.stdout == ''

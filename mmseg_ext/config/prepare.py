@@ -17,6 +17,7 @@ from . import overrides
 from .amp import set_amp
 from .keys import check_keys, check_types
 from .paper import drop_inherited_score
+from .reading import read_config
 from .values import check_sections, check_values
 from .walk import leaf_datasets
 
@@ -71,12 +72,7 @@ def load_config(
         UserError: The file does not exist or cannot be read, nothing reads one of its keys or of
             ``cfg_options``, a ``type`` is not registered, or a value is impossible.
     """
-    if not Path(path).is_file():
-        raise UserError(f'the config {path} does not exist: see the folder configs')
-    try:
-        cfg = Config.fromfile(path)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f'the config {path} cannot be read: {error}') from error
+    cfg = read_config(path)
     drop_inherited_score(cfg, path)
     cfg.setdefault('default_scope', 'mmseg')
     init_default_scope('mmseg')

@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..host import is_subset
 from ..processes import end_with_parent
 from .folder import FolderDataset
-from .transforms import IGNORE_INDEX, LoadSegMap
+from .transforms import IGNORE_INDEX, TOO_LARGE, LoadSegMap
 
 FEW = 64  # up to this number of files, one process is faster than starting several
 TURNED = (5, 6, 7, 8)  # EXIF orientations that turn an image by 90 degrees when it is loaded
@@ -188,7 +188,8 @@ def _check_class_counts(model: Any, classes: tuple[str, ...]) -> list[str]:
         if classes and count != len(classes) and 'head' in names[-1]:
             problems.append(
                 f'model.{path}.num_classes={count}, but the data set has {len(classes)} classes '
-                f'({", ".join(classes[:3])}, ...): set it to {len(classes)}'
+                f'({", ".join([*classes[:3], *(["..."] if len(classes) > 3 else [])])}): '
+                f'set it to {len(classes)}'
             )
     return problems
 
@@ -271,6 +272,8 @@ class _PairCheck:
 
     def _image_size(self, path: str) -> tuple[int, int] | None:
         """(width, height) as loaded; None for a format that PIL cannot read."""
+        if Path(path).exists() and not Path(path).is_file():
+            raise _Problem(f'{path} is a folder or a device and no image: remove or rename it')
         try:
             with Image.open(path) as image:
                 if self.decode_images:
@@ -278,6 +281,8 @@ class _PairCheck:
                 photo = image.format in ('JPEG', 'MPO')  # for a PNG, ``getexif`` would decode it
                 turned = photo and image.getexif().get(0x0112) in TURNED
                 return (image.height, image.width) if turned else image.size
+        except Image.DecompressionBombError as error:
+            raise _Problem(f'{path}: {TOO_LARGE}') from error
         except FileNotFoundError:
             raise _Problem(f'{path}: the image does not exist: restore it') from None
         except (OSError, SyntaxError) as error:  # PIL raises these for a damaged file
@@ -300,6 +305,8 @@ class _PairCheck:
             raise _Problem(
                 f'{info["img_path"]}: its label {path} does not exist: add it or remove the image'
             ) from None
+        except Image.DecompressionBombError as error:
+            raise _Problem(f'{path}: {TOO_LARGE}') from error
         except UnidentifiedImageError:
             return self._count(info)
         if image_size and size != image_size:

@@ -48,6 +48,8 @@ class FolderDataset(BaseSegDataset):
 
     def advice(self) -> str:
         """Advice for a missing folder, which ends the sentence of an error."""
+        if self.data_root and fileio.exists(self.data_root, backend_args=self.backend_args):
+            return f'name the folders of {self.data_root} in data_prefix'
         return 'name the folder that holds it with data_root (--data-root)'
 
     def find_label(self, stem: str) -> tuple[str, dict[int, int]]:

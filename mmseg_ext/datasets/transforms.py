@@ -14,10 +14,12 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
+from PIL import Image
 
 from ..errors import UserError
 
 IGNORE_INDEX = 255
+TOO_LARGE = 'the file has more pixels than PIL reads: cut it into tiles'
 
 
 @TRANSFORMS.register_module()
@@ -93,6 +95,8 @@ def naming(path: str, content: str) -> Iterator[None]:
     """
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise UserError(f'{path}: {TOO_LARGE}') from error
     except (AssertionError, cv2.error, OSError, SyntaxError) as error:
         if getattr(error, 'filename', None) is not None:
             raise

@@ -5,6 +5,7 @@ All that is random in a step follows from (seed, iteration), and all that is ran
 workers nor a validation in between changes the training.
 """
 
+import os
 import signal
 import threading
 from collections import defaultdict
@@ -204,7 +205,10 @@ class _Resumable(BaseLoop):
                 self._raise_failure()
                 return model
             except BaseException:
-                self._rescue()
+                self.phase, phase = 'rescue', self.phase
+                self._rescue(phase)
+                if self.signal:  # it ends the workers too, and PyTorch raises that anywhere
+                    self._stop(self.signal)
                 raise
 
     def fetch(self, batches: Iterator) -> Any:
@@ -257,12 +261,12 @@ class _Resumable(BaseLoop):
         wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         return [w.inner_count for w in wrappers]
 
-    def _rescue(self) -> None:
+    def _rescue(self, phase: str) -> None:
         validating = self.runner.message_hub.get_info('loop_stage') == 'val'
         averaged = any(isinstance(hook, EMAHook) for hook in self.runner.hooks)
-        if self.phase == 'step' and self._counts() == self.counts_before:
+        if phase == 'step' and self._counts() == self.counts_before:
             self.buffers.restore()
-        elif self.phase != 'fetch' and (not validating or averaged):
+        elif phase != 'fetch' and (not validating or averaged):
             self.runner.logger.error(
                 'Training stopped within an iteration: --resume continues from the last checkpoint.'
             )
@@ -282,7 +286,11 @@ class _Resumable(BaseLoop):
             yield
             return
 
+        process = os.getpid()
+
         def note(number: int, frame: Any) -> None:
+            if os.getpid() != process or self.phase == 'rescue':  # a data worker, or it is saving
+                return
             twice = number == signal.SIGINT == self.signal
             self.signal = number
             if twice or self.runner.message_hub.get_info('loop_stage') == 'val':

@@ -119,3 +119,26 @@ def test_a_dry_run_refuses_what_the_run_would(config, tmp_path, option, value, s
     cfg = prepare.prepare_training(str(config), cfg_options=options, work_dir=str(tmp_path / 'x'))
     with pytest.raises(UserError, match=sentence):
         launch.dry_run(cfg)
+
+
+def test_a_config_that_is_its_own_base_is_refused(tmp_path):
+    (tmp_path / 'a.py').write_text("_base_ = ['b.py']\n")
+    (tmp_path / 'b.py').write_text("_base_ = 'a.py'\n")
+    with pytest.raises(UserError, match=r'a\.py is its own base, through .*b\.py'):
+        prepare.load_config(str(tmp_path / 'a.py'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ('x = 1\ny = dict(a=undefined)\n', r'line 2 of .*NameError.*undefined.*correct'),
+        ('x = 1\ny = (\n', 'cannot be read'),
+        ("_base_ = 'gone.py'\n", 'cannot be read'),
+        ('x = 1\n', 'has no model: add model='),
+        ("model = dict(type='EncoderDecoder')\nmodel.append(1)\n", 'line 2'),
+    ],
+)
+def test_an_error_in_a_config_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / 'a.py').write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        prepare.load_config(str(tmp_path / 'a.py'))

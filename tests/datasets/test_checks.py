@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.datasets.checks import check_split, check_splits
+from mmseg_ext.datasets.transforms import LoadSegMap
 from tests.tiny_run import CLASSES, write_folder, write_pair
 
 
@@ -234,3 +235,27 @@ def test_several_processes_find_what_one_finds(tmp_path):
     assert (report.images, report.labels_read) == (70, 69)
     assert report.sizes == {(20, 24): 35, (21, 24): 35}
     assert 'labels/train/65.png' in report.problems[0]
+
+
+def test_a_folder_or_a_pipe_that_is_called_like_an_image_is_named(root):
+    path = root / 'images/train/1.png'
+    path.unlink()
+    os.mkfifo(path)
+    (root / 'train.txt').write_text('0\n1\n')
+    problem = only_problem(root, ann_file='train.txt')
+    assert f'{path} is a folder or a device and no image' in problem
+
+
+def test_an_image_that_pil_refuses_to_read_is_named(root, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40 * 48 // 2 - 1)
+    problems = check_split(dataset(root)).problems
+    assert problems and all('more pixels than PIL reads' in problem for problem in problems)
+    with pytest.raises(ValueError, match=r'1\.png: the file has more pixels than PIL reads'):
+        LoadSegMap()._read(str(root / 'labels/train/1.png'))
+
+
+def test_all_class_names_are_listed_without_dots(root):
+    model = dict(decode_head=dict(num_classes=5))
+    cfg = dict(model=model, train_dataloader=dict(dataset=dataset(root)))
+    ((_, report),) = check_splits(cfg)
+    assert '3 classes (wall, floor, cat): set it to 3' in report.problems[-1]

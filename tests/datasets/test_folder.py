@@ -109,7 +109,7 @@ def test_a_list_of_names_chooses_images(root):
         (
             dict(data_prefix=dict(img_path='images/train', seg_map_path='labels')),
             ValueError,
-            'labels does not exist',
+            'labels does not exist: name the folders of .* in data_prefix',
         ),
         (dict(img_suffix='.webp'), ValueError, 'no image that ends in .webp'),
         (dict(metainfo=None), ValueError, 'got no classes'),

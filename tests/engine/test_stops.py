@@ -62,6 +62,7 @@ def test_a_corrupt_image_of_one_process_stops_both(folder, uninterrupted, tmp_pa
     ('asked', 'error', 'done'),
     [
         ('interrupt', 'KeyboardInterrupt: ', 7),  # the iteration under way is finished
+        ('interrupt twice', 'KeyboardInterrupt: ', 7),  # the second one while it is saved
         ('terminate', 'SystemExit: 143', 7),
         ('hook', 'RuntimeError: a hook failed', 7),  # the other hooks are called too
         ('hang_up', 'SystemExit: 129', 7),
@@ -88,6 +89,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder, uninterrupted, tmp_path)
     assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_2.pth']
     assert train(resumed(cfg)) == [(0, '')]
     assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+def test_a_signal_to_the_data_workers_too_is_no_error(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, stop={7: 'terminate group'})
+    cfg.default_hooks.checkpoint.interval = 100
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+    assert [text for _, text in train(cfg)] == ['SystemExit: 143']
+    assert last_checkpoint(tmp_path)['meta']['iter'] in (6, 7)
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_iteration(folder, tmp_path):

@@ -29,7 +29,13 @@ CONTEXT.set_forkserver_preload(
 )
 
 KILLED = -9
-SIGNALS = dict(interrupt=signal.SIGINT, terminate=signal.SIGTERM, hang_up=signal.SIGHUP)
+SIGNALS = {
+    'interrupt': signal.SIGINT,
+    'interrupt twice': signal.SIGINT,
+    'terminate': signal.SIGTERM,
+    'terminate group': signal.SIGTERM,
+    'hang_up': signal.SIGHUP,
+}
 EPOCHS: dict[str, Any] = {}
 FINITE_ITERATIONS = {'train_cfg': dict(type='IterBasedTrainLoop', max_iters=13, val_interval=100)}
 ITERATIONS = {**FINITE_ITERATIONS, 'train_dataloader.sampler.type': 'InfiniteSampler'}
@@ -141,7 +147,7 @@ class StopHook(Hook):
     """Ends the process, as the options ask, at an iteration (from 1)."""
 
     priority = 'HIGHEST'
-    fails = False
+    fails = twice = False
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.rank != runner.cfg.get('stopped_rank', runner.rank):
@@ -149,8 +155,12 @@ class StopHook(Hook):
         asked = runner.cfg.get('stop', {}).get(runner.iter + 1)
         if asked == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
+        self.twice = asked == 'interrupt twice'
         if asked in SIGNALS:
             os.kill(os.getpid(), SIGNALS[asked])
+        if asked == 'terminate group':
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
         if asked == 'forward':  # fails after the buffers have changed
             head = runner.model.decode_head
 
@@ -172,6 +182,10 @@ class StopHook(Hook):
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         if self.fails:
             raise RuntimeError('a hook failed')
+
+    def before_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if self.twice:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def fail_for_want_of_space(descriptor: int) -> None:

@@ -94,6 +94,14 @@ def test_an_image_gets_overlay_colours_and_indices_of_its_size(experiment, tmp_p
     assert np.abs(read(tmp_path / 'out/overlay/a.png') - half).max() <= 1
 
 
+def test_only_files_of_a_folder_are_images(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), picture())
+    (tmp_path / 'b.png').mkdir()
+    (tmp_path / 'c.png').symlink_to('c.png')
+    os.mkfifo(tmp_path / 'd.png')
+    assert predict_module.find_inputs(tmp_path) == [tmp_path / 'a.png']
+
+
 def test_the_mask_is_what_the_model_predicts(experiment, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     main(*experiment, tmp_path / 'a.png', '--out', tmp_path / 'out')
