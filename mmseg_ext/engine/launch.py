@@ -20,7 +20,8 @@ from mmseg_ext.checkpoints import read
 from mmseg_ext.checkpoints.fit import check_weights, require_resumable
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
-from mmseg_ext.datasets.checks import SplitReport, check_splits
+from mmseg_ext.datasets.checks import check_splits
+from mmseg_ext.datasets.split_report import SplitReport
 from mmseg_ext.evaluation.class_iou import markdown_table
 
 from ..config.checks import check_writable, make_writable, translate_config_errors

@@ -161,6 +161,10 @@ class StopHook(Hook):
         if asked == 'terminate group':
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGTERM)
+        self._spoil(runner, asked)
+
+    def _spoil(self, runner: Any, asked: str | None) -> None:
+        """Makes the step, the hook or the file of this iteration fail."""
         if asked == 'forward':  # fails after the buffers have changed
             head = runner.model.decode_head
 
