@@ -104,6 +104,8 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
             node['size'] = size
     if not has_crop:
         raise UserError(f'--crop-size: no crop_size in {cfg.filename}')
+    if 'crop_size' in cfg:  # a variable of the file, which the config in the work directory shows
+        cfg.crop_size = size
 
 
 def _is_pair(value: Any) -> bool:

@@ -178,8 +178,8 @@ def prepare_test(
         hook['wait_time'] = wait_time
         cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
         if show_dir:
-            cfg.visualizer['save_dir'] = show_dir
-            cfg.visualizer.setdefault('vis_backends', [dict(type='LocalVisBackend')])
+            backend = dict(type='LocalVisBackend', save_dir=show_dir, img_save_dir='.')
+            cfg.visualizer['vis_backends'] = [backend]
     if out:
         for evaluator in walk.as_list(cfg.test_evaluator):
             evaluator['output_dir'] = out

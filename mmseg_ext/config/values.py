@@ -1,5 +1,6 @@
 """Values of a config that no run can use, found before it is built."""
 
+from importlib.util import find_spec
 from math import inf
 from typing import Any
 
@@ -20,6 +21,16 @@ COUNTS = {
 }
 AMOUNTS = {'lr': 0, 'weight_decay': 0}
 SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer')
+# Packages that a backend of the visualizer needs.
+PACKAGES = {
+    'AimVisBackend': 'aim',
+    'ClearMLVisBackend': 'clearml',
+    'DVCLiveVisBackend': 'dvclive',
+    'MLflowVisBackend': 'mlflow',
+    'NeptuneVisBackend': 'neptune',
+    'TensorboardVisBackend': 'tensorboard',
+    'WandbVisBackend': 'wandb',
+}
 SECTIONS = ('model', 'optim_wrapper', 'train_cfg', 'default_hooks', 'env_cfg', 'randomness')
 
 
@@ -63,9 +74,23 @@ def check_values(cfg: Config) -> None:
                 raise UserError(f'{dotted}={value!r}: a model needs its dict(type=...)')
         if node.get('persistent_workers') and not node.get('num_workers'):
             node['persistent_workers'] = False
+        _check_classes(path, (node.get('metainfo') or {}).get('classes'))
+        package = PACKAGES.get(str(node.get('type')))
+        if package is not None and find_spec(package) is None:
+            raise UserError(
+                f'{path}.type={node["type"]} needs a package: pip install {package}, or remove it'
+            )
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if isinstance(hook, dict) and 'type' not in hook:
             raise UserError(f'default_hooks.{name} has no type: name a hook, or correct {name}')
+
+
+def _check_classes(path: str, classes: Any) -> None:
+    """Refuses equal names of classes, whose scores and pixels could not be told apart."""
+    names = list(classes) if isinstance(classes, list | tuple) else []
+    equal = sorted({str(name) for name in names if names.count(name) > 1})
+    if equal:
+        raise UserError(f'{path}.metainfo.classes has {equal[0]} twice: give different names')
 
 
 def _check_number(path: str, key: str, value: Any) -> None:

@@ -9,6 +9,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..errors import UserError
+from ..visualization.palette import distinct_colors
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
@@ -28,7 +29,8 @@ class FolderDataset(BaseSegDataset):
         img_suffix: Endings of an image's file name; upper and lower case are the same.
         seg_map_suffix: Ending of the mask's name; it replaces the ending of the image's name.
         **kwargs: Arguments of ``BaseSegDataset``; ``metainfo=dict(classes=(...))`` is required
-            where ``METAINFO`` of the class names no classes.
+            where ``METAINFO`` of the class names no classes. Without ``metainfo.palette`` the
+            classes get colours that are easy to tell apart.
 
     Raises:
         UserError: A folder is missing or holds no image, ``ann_file`` lists a name without image,
@@ -44,6 +46,11 @@ class FolderDataset(BaseSegDataset):
         **kwargs: Any,
     ) -> None:
         self.file_label_map = dict(label_map or {})
+        metainfo = dict(kwargs.pop('metainfo', None) or {})
+        described = {**self.METAINFO, **metainfo}
+        if 'palette' not in described:
+            metainfo['palette'] = distinct_colors(len(described.get('classes') or ()))
+        kwargs['metainfo'] = metainfo
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def advice(self) -> str:

@@ -15,6 +15,7 @@ def test_a_report_of_a_few_models_is_small_and_asks_nothing_of_the_network(made:
     page = (made.out / 'report.html').read_text()
     assert len(page) < 10 * 2**20
     ours = page[page.rindex('<script>') :] + page[: page.index('<script>')]
+    assert "texttemplate: few ? '%{z:.0f}'" in ours  # a cell shows its number
     assert 'http' not in ours and 'src="' not in ours and '<link' not in ours
 
 

@@ -3,7 +3,7 @@
 import pytest
 from mmseg.registry import MODELS
 
-from mmseg_ext.config import prepare
+from mmseg_ext.config import prepare, values
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import UserError
 from tests.tiny_run import forget_visualizers, write_config, write_folder
@@ -90,10 +90,13 @@ def test_a_head_of_the_user_may_read_more(config, monkeypatch):
         ('param_scheduler.7.end', 1, 'param_scheduler has the items 0 to 1'),
         ('runner_type', 'Nope', 'is not registered: set runner_type=ResumableRunner'),
         ('default_scope', 'mmdet', "set default_scope='mmseg'"),
+        ('visualizer.vis_backends.0.type', 'WandbVisBackend', 'pip install no_such_package_wandb'),
+        ('val_dataloader.dataset.metainfo.classes', ['a', 'b', 'a'], 'classes has a twice'),
         ('default_hooks.checkpointt.interval', 3, 'default_hooks.checkpointt has no type'),
     ],
 )
-def test_a_value_that_no_run_can_use_is_refused(config, option, value, sentence):
+def test_a_value_that_no_run_can_use_is_refused(config, monkeypatch, option, value, sentence):
+    monkeypatch.setitem(values.PACKAGES, 'WandbVisBackend', 'no_such_package_wandb')
     with pytest.raises(UserError, match=sentence):
         prepare.load_config(str(config), cfg_options={option: value})
 

@@ -9,6 +9,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_ext.config.prepare import prepare_training
 from mmseg_ext.engine.launch import dry_run
+from mmseg_ext.visualization.palette import distinct_colors
 from tests.tiny_run import forget_visualizers
 
 CONFIG = Path(__file__).parents[2] / 'configs/_base_/datasets/folder.py'
@@ -75,6 +76,13 @@ def test_images_of_any_ending_are_paired_below_the_folder(root):
         str(root / 'images/train' / name) for name in ('a.jpg', 'c.png', 'deep/b.JPG')
     ]
     assert dataset.get_data_info(2)['seg_map_path'] == str(root / 'masks/train/deep/b.png')
+
+
+def test_classes_without_a_palette_get_colours_that_differ(root):
+    palette = build(root).metainfo['palette']
+    assert palette == distinct_colors(len(palette))
+    chosen = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])
+    assert build(root, metainfo=chosen).metainfo['palette'] == chosen['palette']
 
 
 def test_values_of_the_files_become_classes(root):

@@ -71,6 +71,7 @@ def test_the_crop_size_reaches_pipelines_preprocessor_and_windows(cfg):
     overrides.set_crop_size(cfg, (16, 64))
     assert cfg.train_dataloader.dataset.dataset.pipeline[2].crop_size == (16, 64)
     assert cfg.model.data_preprocessor.size == (16, 64)
+    assert cfg.crop_size == (16, 64)  # the config in the work directory shows it
     assert cfg.model.test_cfg.crop_size == (16, 64)
     assert cfg.model.test_cfg.stride == (8, 48)
 

@@ -14,8 +14,8 @@
 
 ``label_map`` turns values of the mask files into classes; omit it if they are classes already.
 Other keys of a data set: ``seg_map_suffix`` (``_mask.png`` for masks/train/NAME_mask.png),
-``img_suffix``, ``reduce_zero_label``, and ``data_prefix`` for other folders. Crop 512x512, or
---crop-size H W.
+``img_suffix``, ``reduce_zero_label``, ``data_prefix`` for other folders, and ``metainfo.palette``
+for the RGB colour of each class. Crop 512x512, or --crop-size H W.
 """
 
 _base_ = './loaders.py'
