@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the host is imported by functions: a missing one gets a sentence first
@@ -169,6 +170,33 @@ def reads_checkpoints_by(load: Callable[[str, Any], Any]) -> Iterator[None]:
         yield
     finally:
         CheckpointLoader.register_scheme('', before, force=True)
+
+
+def find_loaders_by_class() -> None:
+    """Lets ``inference_model`` and ``MMSegInferencer`` find loaders by their class.
+
+    The host finds them by the names of its own, and changes the model's config: after an array, a
+    file fails. Safe to call again.
+    """
+    from mmcv.transforms import LoadAnnotations
+    from mmseg.apis import inference, mmseg_inferencer
+    from mmseg.apis.utils import _preprare_data
+    from mmseg.registry import TRANSFORMS
+
+    def is_a(transform: dict, parent: type) -> bool:
+        kind = transform['type']
+        return issubclass(TRANSFORMS.get(kind) if isinstance(kind, str) else kind, parent)
+
+    def prepare_data(imgs: Any, model: Any) -> tuple[dict, bool]:
+        pipeline = [dict(t) for t in model.cfg.test_pipeline if not is_a(t, LoadAnnotations)]
+        return _preprare_data(imgs, SimpleNamespace(cfg=SimpleNamespace(test_pipeline=pipeline)))
+
+    def find_transform(self: Any, pipeline: list[dict], name: str) -> int:
+        parent = TRANSFORMS.get(name)
+        return next((i for i, t in enumerate(pipeline) if parent and is_a(t, parent)), -1)
+
+    inference._preprare_data = prepare_data
+    mmseg_inferencer.MMSegInferencer._get_transform_idx = find_transform
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

@@ -82,6 +82,14 @@ def test_every_parameter_learns_whatever_is_ignored(model: nn.Module, ignored: f
         assert not idle
 
 
+def test_every_loss_of_a_model_of_nan_is_nan(model: nn.Module) -> None:
+    for parameter in model.train().parameters():
+        nn.init.constant_(parameter, torch.nan)
+    losses = model.loss(*make_batch(model))
+    finite = [n for n, value in losses.items() if 'loss' in n and value.isfinite().all()]
+    assert not finite
+
+
 def test_a_few_steps_on_one_batch_lower_the_loss(model: nn.Module) -> None:
     batch = make_batch(model, size=(64, 96))
     optimizer = torch.optim.Adam(model.train().parameters(), lr=2e-3)

@@ -1,5 +1,6 @@
 """Private attributes of the host that ``mmseg_ext/host.py`` reaches into are there."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.structures import PixelData
+from mmseg.apis import MMSegInferencer, inference
 from mmseg.datasets import BaseSegDataset
 from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads import FCNHead
@@ -83,11 +85,8 @@ def test_the_host_reads_checkpoints_as_asked() -> None:
 def test_wrappers_of_data_sets_tell_the_index_inside() -> None:
     images = [BaseDataset(lazy_init=True) for _ in range(2)]
     for dataset in images:
-        dataset._fully_initialized, dataset.data_list, dataset.serialize_data = (
-            True,
-            [{}] * 3,
-            False,
-        )
+        dataset._fully_initialized, dataset.data_list = True, [{}] * 3
+        dataset.serialize_data = False
     message = f'_get_ori_dataset_idx: {ADVICE}'
     assert host.wrapped_index(ConcatDataset(images), 4) == (1, 1), message
     assert host.wrapped_index(RepeatDataset(images[0], 2), 4) == 1, message
@@ -109,6 +108,14 @@ def test_a_head_stacks_the_labels_of_a_batch() -> None:
     label = torch.zeros(1, 2, 3, dtype=torch.long)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for _ in range(2)]
     assert host.labels_of_batch(head, samples).shape == (2, 2, 3), f'_stack_batch_gt: {ADVICE}'
+
+
+def test_the_host_asks_for_loaders_where_they_are_found_by_class() -> None:
+    host.find_loaders_by_class()
+    assert inference._preprare_data.__module__ == host.__name__, f'_preprare_data: {ADVICE}'
+    assert '_preprare_data(' in inspect.getsource(inference.inference_model), ADVICE
+    source = inspect.getsource(MMSegInferencer._init_pipeline)
+    assert '_get_transform_idx(' in source, f'MMSegInferencer._get_transform_idx: {ADVICE}'
 
 
 def test_a_registry_imports_further_modules() -> None:

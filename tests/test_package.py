@@ -1,5 +1,6 @@
 """The package as users get it: its wheel, its import, its place beside the host."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,23 +22,50 @@ def run(code: str) -> str:
     ).stdout
 
 
-def test_wheel_carries_configs_and_tools(tmp_path: Path) -> None:
-    source = tmp_path / 'source'
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
     shutil.copytree(
         ROOT,
         source,
         ignore=lambda folder, names: {n for n in names if n.startswith('.') or n in OUTPUT},
     )
     command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q']
-    subprocess.run([*command, '-w', str(tmp_path), str(source)], check=True)
-    (wheel,) = tmp_path.glob('mmsegmentation_ext-*.whl')
-    names = set(zipfile.ZipFile(wheel).namelist())
+    subprocess.run([*command, '-w', str(folder), str(source)], check=True)
+    (path,) = folder.glob('mmsegmentation_ext-*.whl')
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_carries_configs_and_tools(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
     for folder in ('configs', 'tools'):
         files = {p for p in (ROOT / folder).rglob('*.py') if '__pycache__' not in p.parts}
         packed = {f'mmseg_ext/.mim/{p.relative_to(ROOT)}' for p in files}
         assert packed and packed <= names
     template = 'mmseg_ext/benchmark/report.html.j2'
     assert {'mmseg_ext/papers/hmsa.py', 'mmseg_ext/py.typed', template} <= names
+
+
+def test_wheel_loads_lists_and_predicts(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / 'site')
+    code = (
+        'import numpy as np, mmseg_ext; from mmseg.apis import MMSegInferencer, inference_model;'
+        'names = mmseg_ext.list_models("*hrnet18s*camvid*"); model = mmseg_ext.load(names[0]);'
+        'image = np.zeros((36, 48, 3), np.uint8); classes, _ = mmseg_ext.predict(model, image);'
+        'host = inference_model(model, image).pred_sem_seg.data[0];'
+        'inferencer = MMSegInferencer(model.cfg.filename, device="cpu");'
+        'print(mmseg_ext.__file__, bool((host == classes).all()), model.cfg.filename,'
+        ' inferencer(image)["predictions"].shape)'
+    )
+    env = dict(os.environ, PYTHONPATH=str(tmp_path / 'site'))
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    package = tmp_path / 'site' / 'mmseg_ext'
+    file, same, config, *shape = done.stdout.splitlines()[-1].split(maxsplit=3)
+    assert Path(file).parent == package and same == 'True' and shape == ['(36, 48)']
+    assert Path(config).is_relative_to(package / '.mim' / 'configs')
 
 
 OUTPUT = ('work_dirs', 'data', 'build', 'dist', '__pycache__')

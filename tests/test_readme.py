@@ -51,7 +51,7 @@ def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
 
 def test_code_prints_what_it_says() -> None:
     (code,) = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-    (promised,) = re.findall(r'# logits, (.*)', code)
+    (promised,) = re.findall(r'# (torch.Size.*)', code)
     assert promised in run(f"{sys.executable} -W ignore - <<'EOF'\n{code}\nEOF", ROOT)
 
 

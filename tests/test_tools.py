@@ -114,6 +114,15 @@ def test_check_dataset_lists_all_problems_and_fails(config, run, tmp_path):
     assert out.count('problem: ') == 2
 
 
+@pytest.mark.parametrize('tool', ['check_dataset.py', 'train.py', 'test.py'])
+def test_a_config_without_data_is_refused(config, run, tmp_path, tool):
+    splits = ''.join(f'{split}_dataloader = None\n' for split in ('train', 'val', 'test'))
+    config.write_text(config.read_text() + splits)
+    torch.save({}, tmp_path / 'x.pth')
+    _, end = run(tool, config, *(['x.pth'] if tool == 'test.py' else []))
+    assert 'the config has no data: give it a dataset in t' in one_line(end)
+
+
 def test_the_data_root_of_the_command_line_is_checked(config, run):
     _, end = run('check_dataset.py', config, '--data-root', 'nowhere')
     assert 'nowhere' in one_line(end)

@@ -23,8 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint of this config')
     parser.add_argument('images', type=Path, help='folder of images; sub-folders are included')
     parser.add_argument('out', type=Path, help='output folder; it gets the sub-folders of IMAGES')
     parser.add_argument(

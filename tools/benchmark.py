@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='the config files')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files')
     parser.add_argument('--against', metavar='CONFIG', help='config to compare with')
     modes = f'{", ".join(MODES)} (default: each), or a combination joined by +'
     parser.add_argument('--modes', nargs='+', default=MODES, metavar='MODE', help=modes)

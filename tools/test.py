@@ -2,9 +2,9 @@
 
 Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/iter_100.pth --tta
 
-With --table it tests many models and writes a table and a report of them. A model's checkpoint is
-the best in its work directory, or CONFIG=CHECKPOINT names it. The same command continues a stopped
-table.
+With --table it tests many models and writes a table and a report. It uses the best checkpoint in
+the work directory of each config, or that of CONFIG=CHECKPOINT. The same command continues a
+stopped table.
 
 Example: python tools/test.py --table configs/*/*_camvid.py --out work_dirs/camvid
 """

@@ -1,4 +1,4 @@
-"""What every run shares; with it a config also works in MMSegmentation's own tools."""
+"""Settings that every run shares; with them a config also works in MMSegmentation's tools."""
 
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)

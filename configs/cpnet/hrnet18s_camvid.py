@@ -2,7 +2,7 @@
 
 python tools/train.py configs/cpnet/hrnet18s_camvid.py
 
-The same as configs/fcn/hrnet18s_camvid.py but for the head. Batch 8, 25 epochs, images halved, for
+Only the head differs from configs/fcn/hrnet18s_camvid.py. Batch 8, 25 epochs, half-size images, for
 two CPU cores. Results: README.md beside this file.
 """
 

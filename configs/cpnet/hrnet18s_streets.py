@@ -3,7 +3,7 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/cpnet/hrnet18s_streets.py
 
-The same as configs/fcn/hrnet18s_streets.py but for the head. Batch 8, 25 epochs, crop 256x512, for
+Only the head differs from configs/fcn/hrnet18s_streets.py. Batch 8, 25 epochs, crop 256x512, for
 two CPU cores.
 """
 

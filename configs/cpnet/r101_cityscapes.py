@@ -3,8 +3,8 @@
 python tools/train.py configs/cpnet/r101_cityscapes.py --amp
 python tools/test.py configs/cpnet/r101_cityscapes.py CHECKPOINT --tta
 
-Paper, Table 6: 81.3 mIoU on test, fine labels only, scales and flip. Ours: not measured. Batch 8
-(4 GPUs x 2), 80k iterations, crop 512x1024.
+Paper, Table 6: 81.3 mIoU on test, fine labels only, scales and flip. Ours: not measured. Batch 8 (4
+GPUs x 2), 80k iterations, crop 512x1024.
 """
 
 _base_ = [
@@ -25,7 +25,7 @@ model = dict(
         concat_input=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
-    # windows are the training crop, smaller images are padded to it: the prior always fits
+    # windows have the size of the training crop, and smaller images are padded: the prior fits
     test_cfg=dict(mode='slide', crop_size=(512, 1024), stride=(341, 683)),
 )
 tta_pipeline = [

@@ -25,7 +25,7 @@ model = dict(
         concat_input=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
-    # windows are the training crop, smaller images are padded to it: the prior always fits
+    # windows have the size of the training crop, and smaller images are padded: the prior fits
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 tta_pipeline = [

@@ -3,8 +3,8 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/danet/hrnet18s_streets.py
 
-The same as configs/fcn/hrnet18s_streets.py but for the head, which reads stride 8. Batch 8,
-25 epochs, crop 256x512, for two CPU cores.
+Only the head differs from configs/fcn/hrnet18s_streets.py. Batch 8, 25 epochs, crop 256x512, for
+two CPU cores.
 """
 
 _base_ = [

@@ -25,7 +25,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(
-    optimizer=dict(lr=0.004),  # the released table's for 16 images
+    optimizer=dict(lr=0.004),  # from the released table, for 16 images
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 tta_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]

@@ -3,8 +3,8 @@
 python tools/train.py configs/danet/r101_cityscapes.py
 python tools/test.py configs/danet/r101_cityscapes.py CHECKPOINT --tta
 
-Released weights: 79.93 mIoU on val as tested by --tta, 81.49 at eight scales (README.md beside this
-file). Ours: not measured. Batch 8 (4 GPUs x 2), 240 epochs, crop 768x768.
+Released weights: 79.93 mIoU on val with --tta, 81.49 at eight scales (README.md beside this file).
+Ours: not measured. Batch 8 (4 GPUs x 2), 240 epochs, crop 768x768.
 """
 
 _base_ = [
@@ -24,7 +24,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
-    optimizer=dict(lr=0.003),  # official: 0.01 is for models of one loss
+    optimizer=dict(lr=0.003),  # official: 0.01 is for models with one loss
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
 tta_pipeline = _base_.test_pipeline

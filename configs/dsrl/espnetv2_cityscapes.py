@@ -3,9 +3,9 @@
 python tools/test.py configs/dsrl/espnetv2_cityscapes.py CONVERTED
 python tools/train.py configs/dsrl/espnetv2_cityscapes.py
 
-Released weights: 66.50 mIoU on val where the network sees 512x1024, 60.61 where it sees 256x512
-(--cfg-options in README.md beside this file). Ours: not measured. How it was trained was not
-released: this is ESPNetv2's own recipe at 256x512 with a linear decay, batch 25, crop 512x1024.
+Released weights: 66.50 mIoU on val if the network sees 512x1024, 60.61 if it sees 256x512 (see
+README.md beside this file). Ours: not measured. The training was not released. This is the recipe
+of ESPNetv2 at 256x512 with a linear decay, batch 25, crop 512x1024.
 """
 
 _base_ = [
@@ -21,7 +21,7 @@ model = dict(
     norm_cfg=norm_cfg,
     levels=dict(in_channels=[32, 128, 256, 512], in_index=[0, 1, 2, 3]),
     head_level=dict(in_channels=512, in_index=3),
-    # multiples of 16 for the network, as it was trained; other sizes run too
+    # the network was trained with multiples of 16; other sizes work too
     data_preprocessor=dict(size_divisor=32, test_cfg=dict(size_divisor=32)),
     backbone=dict(type='ESPNetV2', widen_factor=2.0, norm_cfg=norm_cfg),
     decode_head=dict(type='ESPNetV2Head', spare_classes=1),  # released: 20 outputs

@@ -2,7 +2,7 @@
 
 python tools/train.py configs/dsrl/hrnet18s_camvid.py
 
-The model of configs/fcn/hrnet18s_camvid.py, which sees 240x180 as there and predicts 480x360.
+The network of configs/fcn/hrnet18s_camvid.py. It sees 240x180 like there, but predicts 480x360.
 Batch 8, 25 epochs, for two CPU cores. Results: README.md beside this file.
 """
 

@@ -3,7 +3,7 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/dsrl/hrnet18s_streets.py
 
-Batch 8, 25 epochs, crop 256x512, of which the network sees 128x256, for two CPU cores.
+Batch 8, 25 epochs, crop 256x512, which the network sees at 128x256, for two CPU cores.
 """
 
 _base_ = [

@@ -1,9 +1,9 @@
-"""DSRL (CVPR 2020), DeepLabV3+ on ResNet-101, Cityscapes: all of it.
+"""DSRL (CVPR 2020), DeepLabV3+ on ResNet-101, Cityscapes: SSSR, SISR and FA.
 
 python tools/train.py configs/dsrl/r101_deeplabv3plus_cityscapes.py --amp
 
 Paper, Figure 1: 2 to 5 points above the same model without DSRL at the same input. Ours: not
-measured. Batch 8, 80k iterations, crop 512x1024, of which the network sees 256x512.
+measured. Batch 8, 80k iterations, crop 512x1024, which the network sees at 256x512.
 """
 
 _base_ = [

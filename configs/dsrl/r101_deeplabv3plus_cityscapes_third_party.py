@@ -1,8 +1,8 @@
-"""DSRL on DeepLabV3+ as Dootmaan/DSRL has it, which is not the authors' design.
+"""DSRL on DeepLabV3+ by a third party (Dootmaan/DSRL); it is not the authors' design.
 
 python tools/test.py configs/dsrl/r101_deeplabv3plus_cityscapes_third_party.py CONVERTED
 
-Its README: 67.87 mIoU on 1024x1024 centre crops. Ours: not measured. Trained by its losses and our
+Its README: 67.87 mIoU on 1024x1024 centre crops. Ours: not measured. Losses as there, with our
 schedule: batch 8, 80k iterations, crop 512x1024.
 """
 
@@ -14,7 +14,7 @@ _base_ = [
 ]
 model = dict(
     type='DSRL',
-    levels=dict(in_channels=[256, 256], in_index=[0, 1]),  # of the neck
+    levels=dict(in_channels=[256, 256], in_index=[0, 1]),  # levels of the neck
     head_level=dict(in_channels=256, in_index=1),
     backbone=dict(
         _delete_=True,
@@ -22,7 +22,7 @@ model = dict(
         depth=101,
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),
-        multi_grid=(2, 4, 8),  # the dilations themselves
+        multi_grid=(2, 4, 8),  # the dilations of its blocks
         out_indices=(0, 3),
         norm_cfg=_base_.norm_cfg,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),

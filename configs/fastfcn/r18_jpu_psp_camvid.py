@@ -2,7 +2,7 @@
 
 python tools/train.py configs/fastfcn/r18_jpu_psp_camvid.py
 
-Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, half-size images, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = './r18_psp_camvid_os32.py'

@@ -2,8 +2,8 @@
 
 python tools/train.py configs/fastfcn/r18_psp_camvid.py
 
-What FastFCN replaces. Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md
-beside this file.
+FastFCN replaces this dilated backbone. Batch 8, 25 epochs, half-size images, for two CPU cores.
+Results: README.md beside this file.
 """
 
 _base_ = [

@@ -3,7 +3,7 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/fastfcn/r18_psp_streets.py
 
-What FastFCN replaces. Batch 8, 25 epochs, crop 256x512, for two CPU cores.
+FastFCN replaces this dilated backbone. Batch 8, 25 epochs, crop 256x512, for two CPU cores.
 """
 
 _base_ = [

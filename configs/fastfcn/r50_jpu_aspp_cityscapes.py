@@ -9,5 +9,5 @@ Paper: no number on this data set. Ours: not measured. Batch 16 (4 GPUs x 4), 24
 _base_ = './r50_jpu_encnet_cityscapes.py'
 model = dict(
     decode_head=dict(type='FastFCNASPPHead'),
-    auxiliary_head=dict(loss_decode=dict(loss_weight=0.4)),  # official; 0.2 is for EncNet alone
+    auxiliary_head=dict(loss_decode=dict(loss_weight=0.4)),  # official; 0.2 is only for EncNet
 )

@@ -14,5 +14,5 @@ model = dict(
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
     ),
-    auxiliary_head=dict(loss_decode=dict(loss_weight=0.4)),  # official; 0.2 is for EncNet alone
+    auxiliary_head=dict(loss_decode=dict(loss_weight=0.4)),  # official; 0.2 is only for EncNet
 )

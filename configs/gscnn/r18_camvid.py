@@ -2,7 +2,7 @@
 
 python tools/train.py configs/gscnn/r18_camvid.py
 
-Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, half-size images, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = [

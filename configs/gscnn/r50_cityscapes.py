@@ -2,8 +2,8 @@
 
 bash tools/dist_train.sh configs/gscnn/r50_cityscapes.py 8
 
-The released code builds WiderResNet-38 alone, so that the paper's rows of ResNets have no recipe;
-this is that of wrn38_cityscapes.py. Ours: not measured. Batch 16 (8 GPUs x 2), 175 epochs, crop
+The released code builds only WiderResNet-38, so the paper's ResNets have no released recipe. This
+is the recipe of wrn38_cityscapes.py. Ours: not measured. Batch 16 (8 GPUs x 2), 175 epochs, crop
 720x720.
 """
 

@@ -1,10 +1,10 @@
-"""Gated-SCNN with WiderResNet-38 as released: for converted weights, and to train as they were.
+"""Gated-SCNN with WiderResNet-38 as released: for converted weights and training like the authors.
 
 python tools/convert_checkpoint.py gscnn RELEASED.pth gscnn.pth
 python tools/test.py configs/gscnn/wrn38_cityscapes_released.py gscnn.pth
 
-Paper, Table 1: 80.8 mIoU on val, one scale; the released weights are a little better, by an author.
-Ours: not measured.
+Paper, Table 1: 80.8 mIoU on val, one scale; an author reports slightly more for the released
+weights. Ours: not measured.
 """
 
 _base_ = './wrn38_cityscapes.py'

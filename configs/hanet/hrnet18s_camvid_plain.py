@@ -2,7 +2,7 @@
 
 python tools/train.py configs/hanet/hrnet18s_camvid_plain.py
 
-Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, half-size images, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = './hrnet18s_camvid.py'

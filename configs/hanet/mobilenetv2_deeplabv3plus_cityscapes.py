@@ -28,7 +28,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(
-    # official: 5e-4, for the gates 1e-4
+    # official: 5e-4, and 1e-4 for the gates
     paramwise_cfg=dict(custom_keys=dict(height_attention=dict(decay_mult=0.2)))
 )
 paper = dict(miou=74.96, split='Cityscapes val', source='paper, as others cite it')

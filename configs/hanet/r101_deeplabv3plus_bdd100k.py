@@ -3,8 +3,8 @@
 python tools/train.py configs/hanet/r101_deeplabv3plus_bdd100k.py --init IMAGENET.pth
 
 Paper: 64.56 mIoU on val, 63.75 without gates (as others cite it). Ours: not measured. The recipe
-was not released: this is that of Cityscapes without its class-uniform sampling, batch 8 (2 GPUs x
-4). Data under data/bdd100k, as the host has it.
+was not released. This is the recipe of Cityscapes without class-uniform sampling, batch 8 (2 GPUs x
+4). The data are under data/bdd100k, in the layout of the host.
 """
 
 _base_ = './r101_deeplabv3plus_cityscapes.py'

@@ -20,7 +20,7 @@ model = dict(
     auxiliary_head=dict(type='HANetAuxHead', in_channels=1024, in_index=2),
 )
 optim_wrapper = dict(
-    # official: 5e-4, for the gates 1e-4
+    # official: 5e-4, and 1e-4 for the gates
     paramwise_cfg=dict(custom_keys=dict(height_attention=dict(decay_mult=0.2)))
 )
 paper = dict(miou=80.29, split='Cityscapes val', source='released weights, one scale')

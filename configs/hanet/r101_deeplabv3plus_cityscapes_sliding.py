@@ -1,9 +1,9 @@
-"""HANet (arXiv 2003.05128), tested as its best numbers were: scales 0.5, 1, 2, flips, windows.
+"""HANet (arXiv 2003.05128), tested like its best numbers: scales 0.5, 1, 2, flips, windows.
 
 python tools/test.py configs/hanet/r101_deeplabv3plus_cityscapes_sliding.py CHECKPOINT --tta
 
-Released weights: 82.05 mIoU on val. Ours: not measured. A window spans the whole height, is as wide
-as high (1024 at least) and overlaps the next by a third; logits are averaged.
+Released weights: 82.05 mIoU on val. Ours: not measured. A window has the full height of the image,
+is as wide as high (at least 1024) and overlaps the next by a third. Logits are averaged.
 """
 
 _base_ = './r101_deeplabv3plus_cityscapes.py'

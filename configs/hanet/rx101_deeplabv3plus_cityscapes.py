@@ -2,9 +2,9 @@
 
 python tools/train.py configs/hanet/rx101_deeplabv3plus_cityscapes.py --init MAPILLARY.pth
 
-Official: 83.2 mIoU on test, from weights of Mapillary Vistas and with crops of the coarse labels of
-classes 3, 4, 12 and 14 to 17, which are not here. Ours: not measured. Trains on train and val.
-Batch 12 (6 GPUs x 2), 90k iterations, crop 864x864.
+Official: 83.2 mIoU on test, with weights from Mapillary Vistas and with crops of the coarse labels
+of classes 3, 4, 12 and 14 to 17. This config has no such crops. Ours: not measured. Trains on train
+and val. Batch 12 (6 GPUs x 2), 90k iterations, crop 864x864.
 """
 
 _base_ = './r101_deeplabv3plus_cityscapes.py'

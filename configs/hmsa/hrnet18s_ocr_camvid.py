@@ -2,7 +2,7 @@
 
 python tools/train.py configs/hmsa/hrnet18s_ocr_camvid.py
 
-Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, half-size images, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = [
@@ -27,6 +27,6 @@ model = dict(
             loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
         ),
     ),
-    test_scales=(0.5, 1.0),  # 2.0 costs three times as much and gains nothing here: README.md
+    test_scales=(0.5, 1.0),  # 2.0 costs three times as much and gains nothing here
     loss_single=dict(bce, loss_weight=0.05),
 )

@@ -1,4 +1,4 @@
-"""The plain model of hrnet18s_ocr_camvid_plain.py, its logits averaged over three scales.
+"""The model of hrnet18s_ocr_camvid_plain.py with logits averaged over three scales.
 
 python tools/test.py configs/hmsa/hrnet18s_ocr_camvid_averaged.py CHECKPOINT --tta
 """
@@ -9,7 +9,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            # images are halved first: 0.5, 1 and 2 times that
+            # 0.5, 1 and 2 times the half-size images
             [
                 dict(type='Resize', scale_factor=s, interpolation='area' if s < 1 else 'bilinear')
                 for s in (0.25, 0.5, 1.0)

@@ -1,8 +1,8 @@
-"""HRNet-W18-small and a narrow OCR head alone, CamVid, from scratch: what HMSA is compared with.
+"""HRNet-W18-small and a narrow OCR head alone, CamVid, from scratch: HMSA's baseline.
 
 python tools/train.py configs/hmsa/hrnet18s_ocr_camvid_plain.py
 
-Batch 8, 25 epochs, images halved, for two CPU cores. Results: README.md beside this file.
+Batch 8, 25 epochs, half-size images, for two CPU cores. Results: README.md beside this file.
 """
 
 _base_ = [

@@ -9,7 +9,7 @@ Batch 8, 25 epochs, crop 256x512.
 
 _base_ = './hrnet18s_ocr_streets.py'
 train_dataloader = dict(
-    sampler=dict(extra_epochs=21),  # of 25, as 150 of 175
+    sampler=dict(extra_epochs=21),  # of 25 epochs, in proportion to 150 of 175
     dataset=dict(
         extra=dict(
             type='PseudoLabelDataset',

@@ -10,7 +10,7 @@ Ours: not measured. Batch 16 (16 GPUs x 1), 175 epochs, crop 1024x2048.
 
 _base_ = './hrnet_ocr_cityscapes.py'
 train_dataloader = dict(
-    sampler=dict(  # official; the rare and thin classes, fine images alone at the end
+    sampler=dict(  # official: rare and thin classes; only fine images in the last epochs
         extra_classes=(3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 16, 17, 18),
         extra_epochs=150,
     ),

@@ -14,15 +14,15 @@ model = dict(
     segmentor=_base_.model,
     patch_size=(180, 240),
     scales=((180, 240), (360, 480)),
-    # of momentum 0.01, as released, the norms' statistics are not there after so few steps
+    # the released momentum of 0.01 needs more steps: the running statistics would lag behind
     refiner=dict(type='MagNetRefiner', norm_cfg=dict(type='BN', momentum=0.1)),
     test_cfg=dict(n_points=32768, smooth_kernel=5),
 )
-# images stay whole: the model draws scales and patches of them
-whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
-tta_pipeline = None  # the base halves images, which are resized in the model here
-train_dataloader = dict(dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
-test_dataloader = dict(dataset=dict(pipeline=whole))
+# images stay whole, because the model resizes them and draws patches
+test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+tta_pipeline = None  # that of the base halves images; here the model resizes them
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(max_epochs=6, val_interval=3)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=6, **_base_.per_iter)]

@@ -17,10 +17,10 @@ model = dict(
     num_refiners=3,
     test_cfg=dict(n_points=32768, smooth_kernel=5),
 )
-# images stay whole: the model draws scales and patches of them
-whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
+# images stay whole, because the model resizes them and draws patches
+test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=50, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

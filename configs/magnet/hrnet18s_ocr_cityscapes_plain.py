@@ -12,7 +12,7 @@ _base_ = [
     '../_base_/schedules/484e.py',
     '../_base_/default_runtime.py',
 ]
-# official, of HRNet's release
+# official, from HRNet's release
 class_weight = [0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023]
 class_weight += [0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507]
 ce = dict(type='WeightedCELoss', class_weight=class_weight)
@@ -39,7 +39,7 @@ test_pipeline = [
     dict(type='LoadSegMap'),  # after the resize: labels keep their size
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = None  # images of other sizes are none that the network knows
+tta_pipeline = None  # the network is trained for this size only
 train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -13,14 +13,14 @@ model = dict(
     segmentor=_base_.model,
     patch_size=(64, 128),
     scales=((64, 128), (128, 256), (256, 512)),
-    # of momentum 0.01, as released, the norms' statistics are not there after so few steps
+    # the released momentum of 0.01 needs more steps: the running statistics would lag behind
     refiner=dict(type='MagNetRefiner', norm_cfg=dict(type='BN', momentum=0.1)),
     test_cfg=dict(n_points=8192, smooth_kernel=5),
 )
-# images stay whole: the model draws scales and patches of them
-whole = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
+# images stay whole, because the model resizes them and draws patches
+test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=8, val_interval=2)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=8, **_base_.per_iter)]

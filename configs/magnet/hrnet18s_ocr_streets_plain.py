@@ -30,7 +30,7 @@ test_pipeline = [
     dict(type='LoadSegMap'),  # after the resize: labels keep their size
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = None  # images of other sizes are none that the network knows
+tta_pipeline = None  # the network is trained for this size only
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

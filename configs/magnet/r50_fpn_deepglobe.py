@@ -17,11 +17,11 @@ model = dict(
     input_size=(508, 508),
     test_cfg=dict(n_points=0.75, smooth_kernel=11),
 )
-# images stay whole: the model draws scales and patches of them
-whole = [dict(type='LoadImage'), _base_.load_mask, dict(type='PackSegInputs')]
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=whole))
-val_dataloader = dict(dataset=dict(pipeline=whole))
-test_dataloader = dict(dataset=dict(pipeline=whole))
+# images stay whole, because the model resizes them and draws patches
+test_pipeline = [dict(type='LoadImage'), _base_.load_mask, dict(type='PackSegInputs')]
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(max_epochs=50, val_interval=10)
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[10, 20, 30, 40, 45], gamma=0.1, by_epoch=True, end=50)

@@ -39,7 +39,7 @@ test_pipeline = [
     _base_.load_mask,  # after the resize: labels keep their size
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = None  # images of other sizes are none that the network knows
+tta_pipeline = None  # the network is trained for this size only
 train_dataloader = dict(batch_size=12)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -2,7 +2,7 @@
 
 python tools/train.py configs/pixel_contrast/hrnet18s_camvid.py
 
-The same as configs/fcn/hrnet18s_camvid.py but for the contrast. Batch 8, 25 epochs, images halved,
+Only the contrast differs from configs/fcn/hrnet18s_camvid.py. Batch 8, 25 epochs, half-size images,
 for two CPU cores. Results: README.md beside this file.
 """
 
@@ -20,7 +20,7 @@ model = dict(
         type='PixelContrastHead',
         head=dict(type='FCNHead', channels=128, num_convs=1, loss_decode=ce),
         proj_channels=64,
-        # 0.07: released for CamVid; an eighth of the 1125 iterations warms up
+        # 0.07 as released for CamVid; warm-up is an eighth of the 1125 iterations
         loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=140),
     ),
 )

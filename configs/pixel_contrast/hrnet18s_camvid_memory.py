@@ -2,8 +2,8 @@
 
 python tools/train.py configs/pixel_contrast/hrnet18s_camvid_memory.py
 
-Released for CamVid: 5000 rows. Batch 8, 25 epochs, images halved, for two CPU cores. Results:
-README.md beside this file.
+The released recipe for CamVid has 5000 rows. Batch 8, 25 epochs, half-size images, for two CPU
+cores. Results: README.md beside this file.
 """
 
 _base_ = './hrnet18s_camvid.py'

@@ -3,7 +3,7 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/pixel_contrast/hrnet18s_streets.py
 
-The same as configs/fcn/hrnet18s_streets.py but for the contrast. Batch 8, 25 epochs, crop 256x512.
+Only the contrast differs from configs/fcn/hrnet18s_streets.py. Batch 8, 25 epochs, crop 256x512.
 """
 
 _base_ = [
@@ -19,7 +19,7 @@ model = dict(
         type='PixelContrastHead',
         head=dict(type='FCNHead', channels=128, num_convs=1, loss_decode=ce),
         proj_channels=64,
-        # an eighth of the 1550 iterations warms up
+        # warm-up is an eighth of the 1550 iterations
         loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=190),
     ),
 )

@@ -20,7 +20,7 @@ ce = dict(
     ],
 )
 model = dict(
-    # released: blue, green, red, by the statistics of red, green, blue
+    # as released: blue, green, red, with the statistics of red, green, blue
     data_preprocessor=dict(bgr_to_rgb=False),
     backbone=dict(align_corners=True),
     decode_head=dict(

@@ -3,8 +3,8 @@
 python tools/train.py configs/pixel_contrast/hrnet_cityscapes_memory.py --amp
 
 Paper, HRNet on val: 81.0 with both queues and semi-hard draws, 79.0 without contrast (as cited;
-`loss_contrast.semi_hard=0.1` draws so). Released: no number. Ours: not measured.
-Batch 8 (4 GPUs x 2), 40k iterations, crop 512x1024.
+``loss_contrast.semi_hard=0.1`` sets these draws). Released: no number. Ours: not measured. Batch 8
+(4 GPUs x 2), 40k iterations, crop 512x1024.
 """
 
 _base_ = './hrnet_cityscapes.py'

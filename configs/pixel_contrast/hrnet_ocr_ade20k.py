@@ -2,7 +2,7 @@
 
 python tools/train.py configs/pixel_contrast/hrnet_ocr_ade20k.py --amp
 
-No recipe was released: the temperature is that of Pascal Context and COCO-Stuff, the rest as usual
+No recipe was released. The temperature is that of Pascal Context and COCO-Stuff, all else is usual
 in MMSegmentation. Ours: not measured. Batch 16 (4 GPUs x 4), 80k iterations, crop 512x512.
 """
 

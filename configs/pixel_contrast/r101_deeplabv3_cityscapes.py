@@ -3,7 +3,7 @@
 python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes.py --init IMAGENET.pth --amp
 
 Released: 77.67 mIoU on val, single scale (its README). Ours: not measured. Batch 8 (4 GPUs x 2),
-40k iterations, crop 512x1024. The host has no weights of this stem, which ends in 128 channels.
+40k iterations, crop 512x1024. The host has no weights for this stem, which ends in 128 channels.
 """
 
 _base_ = [
@@ -20,7 +20,7 @@ ce = dict(
     ],
 )
 model = dict(
-    # released: blue, green, red, by the statistics of red, green, blue
+    # as released: blue, green, red, with the statistics of red, green, blue
     data_preprocessor=dict(bgr_to_rgb=False),
     backbone=dict(type='OpensegResNet', depth=101, init_cfg=None),
     decode_head=dict(

@@ -1,4 +1,4 @@
-"""SPNet of r101_cityscapes.py, trained on hard pixels: in the released code, but switched off.
+"""SPNet of r101_cityscapes.py, trained on hard pixels; the released code has this switched off.
 
 python tools/train.py configs/spnet/r101_cityscapes_ohem.py --init IMAGENET.pth
 
@@ -6,7 +6,7 @@ The paper's Cityscapes runs probably used it. Ours: not measured.
 """
 
 _base_ = './r101_cityscapes.py'
-# official, of the 19 classes
+# official, for the 19 classes
 weights = [0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023]
 weights += [0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507]
 hard = dict(type='WeightedCELoss', class_weight=weights, threshold=0.7, min_kept=100_000)

@@ -1,7 +1,6 @@
 """Measuring for benchmarks: fresh processes, interleaved times, peak memory, machine name."""
 
 import platform
-import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,10 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
-SILENT_END = (
-    signal.SIGINT,
-    signal.SIG_DFL,
-)  # a child ends silently at Ctrl-C, as its parent prints a line
+from mmseg_ext.processes import end_with_parent
+
 CLEAR_REFS = Path('/proc/self/clear_refs')  # exists on Linux only
 T = TypeVar('T')
 
@@ -29,7 +26,7 @@ def in_fresh_process(function: Callable[..., T], *args: Any) -> T:
     context = get_context('forkserver' if forks else 'spawn')
     if forks:
         context.set_forkserver_preload(['mmseg.apis', 'torch._dynamo', 'mmseg_ext'])
-    with ProcessPoolExecutor(1, context, signal.signal, SILENT_END) as pool:
+    with ProcessPoolExecutor(1, context, end_with_parent) as pool:
         return pool.submit(function, *args).result()
 
 

@@ -90,7 +90,7 @@ def _own_gpu() -> int | None:
         return None
     gpu, gpus = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
     if gpu >= gpus:
-        raise UserError(f'process {gpu + 1} of this machine has no GPU: it has {gpus} of them')
+        raise UserError(f'process {gpu + 1} has no GPU: use at most {gpus} processes here')
     return gpu
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import Runner
-from torch import nn
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.layers.unwrapping import unwrap
 
-from .read import is_pretrained, state_dict_of
+from .finite import first_not_finite
+from .read import is_pretrained, read_checkpoint, state_dict_of
 
 Shape = tuple[int, ...]
 
@@ -24,11 +25,14 @@ class Fit:
         missing: Names that only the module has.
         unexpected: Names that only the checkpoint has.
         other_shape: Shapes in the checkpoint and in the module, by name, where they differ.
+        unusable: Names in both whose value in the checkpoint is no tensor or is not finite, with
+            the problem.
     """
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     other_shape: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         differences = (
@@ -59,6 +63,9 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     """Loads the tensors that fit and returns the differences.
 
     Old names are translated by the rules of the modules, as in ``load_state_dict``.
+
+    Raises:
+        UserError: A tensor cannot be loaded for another reason than its name or its shape.
     """
     fit, errors = Fit(), []  # type: tuple[Fit, list[str]]
     state = dict(state)
@@ -73,8 +80,18 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     load(module, '')
     fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
     ours = module.state_dict()
-    names = [match[1] for e in errors if (match := re.match(r'size mismatch for (\S+):', e))]
-    fit.other_shape = {name: (tuple(state[name].shape), tuple(ours[name].shape)) for name in names}
+    for name in ours.keys() & state.keys():
+        if not isinstance(state[name], Tensor):
+            fit.unusable[name] = f'is of type {type(state[name]).__name__} and no tensor'
+        elif first_not_finite({name: state[name]}):
+            fit.unusable[name] = 'is not finite'
+    for error in errors:
+        match = re.match(r'size mismatch for (\S+):', error)
+        if match:
+            name = match[1]
+            fit.other_shape[name] = tuple(state[name].shape), tuple(ours[name].shape)
+        elif not fit.unusable:
+            raise UserError(f'the checkpoint cannot be loaded: {error}')
     return fit
 
 
@@ -93,9 +110,24 @@ def require_frozen_part(model: nn.Module) -> None:
     name = getattr(model, 'frozen_part', '').rstrip('.')
     if name and not starts_pretrained(model.get_submodule(name)):
         raise UserError(
-            f'{type(model).__name__} trains on a trained {name}, and has no weights of it: name '
-            f'its checkpoint by --init PATH, or in the config by {name}='
+            f'{type(model).__name__} needs the weights of a trained {name}: name its checkpoint '
+            f'with --init PATH, or in the config with {name}='
             "dict(init_cfg=dict(type='Pretrained', checkpoint=PATH))"
+        )
+
+
+def require_usable(checkpoint: str | Path, fit: Fit) -> None:
+    """Refuses a checkpoint whose values cannot be used, whatever the model.
+
+    Raises:
+        UserError: A value is no tensor or is not finite.
+    """
+    if fit.unusable:
+        name = min(fit.unusable)
+        hidden = f' ({len(fit.unusable) - 1} more)' if len(fit.unusable) > 1 else ''
+        raise UserError(
+            f'{checkpoint}: {name} {fit.unusable[name]}{hidden}: give another '
+            'checkpoint, such as an earlier one'
         )
 
 
@@ -103,12 +135,12 @@ def other_model(checkpoint: str | Path, module: nn.Module, fit: Fit) -> str:
     """Sentence that refuses a checkpoint of another model."""
     if counts := fit.class_counts():
         return (
-            f'{checkpoint} has {counts[0]} classes, {type(module).__name__} as configured '
+            f'{checkpoint} has {counts[0]} classes, but {type(module).__name__} of the config has '
             f'{counts[1]}: give the config that it was trained with, or another checkpoint'
         )
     return (
-        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} as '
-        f'configured: {fit}; released weights go through tools/convert_checkpoint.py first'
+        f'{checkpoint} is a checkpoint of another model than {type(module).__name__} of '
+        f'the config: {fit}; convert released weights with tools/convert_checkpoint.py'
     )
 
 
@@ -122,6 +154,33 @@ def starting_parts(model: nn.Module) -> tuple[str, ...]:
     return (frozen_part,) if frozen_part else tuple(f'{name}.' for name in backbones)
 
 
+def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
+    """Refuses to resume from a checkpoint that holds less than the state of a training.
+
+    Args:
+        checkpoint: Path or address.
+        has_schedule: Whether the training has a schedule.
+
+    Raises:
+        UserError: A part is missing, as in a file of the best weights.
+    """
+    loaded = read_checkpoint(checkpoint)
+    keys = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
+    missing = [key for key in keys if key not in loaded]
+    missing += [key for key in ('epoch', 'iter') if key not in loaded.get('meta', {})]
+    if not missing:
+        return
+    folder = Path(checkpoint).parent
+    latest = find_latest_checkpoint(str(folder)) if (folder / 'last_checkpoint').is_file() else None
+    if latest and Path(latest).is_file() and not Path(latest).samefile(checkpoint):
+        advice = f'give --resume {latest}'
+    else:
+        advice = f'start a new training from its weights by --init {checkpoint}'
+    raise UserError(
+        f'{checkpoint} has no {missing[0]}, so that no training can resume from it: {advice}'
+    )
+
+
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
     """Loads a checkpoint and refuses that of another model.
 
@@ -132,7 +191,8 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
             other differences are printed.
 
     Raises:
-        UserError: The checkpoint is of another model; the message has the names that differ.
+        UserError: The checkpoint is of another model, and the message has the names that differ; or
+            a value is no tensor or is not finite.
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
@@ -158,14 +218,15 @@ def _check_fit(
         strict: Whether names that the module does not have are refused too.
     """
     fit = load_and_compare(module, state_dict_of(checkpoint))
+    require_usable(checkpoint, fit)
     lacking = [name for name in (*fit.missing, *fit.other_shape) if name.startswith(needed)]
     frozen_part: Any = getattr(module, 'frozen_part', None)
     starts_frozen = bool(frozen_part) and needed == (frozen_part,)
     if lacking and starts_frozen:
         raise UserError(
             f'{checkpoint} does not fit {type(module).__name__}.{frozen_part.rstrip(".")}, which '
-            f'training leaves as it is: {fit}; give a checkpoint of its own config, which the '
-            'first lines of this config name'
+            f'is not trained: {fit}; give a checkpoint of its config, which the first lines of '
+            'this config name'
         )
     if lacking or (strict and fit.unexpected):
         raise UserError(other_model(checkpoint, module, fit))

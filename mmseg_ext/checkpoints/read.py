@@ -13,7 +13,14 @@ from mmengine.runner.checkpoint import load_from_local
 
 from ..errors import UserError
 from ..host import reads_checkpoints_by
-from .safe_load import TRUST, UNREADABLE, is_saved_by_torch, is_trusting, load_file, without_code
+from .safe_load import (
+    TRUST,
+    UNREADABLE,
+    is_saved_by_torch,
+    is_trusting,
+    load_file,
+    without_code,
+)
 
 NO_CHECKPOINT = 'is damaged or no checkpoint of PyTorch: give another file'
 
@@ -71,7 +78,8 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """Content of a checkpoint, a path or an address, on the CPU.
 
     Raises:
-        UserError: It cannot be fetched, is no checkpoint, or reading it would run code from it.
+        UserError: It cannot be fetched, is damaged or no checkpoint, or reading it would run code
+            from it.
     """
     try:
         if Path(checkpoint).is_file() and not is_trusting():
@@ -87,7 +95,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
             raise UserError(f'{checkpoint} {NO_CHECKPOINT}') from error
         raise UserError(
             f'the weights {checkpoint} cannot be fetched ({type(error).__name__}: {error}); '
-            'training starts without any by "--init none", from a file by "--init PATH"'
+            '"--init none" starts from random weights, "--init PATH" from a file'
         ) from error
     if not isinstance(loaded, dict):
         raise UserError(f'{checkpoint} {NO_CHECKPOINT}')

@@ -2,11 +2,14 @@
 
 import copyreg
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -29,6 +32,17 @@ UNREADABLE = (
     RuntimeError,
     UnpicklingError,
     ValueError,
+)
+# Errors of reading a zip file with changed bytes.
+DAMAGED = (
+    BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
 )
 ALLOWED: list[Any] = [
     HistoryBuffer,
@@ -58,9 +72,29 @@ torch.serialization.add_safe_globals(ALLOWED)
 
 
 def load_file(path: str | Path) -> Any:
-    """Reads a checkpoint onto the CPU, with its values that are not tensors."""
+    """Reads a checkpoint onto the CPU, with its values that are not tensors.
+
+    Raises:
+        ValueError: Bytes of the file have changed; one of ``UNREADABLE`` for other files.
+    """
+    if not is_whole(path):
+        raise ValueError(f'{path}: its checksums differ')
     torch.serialization.add_safe_globals(ALLOWED)  # mmengine's loading removes some of them
     return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether no byte of a file has changed since PyTorch wrote it.
+
+    PyTorch does not compare the checksums in its zip files. Files of other kinds have none.
+    """
+    try:
+        if not is_zipfile(path):
+            return True
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except DAMAGED:
+        return False
 
 
 def is_trusting() -> bool:

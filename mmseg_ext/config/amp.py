@@ -48,7 +48,7 @@ def set_amp(cfg: Config, precision: str | None = None) -> None:
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'Bf16OptimWrapper'):
         raise UserError(
-            f'--amp replaces optim_wrapper.type=OptimWrapper, and the config has {kind}'
+            f'--amp replaces optim_wrapper.type=OptimWrapper, and the config has {kind}: omit --amp'
         )
     for key in ('loss_scale', 'dtype'):
         wrapper.pop(key, None)

@@ -89,7 +89,7 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
     size.
     """
     if min(size) < 1:
-        raise UserError(f'--crop-size {size[0]} {size[1]}: both sides start at 1 pixel')
+        raise UserError(f'--crop-size {size[0]} {size[1]}: give at least 1 pixel for each side')
     has_crop = False
     for path, node in nested_dicts(what_is_read(cfg)):
         if 'stride' in node and _is_pair(node.get('crop_size')):
@@ -190,7 +190,7 @@ def set_initial_weights(cfg: Config, init: str) -> None:
     if init == 'none':
         return
     if not Path(init).is_file():
-        raise UserError(f'--init {init}: no such file; "--init none" starts from nothing')
+        raise UserError(f'--init {init}: no such file; "--init none" starts from random weights')
     owner = next((node for _, node in nested_dicts(cfg.model) if 'backbone' in node), None)
     prefixes = tuple(
         f'{name}.'

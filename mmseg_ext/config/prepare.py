@@ -40,21 +40,21 @@ class KeyValueAction(DictAction):
 
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that training and testing share."""
-    parser.add_argument('config', help='the config file')
-    parser.add_argument('--work-dir', help='where results go; work_dirs/<paper>/<config>')
-    parser.add_argument('--data-root', metavar='DIR', help='the folder of the data set')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for results (work_dirs/<paper>/<config>)')
+    parser.add_argument('--data-root', metavar='DIR', help='folder of the data set')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=KeyValueAction,
         metavar='KEY=VALUE',
-        help='change any key: model.backbone.depth=50 model.test_scales="(0.5,1.0)"',
+        help='change keys of the config: model.backbone.depth=50 model.test_scales="(0.5,1.0)"',
     )
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='none',
-        help='what has started this process, one of several; dist_*.sh give it',
+        help='program that starts several processes; dist_train.sh and dist_test.sh set it',
     )
 
 

@@ -65,8 +65,8 @@ def convert(*files: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefixes = ['seg.'] * first + [f'refine{i}.' for i in range(len(files) - first)]
     if segmentors := [i for i in range(first, len(files)) if not _is_refiner(files[i])]:
         raise UserError(
-            f'file {segmentors[0] + 1} of {len(files)} is no refiner, which has a seg_conv: give '
-            'the segmentor first, then the refiners from the coarsest scale to the finest'
+            f'file {segmentors[0] + 1} of {len(files)} is no refiner, because it has no seg_conv: '
+            'give the segmentor first, then the refiners from the coarsest scale to the finest'
         )
     return _convert_networks(
         {p + n: t for p, file in zip(prefixes, files, strict=True) for n, t in file.items()}

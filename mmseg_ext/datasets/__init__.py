@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms; importing it registers them."""
 
+from ..host import find_loaders_by_class
 from .aerial import DeepGlobeDataset, InriaDataset, LoadColorSegMap
 from .camvid import CamVidDataset
 from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
@@ -26,3 +27,5 @@ __all__ = [
     'RandomGaussianBlur',
     'RandomScaleCrop',
 ]
+
+find_loaders_by_class()

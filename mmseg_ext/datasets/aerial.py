@@ -77,7 +77,7 @@ def _classes_of(mask: np.ndarray, palette: dict[str, Sequence[int]], path: str) 
         y, x = np.argwhere(wrong)[0]
         raise UserError(
             f'{path} has the colour {tuple(mask[y, x].tolist())} (red, green, blue) at column {x}, '
-            f'row {y}, and colours of no class in {100 * wrong.mean():.2g} % of its pixels: '
+            f'row {y}, and colours without a class in {100 * wrong.mean():.2g} % of its pixels: '
             f'repaint them, the classes are {", ".join(f"{n} {c}" for n, c in palette.items())}'
         )
     return classes.astype(np.uint8)
@@ -130,7 +130,7 @@ class DeepGlobeDataset(ColorMaskDataset):
     def advice(self) -> str:
         return (
             'unzip the land cover set of DeepGlobe so that DIR/train holds NUMBER_sat.jpg and '
-            'NUMBER_mask.png, and name DIR with data_root (--data-root).'
+            'NUMBER_mask.png, and name DIR with data_root (--data-root)'
         )
 
     def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -174,7 +174,7 @@ class InriaDataset(ColorMaskDataset):
     def advice(self) -> str:
         return (
             'unpack AerialImageDataset so that DIR/train holds images and gt, and name DIR with '
-            'data_root (--data-root).'
+            'data_root (--data-root)'
         )
 
     def _images(self) -> list[tuple[str, str]]:

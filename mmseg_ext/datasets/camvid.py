@@ -53,5 +53,5 @@ class CamVidDataset(FolderDataset):
     def advice(self) -> str:
         return (
             'CamVid consists of the folders train, trainannot, val, valannot, test and testannot '
-            f'(see {__name__}); name the folder that holds them with data_root (--data-root).'
+            f'(see {__name__}); name the folder that holds them with data_root (--data-root)'
         )

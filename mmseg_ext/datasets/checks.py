@@ -2,12 +2,11 @@
 
 import inspect
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,94 +17,18 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from ..config.walk import leaf_datasets, nested_dicts
 from ..errors import UserError
 from ..host import is_subset
+from ..processes import end_with_parent
 from .folder import FolderDataset
+from .split_report import SplitReport
 from .transforms import IGNORE_INDEX, TOO_LARGE, LoadSegMap
 
 FEW = 64  # up to this number of files, one process is faster than starting several
 TURNED = (5, 6, 7, 8)  # EXIF orientations that turn an image by 90 degrees when it is loaded
-
-
-@dataclass
-class SplitReport:
-    """Findings in one split of K classes; histograms count the labels after ``label_map``."""
-
-    classes: tuple[str, ...]
-    images: int = 0
-    labels_read: int = 0
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    sizes: Counter = field(default_factory=Counter)  # (width, height) -> number of images
-    ignored: int = 0  # pixels
-
-    def __post_init__(self) -> None:
-        self.pixels = np.zeros(len(self.classes), np.int64)
-        self.images_with = np.zeros_like(self.pixels)
-        self.pixels_around = np.zeros_like(self.pixels)  # valid pixels of the images with the class
-
-    def add_label(self, counts: np.ndarray, ignored: int) -> None:
-        """Adds one label's pixels per class, (K,)."""
-        present = counts > 0
-        self.labels_read += 1
-        self.ignored += ignored
-        self.pixels += counts
-        self.images_with += present
-        self.pixels_around += present * counts.sum()
-
-    def constant_prediction(self) -> tuple[str, float]:
-        """The best class to predict at every pixel, and the mIoU of that prediction in per cent.
-
-        The IoU of this class is its fraction of the valid pixels, the IoU of each other class is 0.
-        As in the metric, classes that never occur do not count.
-        """
-        share = self.pixels.max() / max(self.pixels.sum(), 1)
-        miou = 100 * share / max((self.pixels > 0).sum(), 1)
-        return self.classes[int(self.pixels.argmax())], float(miou)
-
-    def class_weights(self) -> list[float]:
-        """Weights (K,) by median frequency balancing (Eigen and Fergus, ICCV 2015).
-
-        The frequency f_c of a class is its fraction of the valid pixels of the images that show it.
-        Its weight is median(f) / f_c, or 1 for a class that never occurs.
-        """
-        present = self.pixels > 0
-        frequency = self.pixels[present] / self.pixels_around[present]
-        weights = np.ones(len(self.pixels))
-        weights[present] = np.median(frequency) / frequency if present.any() else 1
-        return [round(float(weight), 4) for weight in weights]
-
-    def show(self, split: str, console: Console) -> None:
-        """Prints all findings, and class weights for the training split, where they are used."""
-        sizes = [f'{w}x{h} ({count})' for (w, h), count in self.sizes.most_common(4)]
-        remainder = f' and {len(self.sizes) - 4} more sizes' if len(self.sizes) > 4 else ''
-        console.print(f'{split}: {self.images} images; {", ".join(sizes)}{remainder}', style='bold')
-        if self.labels_read:
-            console.print(self._table())
-            name, miou = self.constant_prediction()
-            console.print(f'best constant prediction: {name} everywhere, mIoU {miou:.2f}')
-        if self.labels_read and split == 'train':
-            console.print('for loss_decode, median frequency balancing:')
-            console.print(f'class_weight={self.class_weights()}')
-        for warning in self.warnings:
-            console.print(f'warning: {warning}', style='yellow')
-        for problem in self.problems:
-            console.print(f'problem: {problem}', style='red')
-
-    def _table(self) -> Table:
-        table = Table('class')
-        for header in ('pixels', '% of valid', 'images'):
-            table.add_column(header, justify='right')
-        valid = max(int(self.pixels.sum()), 1)
-        for name, pixels, images in zip(self.classes, self.pixels, self.images_with, strict=True):
-            table.add_row(name, f'{pixels:,}', f'{100 * pixels / valid:.2f}', f'{images:,}')
-        table.add_row('(ignored)', f'{self.ignored:,}', '', '', style='dim')
-        return table
 
 
 def check_splits(
@@ -118,6 +41,9 @@ def check_splits(
         splits: Names of the splits to check; a split with the same data set as an earlier split is
             skipped.
         **options: Arguments of ``check_split``.
+
+    Raises:
+        UserError: None of the splits has a data set, or see ``check_split``.
     """
     checked: list[dict] = []
     for split in splits:
@@ -128,6 +54,9 @@ def check_splits(
         report = check_split(dataset, **options)
         report.problems += _check_class_counts(cfg['model'], report.classes)
         yield split, report
+    if not checked:
+        names = ', '.join(f'{split}_dataloader' for split in splits)
+        raise UserError(f'the config has no data: give it a dataset in {names}')
 
 
 def check_split(
@@ -235,6 +164,12 @@ def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
     return LoadSegMap()
 
 
+def _require_no_pipe(path: str) -> None:
+    """Refuses a file that a reader would wait for without end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise _Problem(f'{path} is no file, but a pipe or a device: restore or remove it')
+
+
 @dataclass
 class _PairCheck:
     """Checks one image and its label; an object, so that other processes can receive it."""
@@ -249,6 +184,8 @@ class _PairCheck:
         info, read_label = job
         findings: dict = {'problems': []}
         try:
+            for key in ('img_path', 'seg_map_path'):
+                _require_no_pipe(info.get(key) or '')
             findings['size'] = self._image_size(info['img_path'])
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)
@@ -362,9 +299,7 @@ def _run(check: _PairCheck, jobs: list[tuple[dict, bool]]) -> Iterator[dict]:
         return
     # Forked children start at once. They use PIL and NumPy alone, so no lock of torch stops them.
     context = get_context('fork' if sys.platform == 'linux' else None)
-    # With the default handler, Ctrl-C ends each child without a traceback.
-    end = (signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(os.cpu_count(), context, signal.signal, end) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, end_with_parent) as pool:
         yield from pool.map(check, jobs, chunksize=8)
 
 
@@ -386,8 +321,8 @@ def _check_histogram(report: SplitReport) -> None:
         return
     if never == [report.classes[-1]] and len(report.classes) == 2 and report.ignored:
         report.problems.append(
-            f'{report.labels_read} labels hold only class 0 and the ignored value, so no pixel '
-            f'teaches {never[0]}: for masks of 0 and 255 set label_map={{255: 1}}'
+            f'{report.labels_read} labels hold only class 0 and the ignored value, and no pixel '
+            f'of {never[0]}: for masks of 0 and 255 set label_map={{255: 1}}'
         )
     else:
         report.warnings.append(f'not in any of {report.labels_read} labels: {", ".join(never)}')

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import broadcast_object_list, get_dist_info, is_main_process, sync_random_seed
@@ -179,8 +180,8 @@ class ClassCentroidDataset(Dataset):
         loader = next((t for t in pipeline if isinstance(t, LoadAnnotations)), None)
         if loader is None:
             raise UserError(
-                'ClassCentroidDataset reads labels by the LoadSegMap or LoadAnnotations of the '
-                f'pipeline, which has only {[type(t).__name__ for t in pipeline]}'
+                'ClassCentroidDataset needs LoadSegMap or LoadAnnotations in the pipeline, '
+                f'which has only {[type(t).__name__ for t in pipeline]}'
             )
         return loader
 
@@ -224,7 +225,12 @@ class ClassCentroidDataset(Dataset):
     def _build(self) -> np.ndarray:
         workers = self.num_workers if self.num_labels > 64 else 0  # few labels: no processes
         loader = DataLoader(
-            _LabelCentroids(self), batch_size=None, num_workers=workers, collate_fn=_unchanged
+            _LabelCentroids(self),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            # Weights are initialised later: the global generator must not depend on the cache.
+            generator=torch.Generator(),
         )
         rows = list(track(loader, 'Class centroids', total=self.num_labels))
         table = np.concatenate([np.empty((0, 4), np.int32), *rows])

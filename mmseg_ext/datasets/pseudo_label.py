@@ -108,7 +108,7 @@ class PseudoLabelDataset(FolderDataset):
         if tuple(metainfo['classes']) != written['classes']:
             raise UserError(
                 f'{folder} holds labels of {_list_classes(written["classes"])}, but metainfo has '
-                f'{_list_classes(metainfo["classes"])}: label the images with a model of these'
+                f'{_list_classes(metainfo["classes"])}: use a model of the same classes'
             )
         data_prefix = {**data_prefix, 'seg_map_path': osp.join(folder, LABELS)}
         if written['threshold'] is None:
@@ -129,7 +129,7 @@ class PseudoLabelDataset(FolderDataset):
             )
 
     def advice(self) -> str:
-        return 'name the folders in data_prefix and their common parent in data_root.'
+        return 'name the folders in data_prefix and their common parent in data_root'
 
     def load_data_list(self) -> list[dict]:
         for key in ('prob_path', 'human_path'):
@@ -161,7 +161,7 @@ class PseudoLabelDataset(FolderDataset):
 def _read_summary(path: str, kwargs: dict) -> dict:
     if not fileio.exists(path, backend_args=kwargs.get('backend_args')):
         raise UserError(
-            f'{path} does not exist, which names the classes of the labels: set seg_map_path to '
+            f'{path}, which names the classes of the labels, does not exist: set seg_map_path to '
             'the folder that tools/auto_label.py wrote'
         )
     written = json.loads(fileio.get_text(path, backend_args=kwargs.get('backend_args')))

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast, is_main_process, master_only
+from mmengine.dist import all_gather_object, broadcast, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -13,6 +13,7 @@ from mmseg.registry import HOOKS
 
 from mmseg_ext.host import count_accumulated_steps
 
+from ..checkpoints.finite import first_not_finite
 from ..checkpoints.write import UNFINISHED, write_atomically
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
@@ -35,7 +36,8 @@ class AtomicCheckpointHook(CheckpointHook):
     Files are written beside and renamed, and old ones go after the new one is in place. Where
     training stops early, ``interrupted.pth`` keeps what is done. A validation that was due or under
     way is made up for after a resume. Processes take over the main process's buffers, which are
-    those in the checkpoint, before they are validated or saved.
+    those in the checkpoint, before they are validated or saved. A model with values that are not
+    finite is neither validated nor saved.
 
     Args:
         interval: Interval in epochs or iterations, as the loop counts; None for every validation.
@@ -44,8 +46,8 @@ class AtomicCheckpointHook(CheckpointHook):
             ``save_best`` takes every score of the validation, ``IoU.car`` or ``val_loss`` too.
 
     Raises:
-        ValueError: saving or validating between two updates of accumulated gradients, or
-            ``save_best`` is no score of the validation.
+        UserError: Saving or validating falls between two updates of accumulated gradients,
+            ``save_best`` is no score of the validation, or the model is not finite.
     """
 
     keep_ckpt_ids: deque[int]
@@ -109,6 +111,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._share_buffers(runner)
+        self._require_finite(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         runner.message_hub.update_info('validated_iter', runner.iter)
@@ -118,9 +121,19 @@ class AtomicCheckpointHook(CheckpointHook):
         for buffer in unwrap(runner.model).buffers():
             broadcast(buffer)
 
+    def _require_finite(self, runner: Runner) -> None:
+        """Stops all processes where a weight is not finite."""
+        runner.call_hook('read_losses')  # it knows the step and its files
+        names = all_gather_object(first_not_finite(unwrap(runner.model).state_dict()))
+        if name := next(filter(None, names), None):
+            raise UserError(
+                f'{name} is not finite, so that the model is neither validated nor saved: lower '
+                'the learning rate and resume from the last checkpoint'
+            )
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        runner.call_hook('read_losses')  # a model that is not finite is not saved
         self._share_buffers(runner)
+        self._require_finite(runner)
         outdated: list[int] = []
         if self.max_keep_ckpts > 0:
             kept_ids = [*(i for i in self.keep_ckpt_ids if i != step), step]
@@ -195,10 +208,10 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.warning(f'Training stopped, {done}: {where}.')
         elif not runner.optim_wrapper.should_update():
             runner.logger.warning(f'Training stopped between two updates: resume {self.last_ckpt}.')
-        elif not all(p.isfinite().all() for p in unwrap(runner.model).parameters()):
-            runner.logger.warning(f'Training stopped with a parameter that is not finite; {done}.')
+        elif name := first_not_finite(unwrap(runner.model).state_dict()):
+            runner.logger.warning(f'Training stopped, {done}, and {name} is not finite.')
         else:
             self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter))
             runner.logger.warning(
-                f'Training stopped, {done}; --resume goes on from {self.last_ckpt}.'
+                f'Training stopped, {done}; --resume continues from {self.last_ckpt}.'
             )

@@ -27,7 +27,7 @@ def init_dist_for_cpu_or_gpu(cfg: Config, launcher: str) -> None:
     if torch.cuda.is_available():
         rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if rank >= gpus:
-            raise UserError(f'process {rank + 1} of this machine has no GPU: it has {gpus} of them')
+            raise UserError(f'process {rank + 1} has no GPU: use at most {gpus} processes here')
         return
     if launcher != 'pytorch':
         raise UserError(

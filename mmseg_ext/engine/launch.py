@@ -4,6 +4,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights
+from mmseg_ext.checkpoints.fit import check_weights, require_resumable
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
-from mmseg_ext.datasets.checks import SplitReport, check_splits
+from mmseg_ext.datasets.checks import check_splits
+from mmseg_ext.datasets.split_report import SplitReport
 from mmseg_ext.evaluation.class_iou import markdown_table
 
 from ..config.checks import check_writable, make_writable, translate_config_errors
@@ -29,6 +31,7 @@ from ..errors import UserError
 from ..layers.unwrapping import unwrap
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
+from .lock import only_training
 from .progress import live_progress
 from .validation_loss import ValidationLossHook
 
@@ -87,12 +90,14 @@ class FreeCheckpointsHook(Hook):
 def train(cfg: Config) -> None:
     """Checks everything that can be checked before the first iteration, then trains."""
     with translate_config_errors(), read.reading_once():
-        _train(cfg)
+        _check_before_training(cfg)
+        make_writable(cfg.work_dir)
+        with only_training(cfg.work_dir) if is_first_process() else nullcontext():
+            _train(cfg)
     leave_process_group()
 
 
 def _train(cfg: Config) -> None:
-    _check_before_training(cfg)
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
     check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
@@ -105,6 +110,8 @@ def _train(cfg: Config) -> None:
 def _check_before_training(cfg: Config) -> None:
     if not is_first_process():
         return
+    if cfg.get('resume') and cfg.get('load_from'):
+        require_resumable(cfg.load_from, has_schedule=bool(cfg.get('param_scheduler')))
     check_data(cfg, ('train', 'val'))
     for source in starting_weights(cfg):
         read.state_dict_of(source)  # an address is downloaded once, for all processes
@@ -256,7 +263,8 @@ def _report_test(
     if is_first_process():
         batches = runner.message_hub.get_scalar('test/time').data[0]
         print(
-            f'a batch: {np.median(batches):.3f} s (median); peak memory: {_peak_memory():.0f} MiB'
+            f'time per batch: {np.median(batches):.3f} s (median); '
+            f'peak memory: {_peak_memory():.0f} MiB'
         )
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))

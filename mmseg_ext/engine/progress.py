@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -79,7 +79,8 @@ class ProgressHook(Hook):
     def _show(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
         if at_once or now - self.shown > SECONDS:
-            self.progress.refresh()
+            with suppress(OSError):  # the terminal was closed: SIGHUP stops the training
+                self.progress.refresh()
             self.shown = now
 
 

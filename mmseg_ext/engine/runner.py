@@ -28,6 +28,7 @@ from ..errors import UserError
 from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasLabelLimits
 from .distributed import init_dist_for_cpu_or_gpu
+from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
     ResumableSampler,
@@ -37,6 +38,10 @@ from .train_data import (
 )
 
 FAILED = 255  # above every signal number
+STOPPING = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, 'SIGHUP'):  # a closed terminal; absent on Windows
+    STOPPING.append(signal.SIGHUP)
+SAMPLES = 'samples_per_iteration'  # in the message hub, and so in checkpoints
 
 
 @RUNNERS.register_module()
@@ -80,6 +85,10 @@ class ResumableRunner(Runner):
         distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._messages)
         return int(shared)
 
+    def samples_per_iteration(self) -> int:
+        """Number of samples in the batches of all processes."""
+        return self.train_dataloader.batch_sampler.batch_size * self.world_size
+
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if not isinstance(loop, dict):
             return super().build_train_loop(loop)
@@ -120,10 +129,30 @@ class ResumableRunner(Runner):
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
         return self.build_dataloader(cfg, seed=self.seed)
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        super().resume(filename, *args, **kwargs)
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        self._saved_schedules = checkpoint.get('param_schedulers')
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = 'default',
+    ) -> None:
+        super().resume(filename, resume_optimizer, False, map_location)
+        if resume_param_scheduler and self.param_schedulers and self._saved_schedules is not None:
+            resume_schedules(self, self._saved_schedules)
         loader = self.train_dataloader
         if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
+            before, now = self.message_hub.get_info(SAMPLES), self.samples_per_iteration()
+            if before not in (None, now):
+                raise UserError(
+                    f'{filename} comes from a training with {before} images per iteration, and '
+                    f'this run has {now}: resume with the same train_dataloader.batch_size times '
+                    f'the number of processes, or start anew from its weights by --init {filename}'
+                )
             loader.dataset.seed = self.seed
             if not seeds_ranks_apart(self):
                 loader.sampler.set_seed(self.seed)
@@ -153,10 +182,11 @@ class _Buffers:
 class _Resumable(BaseLoop):
     """Seeds for both loops of the host, and a common stop that leaves a checkpoint.
 
-    Ctrl-C and SIGTERM (from a scheduler or torchrun) take effect between two iterations, or at once
-    during validation or when Ctrl-C is pressed twice. A sample that cannot be loaded stops all
-    processes before the same iteration. Then, when a hook fails after a step, and when a step fails
-    before it has changed a parameter, the hooks are called with ``save_interrupted``.
+    Ctrl-C, SIGTERM (from a scheduler or torchrun) and SIGHUP (from a terminal that is closed) take
+    effect between two iterations, or at once during validation or when Ctrl-C is pressed twice. A
+    sample that cannot be loaded stops all processes before the same iteration. Then, when a hook
+    fails after a step, and when a step fails before it has changed a parameter, the hooks are
+    called with ``save_interrupted``.
     """
 
     _iter: int
@@ -168,6 +198,7 @@ class _Resumable(BaseLoop):
         self.signal = 0
         self.agreed = False
         self.buffers = _Buffers(self.runner.model)
+        self.runner.message_hub.update_info(SAMPLES, self.runner.samples_per_iteration())
         with self._signals():
             try:
                 model = super().run()  # type: ignore[safe-super]
@@ -198,7 +229,7 @@ class _Resumable(BaseLoop):
             raise
         verdict = self._agree(self.signal)
         if verdict == FAILED:
-            raise UserError('another process cannot go on: its own message says why')
+            raise UserError('another process has stopped: see its message')
         if verdict:
             self._stop(verdict)
         return batch
@@ -237,7 +268,7 @@ class _Resumable(BaseLoop):
             self.buffers.restore()
         elif phase != 'fetch' and (not validating or averaged):
             self.runner.logger.error(
-                'Training stopped within an iteration: the last checkpoint stands.'
+                'Training stopped within an iteration: --resume continues from the last checkpoint.'
             )
             return
         self.runner.call_hook('save_interrupted')
@@ -265,7 +296,9 @@ class _Resumable(BaseLoop):
             if twice or self.runner.message_hub.get_info('loop_stage') == 'val':
                 self._stop(number)
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored, as SIGHUP under nohup, stays ignored.
+        numbers = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:

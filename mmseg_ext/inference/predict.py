@@ -21,15 +21,23 @@ def find_inputs(source: Path) -> list[Path]:
     """Sorted images of a folder and its sub-folders; for a file, this file.
 
     Raises:
-        UserError: The file or folder does not exist, the folder holds no image, or two images
-            differ in their suffix only, so that their results would have the same name.
+        UserError: The file or folder does not exist, the folder holds no image or something that is
+            named like an image and is no file, or two images differ in their suffix only, so that
+            their results would have the same name.
     """
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise UserError(f'{source} does not exist: give an image, a folder or a video')
-    named = (p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    paths = sorted(path for path in named if path.is_file())  # not a folder, a pipe or a loop
+        problem = 'is no file' if source.exists() else 'does not exist'
+        raise UserError(f'{source} {problem}: give an image, a folder or a video')
+    named = sorted(p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = [path for path in named if not path.is_dir()]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(
+                f'{path} is named like an image and is no file, but a pipe, a device or a broken '
+                'link: remove it'
+            )
     if not paths:
         raise UserError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
     name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]

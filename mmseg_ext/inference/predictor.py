@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.checkpoints.fit import load_and_compare, other_model
+from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usable
 from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
@@ -76,13 +76,10 @@ class Predictor:
         check_device(device)
         self.model, meta = load_model(config, checkpoint)
         self.model.to(device)
-        self.classes, self.palette = _classes_and_palette(config, meta)
+        self.classes, self.palette = classes_and_palette(config, meta)
         self.explain, self.pixel = explain or pixel is not None, pixel
         self._check_explain()
-        transforms = Compose(_test_dataset(config)['pipeline']).transforms
-        transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
-        self._from_file = Compose(transforms)
-        self._from_array = Compose([LoadImageFromNDArray(), *transforms[1:]])
+        self._from_file, self._from_array = image_pipelines(config)
 
     def _check_explain(self) -> None:
         name = type(self.model).__name__
@@ -146,19 +143,33 @@ class Predictor:
         return pictures
 
 
-def load_model(config: Config, checkpoint: str | Path) -> tuple[BaseSegmentor, dict[str, Any]]:
+def image_pipelines(config: Config) -> tuple[Compose, Compose]:
+    """Transforms of the test without those of labels, for image files and for arrays."""
+    transforms = Compose(_test_dataset(config)['pipeline']).transforms
+    transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
+    return Compose(transforms), Compose([LoadImageFromNDArray(), *transforms[1:]])
+
+
+def load_model(
+    config: Config, checkpoint: str | Path | None
+) -> tuple[BaseSegmentor, dict[str, Any]]:
     """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
 
+    Without a checkpoint the weights are random, and the meta is empty.
+
     Raises:
-        UserError: The checkpoint does not exist, cannot be read, or its names or shapes are another
-            model's.
+        UserError: The checkpoint does not exist, cannot be read or used, or its names or shapes are
+            another model's.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
+    if checkpoint is None:
+        return revert_sync_batchnorm(MODELS.build(config.model)).eval(), {}
     if not Path(checkpoint).is_file():
         raise UserError(f'the checkpoint {checkpoint} does not exist')
     loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
     fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    require_usable(checkpoint, fit)
     if str(fit):
         raise UserError(other_model(checkpoint, model, fit))
     return model.eval(), loaded.get('meta', {})
@@ -168,7 +179,8 @@ def _test_dataset(config: Config) -> dict[str, Any]:
     return next(iter(leaf_datasets(config.test_dataloader)))
 
 
-def _classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
+def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
+    """Names and colours of the classes: those of a checkpoint's meta, else of the test data set."""
     meta = meta.get('dataset_meta') or {}
     if not meta.get('classes'):
         dataset = _test_dataset(config)

@@ -59,8 +59,8 @@ class JointUpsampler(PyTorchInit):
         if channels != tuple(self.in_channels):
             raise UserError(
                 f'{type(self).__name__} got levels of {channels} channels, expected '
-                f'{tuple(self.in_channels)}: set its in_channels to those of the three last levels '
-                'of the backbone, and out_indices=(0, 1, 2, 3) there'
+                f'{tuple(self.in_channels)}: set its in_channels to the channels of the last three '
+                'levels of the backbone, and out_indices=(0, 1, 2, 3) in the backbone'
             )
         return (*inputs[:-1], self.merge(levels))
 
@@ -191,8 +191,8 @@ class JPUX(JointUpsampler):
             )
         if mid_channels % 64:
             raise UserError(
-                f'JPUX got mid_channels={mid_channels}, half of which its group norms split into '
-                '32 groups: take a multiple of 64'
+                f'JPUX got mid_channels={mid_channels}, but its group norms split half of '
+                'them into 32 groups: take a multiple of 64'
             )
         self.in_channels = in_channels
         fine, middle, coarse = in_channels

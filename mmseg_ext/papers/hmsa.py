@@ -389,7 +389,7 @@ def _sorted_scales(name: str, scales: Sequence[float]) -> list[Fraction]:
         raise UserError(f'{name}={scales} must be a list of scales, (0.5, 1.0) for example')
     exact = sorted((Fraction(str(scale)) for scale in scales), reverse=True)
     if 1 not in exact:
-        raise UserError(f'{name}={tuple(scales)} must contain 1.0: the others are mixed into it')
+        raise UserError(f'{name}={tuple(scales)} must contain 1.0, the scale of the result')
     if exact[-1] <= 0 or len(set(exact)) < len(exact):
         raise UserError(f'{name}={tuple(scales)} must be positive and name each scale once')
     return exact

@@ -1,17 +1,18 @@
 """SPNet: Strip Pooling: Rethinking Spatial Pooling for Scene Parsing.
 
 Hou, Zhang, Cheng, Feng, CVPR 2020, arXiv 2003.13328.
-Code: houqb/SPNet (MIT, "for non-commercial use"). It calls ``StripPooling`` SPBlock and
-``MixedPooling`` StripPooling.
+Code: houqb/SPNet (MIT, "for non-commercial use"). Names there: SPBlock is our ``StripPooling``;
+StripPooling is our ``MixedPooling``.
 
-Differs from it; only the last point changes numbers:
+Differs from it. Predictions are the same unless ``gate_bias`` is set:
 
 - strips are added by broadcasting, while the code first enlarges them to whole maps;
 - the two reductions of a mixed pooling are one convolution, and a pool whose size divides the map
   is a plain average pool;
 - the auxiliary head, the host's ``FCNHead``, runs once in training instead of twice, and never in
   inference;
-- on request gates start open (``gate_bias``), which helps a backbone with frozen norms.
+- ``gate_bias`` sets the bias of the gates at the start of training. A large bias starts with open
+  gates (near 1), which helps a backbone with frozen norms.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,10 @@ class StripConvs(nn.Module):
         self.horizontal = conv((1, 3), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Strips:
-        """A map (N, C, H, W) to a strip of its rows (N, C, H, 1) and of its columns (N, C, 1, W).
+        """A map (N, C, H, W) to the means of its rows and of its columns, each after a convolution.
+
+        The means of its rows are a vertical strip (N, C, H, 1), the means of its columns a
+        horizontal strip (N, C, 1, W).
 
         Raises:
             UserError: A batch norm would train on a single value.
@@ -76,14 +80,19 @@ def cross(strips: Strips) -> Tensor:
 class StripPooling(BaseModule):
     """Multiplies a map by gates in (0, 1) that see the whole row and column of a pixel (Fig. 2).
 
-    The paper calls it SPM. It is also a plugin for the host's backbones, in every block of a stage:
-    ``plugins=[dict(cfg=dict(type='StripPooling'), stages=(..., True), position='after_conv2')]``.
+    The paper calls it SPM. It is also a plugin for the host's ResNets of 50 or more layers, which
+    have bottlenecks. It is then in every block of a stage. For example, in the last stage::
+
+        norm_cfg = dict(type='SyncBN')
+        cfg = dict(type='StripPooling', norm_cfg=norm_cfg)
+        plugins = [dict(cfg=cfg, stages=(False, False, False, True), position='after_conv2')]
+        backbone = dict(type='ResNetV1c', depth=50, norm_cfg=norm_cfg, plugins=plugins)
 
     Args:
         in_channels: Channels of the map and of its gates (C).
-        norm_cfg: Norm of the strips.
-        gate_bias: Bias of all gates at the start of training. With 4 a pretrained map stays nearly
-            as it is. None is the released start, gates near 0.5.
+        norm_cfg: Norm of the strips; None for ``BN``.
+        gate_bias: Bias of all gates at the start of training. With 4 the gates start near 1, so
+            they hardly change a pretrained map. With None they start near 0.5, as released.
     """
 
     _abbr_ = 'spm'
@@ -218,10 +227,13 @@ class SPNetResNet(ResNetV1c):
 
 
 def average_pool(x: Tensor, size: int) -> Tensor:
-    """Means of ``size`` x ``size`` cells of (N, C, H, W); cells repeat where the map is smaller."""
+    """Means over a grid of ``size`` x ``size`` cells, (N, C, H, W) to (N, C, size, size).
+
+    Where the map has fewer pixels than cells, several cells have the same value.
+    """
     h, w = x.shape[2:]
     if h % size == 0 and w % size == 0:
-        return F.avg_pool2d(x, (h // size, w // size))  # exports, and its backward is faster
+        return F.avg_pool2d(x, (h // size, w // size))  # can be exported, faster backward pass
     return F.adaptive_avg_pool2d(x, size)
 
 
@@ -229,10 +241,10 @@ class MixedPooling(nn.Module):
     """Adds context of small pools and of strips to a map (MPM, Fig. 3 and 4).
 
     Args:
-        channels: Channels of input and output (C). Both paths have a quarter of them.
+        channels: Channels of input and output (C). Each path has C // 4.
         pool_sizes: Cells along a side of each pool of the short-range path.
-        norm_cfg: Norm after every convolution.
-        align_corners: Whether resizing of the pools aligns the corners.
+        norm_cfg: Norm after every convolution; None for ``BN``.
+        align_corners: Whether resizing of the pools aligns the corners (True as released).
     """
 
     def __init__(
@@ -299,7 +311,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         pool_sizes: Cells along a side of each pool.
         num_mpm: Number of mixed poolings in a row (2 in the paper, Table 2).
         dropout_ratio: Probability with which a whole channel is dropped before the classifier.
-        align_corners: Whether resizing aligns the corners.
+        align_corners: Whether resizing aligns the corners; True by default, as released.
         **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
@@ -323,7 +335,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         single = isinstance(in_channels, int)
         if not single and kwargs.get('input_transform') != 'resize_concat':
             raise UserError(
-                f'SPNetHead reads one map, got in_channels={in_channels}: leave the levels out, or '
+                f'SPNetHead reads one map, got in_channels={in_channels}: give one level, or '
                 "set input_transform='resize_concat'"
             )
         width = in_channels if isinstance(in_channels, int) else sum(in_channels)
@@ -332,7 +344,7 @@ class SPNetHead(PyTorchInit, BaseDecodeHead):
         if pool_channels < 4:
             raise UserError(
                 f'SPNetHead has {pool_channels} channels for its mixed pooling, got in_channels='
-                f'{in_channels}: it needs 4, set pool_channels'
+                f'{in_channels}: it needs 4 or more, set pool_channels'
             )
         super().__init__(
             in_channels,

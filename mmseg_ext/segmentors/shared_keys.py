@@ -18,14 +18,15 @@ SHARED = ('num_classes', 'norm_cfg', 'levels', 'head_level')
 
 
 def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
-    """Config of a head, or a list of them, with the keys of the model that it does not have.
+    """Config of a head, or of a list of heads, completed by the model's keys that it does not set.
 
     A wrapper hands the keys to the head inside it.
 
     Args:
         head: Config of the head, or a list of configs.
         shared: Values of the keys ``SHARED``, None for a value that the model does not give.
-            ``levels`` is for a class with ``reads_levels``, ``head_level`` for every other head.
+            ``levels`` is for a class with ``reads_levels`` and for the host's
+            ``HEADS_OF_LEVELS``, ``head_level`` for every other head.
     """
     if isinstance(head, Sequence):
         return [with_shared_keys(item, shared) for item in head]
@@ -34,7 +35,8 @@ def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
     inner = head['head'] if isinstance(head.get('head'), Mapping) else {}
     written = {**head, **inner}
     if isinstance(written.get('in_channels'), int) or _class_of(head).__name__ in HEADS_OF_LEVELS:
-        read.pop('input_transform', None)  # one level needs none, and these heads have their own
+        # one level needs none, and heads in HEADS_OF_LEVELS set it themselves
+        read.pop('input_transform', None)
     keys = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
     return {key: value for key, value in keys.items() if value is not None} | head
 
@@ -49,7 +51,7 @@ def _without_delete(head: Mapping) -> dict[str, Any]:
 
 
 def _class_of(head: Mapping) -> Any:
-    """Class of a head, of the head inside a wrapper; ``object`` where none is registered."""
+    """Class of a head or, for a wrapper, of the head inside it; ``object`` if not registered."""
     while isinstance(head.get('head'), Mapping):
         head = head['head']
     kind = head.get('type')
@@ -69,7 +71,8 @@ def check_levels(heads: Mapping[str, Any], levels: Sequence[Tensor]) -> None:
         levels: Levels (N, C_i, H_i, W_i).
 
     Raises:
-        UserError: A head reads a level that is not there, or of other channels.
+        UserError: A head reads a level that does not exist, or a level with another number of
+            channels.
     """
     channels = [level.shape[1] for level in levels]
     for name, head in heads.items():

@@ -4,6 +4,10 @@ and maps that explain a prediction.
 Differs from the host in ``slide`` mode: the windows of all images run in batches, heads are told
 where each window lies, and an image smaller than the window is padded to it, which heads with a
 fixed grid need.
+
+Differs from the host in the constructor: it fills ``num_classes``, ``norm_cfg`` and the levels into
+the configs of the heads. It also runs the backbone and the neck once, on a blank 64x64 image, and
+compares their levels with those that the heads read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +52,9 @@ class WindowedEncoderDecoder(EncoderDecoder):
     least as large as the crop. A smaller image is padded to the crop with zeros (the mean colour)
     on the right and below.
 
-    With ``full_height=True`` a window spans the height of the image. Where that is more than the
-    height of ``crop_size``, the window's width and stride grow in proportion. Some papers test at
-    several scales in this way.
+    With ``full_height=True`` a window is as high as the image, and at least as high as
+    ``crop_size``. Where it is higher, its width and stride grow in proportion. HANet is tested in
+    this way at several scales.
 
     Heads may take further inputs, and all parts may explain themselves: ``segmentors/protocols.py``
     declares the interfaces.
@@ -63,12 +67,14 @@ class WindowedEncoderDecoder(EncoderDecoder):
         norm_cfg: Norm of all heads.
         levels: ``dict(in_channels=[...], in_index=[...])`` of all levels, for heads that read
             several of them.
-        head_level: The same of one level, for heads that read one. A base model whose backbone has
-            parallel branches gives all levels and ``input_transform='resize_concat'``.
+        head_level: Input of a head that reads a single map: one level as
+            ``dict(in_channels=..., in_index=...)``, or with HRNet all levels, joined by
+            ``input_transform='resize_concat'``.
         **kwargs: Arguments of the host's ``EncoderDecoder``.
 
-    These four stand in a config beside ``decode_head``, where a swap of the head keeps them; keys
-    that are written in a head count before them.
+    ``num_classes``, ``norm_cfg``, ``levels`` and ``head_level`` stand in a config beside
+    ``decode_head``, where a swap of the head keeps them. A key that is written in a head has
+    priority.
 
     Raises:
         UserError: A ``slide`` test mode without sizes, or with gaps between windows, or a head
@@ -254,7 +260,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
             return {}
         height, width = inputs.shape[2:]
         point = None
-        if pixel is not None:  # its centre: products with whole numbers of cells round safely
+        if pixel is not None:
+            # the centre of the pixel, so that rounding cannot move it to a neighbouring cell
             point = ((pixel[0] + 0.5) / width, (pixel[1] + 0.5) / height)
         return self.decode_head.explain(
             levels,

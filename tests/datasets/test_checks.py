@@ -206,6 +206,14 @@ def test_damaged_files_are_named(root):
     assert str(label) in problems[1]
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_is_named_and_not_waited_for(root):
+    path = root / 'labels/train/1.png'
+    path.unlink()
+    os.mkfifo(path)
+    assert only_problem(root).startswith(f'{path} is no file, but a pipe')
+
+
 def test_a_photo_that_is_turned_while_loading_fits_its_label(root):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,3 +1,5 @@
+import random
+
 import cv2
 import numpy as np
 import pytest
@@ -204,6 +206,16 @@ def test_processes_and_this_process_find_the_same(root):
         cache_dir=str(root / 'other'),
     )
     np.testing.assert_array_equal(dataset.centroids, alone.centroids)
+
+
+@pytest.mark.parametrize('times', [1, 6])  # in this process, and in several
+def test_making_statistics_draws_from_no_global_generator(root, times):
+    states = [torch.get_rng_state(), np.random.get_state()[1], random.getstate()]
+    for _ in range(2):  # makes them, then reads them
+        build(root, RepeatDataset(dataset=DATASETS.build(config(root)), times=times))
+        assert torch.equal(torch.get_rng_state(), states[0])
+        np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+        assert random.getstate() == states[2]
 
 
 def test_statistics_are_read_again_and_never_for_other_data(root, monkeypatch):

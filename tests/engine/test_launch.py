@@ -341,7 +341,9 @@ def test_another_number_of_classes_starts_a_training_but_is_no_test(cfg, tmp_pat
     path = save_model(cfg, tmp_path / 'x.pth')
     cfg.model.decode_head.num_classes = 5
     runner = HasModel(build_model(cfg))
-    with pytest.raises(ValueError, match=r'x\.pth has 3 classes, EncoderDecoder as configured 5:'):
+    with pytest.raises(
+        ValueError, match=r'x\.pth has 3 classes, but EncoderDecoder of the config has 5:'
+    ):
         fit.check_weights(runner, path, strict=True)
     fit.check_weights(runner, path, strict=False)
     said = capsys.readouterr().out

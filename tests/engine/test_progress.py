@@ -1,12 +1,19 @@
 """What a person sees of a training, at a terminal."""
 
+import errno
+import io
 import os
 import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from mmseg_ext.engine.progress import ProgressHook
 from tests.tiny_run import write_config, write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +55,37 @@ def test_a_terminal_shows_a_bar_and_the_log_its_lines(tmp_path):
     assert log.count('Iter(train)') == 4
     names = {path.name for path in (tmp_path / 'work_dirs/tiny').glob('best*')}
     assert len(names) == 2 and any('IoU.wall' in name for name in names)
+
+
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path):
+    config = write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'))
+    tool = str(ROOT / 'tools/train.py')
+    arguments = [tool, str(config), '--max-iters', '100000', '--work-dir', str(tmp_path / 'run')]
+    code = (
+        f'import runpy, sys; from mmseg_ext.engine import progress; progress.SECONDS = 0;'
+        f'sys.argv = {arguments}; runpy.run_path({tool!r}, run_name="__main__")'
+    )
+    process, terminal = pty.fork()
+    if process == 0:
+        env = {**os.environ, 'TERM': 'xterm', 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        os.execve(sys.executable, [sys.executable, '-W', 'ignore', '-c', code], env)
+    shown = b''
+    while not re.search(rb'[1-9]\d*/100000', shown):
+        shown += os.read(terminal, 4096)
+    time.sleep(0.05)  # within an iteration, which the bar follows
+    os.close(terminal)
+    os.waitpid(process, 0)
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['interrupted.pth']
+
+
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, 'Input/output error')
+
+
+def test_a_bar_on_a_closed_terminal_raises_nothing():
+    hook = ProgressHook(Console(file=Closed(), force_terminal=True))
+    hook.progress.live._started = True
+    with pytest.raises(OSError, match='Input/output'):
+        hook.progress.refresh()
+    hook._show(at_once=True)

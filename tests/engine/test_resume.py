@@ -3,12 +3,15 @@
 import pytest
 
 from mmseg_ext.checkpoints.safe_load import load_file
+from mmseg_ext.config.overrides import set_training_length
 from tests.engine.tiny_run import (
     KILLED,
     LOOPS,
+    assert_equal,
     assert_same,
     config,
     last_checkpoint,
+    logged,
     resumed,
     train,
     with_validation,
@@ -20,6 +23,20 @@ def test_the_same_run_twice_is_the_same_with_other_workers(folder, uninterrupted
     cfg.train_dataloader.update(num_workers=2, persistent_workers=True)
     assert train(cfg) == [(0, '')]
     assert_same(last_checkpoint(tmp_path), uninterrupted('epochs', 1))
+
+
+def test_the_first_run_in_a_folder_is_the_second(folder, tmp_path):
+    """The first one makes the statistics of its labels, the second one reads them."""
+    weights = []
+    for name in ('first', 'second'):
+        cfg = config(folder / 'data', tmp_path / name, **{'train_cfg.max_epochs': 1})
+        data = dict(type='ClassCentroidDataset', dataset=cfg.train_dataloader.dataset, tile=16)
+        cfg.train_dataloader.dataset = dict(**data, cache_dir=str(tmp_path / 'cache'))
+        cfg.train_dataloader.sampler = dict(type='ClassUniformSampler')
+        assert train(cfg) == [(0, '')]
+        weights.append(last_checkpoint(tmp_path / name))
+    assert len(list((tmp_path / 'cache').iterdir())) == 1
+    assert_same(*weights)
 
 
 def test_another_seed_is_another_run(folder, uninterrupted, tmp_path):
@@ -58,6 +75,24 @@ def test_two_killed_processes(folder, uninterrupted, tmp_path, loop):
     assert train(cfg, processes=2) == [(KILLED, '')] * 2
     assert train(resumed(cfg), processes=2) == [(0, '')] * 2
     assert_same(last_checkpoint(tmp_path), uninterrupted(loop, 2))
+
+
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_another_batch_size_is_refused(folder, tmp_path, loop):
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'}, **LOOPS[loop])
+    assert train(cfg) == [(KILLED, '')]
+    [(code, error)] = train(resumed(cfg, **{'train_dataloader.batch_size': 4}))
+    assert code == 1
+    assert error.startswith(f'UserError: {tmp_path}/iter_6.pth comes from a training with 2 images')
+    assert 'this run has 4' in error
+
+
+def test_half_a_batch_on_two_processes_goes_on_at_the_same_image(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'})
+    assert train(cfg) == [(KILLED, '')]
+    outcome = train(resumed(cfg, **{'train_dataloader.batch_size': 1}), processes=2)
+    assert outcome == [(0, '')] * 2
+    assert last_checkpoint(tmp_path)['meta']['iter'] == 15
 
 
 def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(folder, tmp_path):
@@ -108,3 +143,52 @@ def test_checkpoints_load_with_weights_only(folder, tmp_path):
     assert train(cfg) == [(0, '')]
     path = (tmp_path / 'last_checkpoint').read_text()
     assert 'best_score' in load_file(path)['message_hub']['runtime_info']
+
+
+SCHEDULES = {
+    'one rate for all': {},
+    'rates by layer': {'optim_wrapper.paramwise_cfg': dict(bias_lr_mult=2.0)},
+}
+WARM_UP = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=6, by_epoch=False),
+    dict(type='PolyLR', power=0.9, begin=6, end=26, by_epoch=False),
+]
+POLY_BY_EPOCH = [dict(type='PolyLR', power=0.9, begin=0, end=5, convert_to_iter_based=True)]
+STEPS_BY_EPOCH = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=6, by_epoch=False),
+    dict(type='MultiStepLR', milestones=[2, 4], by_epoch=True),
+]
+
+
+@pytest.mark.parametrize('changes', SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize(
+    ('loop', 'schedule', 'short', 'long'),
+    [
+        ('epochs', POLY_BY_EPOCH, dict(max_epochs=2), dict(max_epochs=5)),
+        ('epochs', STEPS_BY_EPOCH, dict(max_epochs=3), dict(max_epochs=5)),
+        ('iterations', WARM_UP, dict(max_iters=2), dict(max_iters=26)),  # too short to warm up
+        ('finite', WARM_UP, dict(max_iters=13), dict(max_iters=26)),
+    ],
+)
+def test_a_finished_training_that_is_extended_has_the_schedule_of_the_longer_one(
+    folder, tmp_path, loop, schedule, short, long, changes
+):
+    def run(name, length, **more):
+        cfg = config(folder / 'data', tmp_path / name, **LOOPS[loop])
+        cfg.train_cfg.update(long)
+        cfg.merge_from_dict(dict(param_scheduler=schedule, **changes, **more))
+        set_training_length(cfg, **length)
+        cfg.default_hooks.logger.interval = 1
+        assert train(cfg) == [(0, '')]
+        rates = {line['step']: line['lr'] for line in logged(tmp_path / name) if 'lr' in line}
+        return last_checkpoint(tmp_path / name), rates
+
+    whole, expected = run('whole', long)
+    first, _ = run('cut', short)
+    extended, rates = run('cut', long, resume=True)
+    done = first['meta']['iter']
+    assert extended['meta']['iter'] == whole['meta']['iter'] > done
+    assert {k: v for k, v in rates.items() if k > done} == {
+        k: v for k, v in expected.items() if k > done
+    }
+    assert_equal(extended['param_schedulers'], whole['param_schedulers'])

@@ -1,6 +1,7 @@
 """A tiny training in processes of its own, which a test may kill; from a warm fork server."""
 
 import copy
+import errno
 import json
 import multiprocessing
 import os
@@ -28,6 +29,13 @@ CONTEXT.set_forkserver_preload(
 )
 
 KILLED = -9
+SIGNALS = {
+    'interrupt': signal.SIGINT,
+    'interrupt twice': signal.SIGINT,
+    'terminate': signal.SIGTERM,
+    'terminate group': signal.SIGTERM,
+    'hang_up': signal.SIGHUP,
+}
 EPOCHS: dict[str, Any] = {}
 FINITE_ITERATIONS = {'train_cfg': dict(type='IterBasedTrainLoop', max_iters=13, val_interval=100)}
 ITERATIONS = {**FINITE_ITERATIONS, 'train_dataloader.sampler.type': 'InfiniteSampler'}
@@ -148,13 +156,15 @@ class StopHook(Hook):
         if asked == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
         self.twice = asked == 'interrupt twice'
-        if asked in ('interrupt', 'interrupt twice'):
-            os.kill(os.getpid(), signal.SIGINT)
-        if asked in ('terminate', 'terminate group'):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if asked in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[asked])
         if asked == 'terminate group':
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGTERM)
+        self._spoil(runner, asked)
+
+    def _spoil(self, runner: Any, asked: str | None) -> None:
+        """Makes the step, the hook or the file of this iteration fail."""
         if asked == 'forward':  # fails after the buffers have changed
             head = runner.model.decode_head
 
@@ -163,9 +173,15 @@ class StopHook(Hook):
 
             head.loss_by_feat = fail
         self.fails = asked == 'hook'
+        model = getattr(runner.model, 'module', runner.model)
+        if asked == 'full_disk':
+            write.os.fsync = fail_for_want_of_space
         if asked == 'nan':
-            head = getattr(runner.model, 'module', runner.model).decode_head
-            torch.nn.init.constant_(head.conv_seg.weight, float('nan'))
+            torch.nn.init.constant_(model.decode_head.conv_seg.weight, torch.nan)
+        if asked == 'infinite statistics':
+            model.backbone.layer1[0].bn1.running_var.fill_(torch.inf)
+        if asked == 'infinite gradient':
+            model.decode_head.conv_seg.bias.register_hook(lambda grad: grad * torch.inf)
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         if self.fails:
@@ -174,6 +190,10 @@ class StopHook(Hook):
     def before_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         if self.twice:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def fail_for_want_of_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def kill_in_write(number: int) -> None:

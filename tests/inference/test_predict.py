@@ -263,3 +263,16 @@ def test_a_head_that_explains_the_image_alone_says_so_of_a_pixel(tmp_path, monke
     assert 'explain/a.png' in files(tmp_path / 'out')
     line = refusal(*experiment, *arguments, '--pixel', 3, 3)
     assert 'WindowedEncoderDecoder with FCNHead does not explain single pixels' in line
+
+
+def test_a_pipe_is_refused_and_not_waited_for(experiment, tmp_path):
+    folder = tmp_path / 'in'
+    (folder / 'folder.png').mkdir(parents=True)
+    cv2.imwrite(str(folder / 'folder.png/a.png'), picture())
+    main(*experiment, folder, '--out', tmp_path / 'out')
+    assert 'mask/folder.png/a.png' in files(tmp_path / 'out')
+    os.mkfifo(folder / 'pipe.png')
+    line = refusal(*experiment, folder, '--out', tmp_path / 'out')
+    assert f'{folder}/pipe.png is named like an image and is no file' in line
+    line = refusal(*experiment, folder / 'pipe.png', '--out', tmp_path / 'out')
+    assert f'{folder}/pipe.png is no file: give an image' in line

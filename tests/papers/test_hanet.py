@@ -281,8 +281,8 @@ def test_rows_padded_in_their_first_column_alone_keep_their_positions() -> None:
     assert (packed(crop)[1] < 128).all()
 
 
-def test_positions_that_were_left_behind_are_refused() -> None:
-    with pytest.raises(ValueError, match='left them behind'):
+def test_a_transform_that_changes_only_the_image_is_refused() -> None:
+    with pytest.raises(ValueError, match='changed only the image'):
         packed(dict(type='Pad', size=(100, 100)))
     with pytest.raises(ValueError, match="dict\\(type='AddRowPositions'\\)"):
         TRANSFORMS.build(dict(type='PackRowPositions'))(dict(img=np.zeros((2, 2, 3))))

@@ -597,8 +597,8 @@ def test_a_training_without_weights_of_the_segmentor_is_refused() -> None:
     runner: Any = SimpleNamespace(model=magnet())
     with pytest.raises(
         ValueError,
-        match='MagNet trains on a trained segmentor, and has no weights of it: name its checkpoint '
-        'by --init PATH, or in the config by segmentor=dict',
+        match='MagNet needs the weights of a trained segmentor: name its checkpoint '
+        'with --init PATH, or in the config with segmentor=dict',
     ):
         check_weights(runner, None, strict=False)
     init_cfg = dict(type='Pretrained', checkpoint='elsewhere://weights.pth')

@@ -119,10 +119,10 @@ def third_party(case: Case, **kwargs: Any) -> nn.Module:
 
 
 class GivenLevels(nn.Module):
-    """Stands for a backbone whose features are given."""
+    """Stands for a backbone whose features are given; of an image, blank levels."""
 
     def forward(self, x: Any) -> Any:
-        return x
+        return [x.new_zeros(1, 256, 8, 8)] * 2 if isinstance(x, Tensor) else x
 
 
 MODELS.register_module(module=GivenLevels)

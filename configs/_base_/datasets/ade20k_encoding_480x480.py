@@ -1,6 +1,6 @@
 """ADE20K with the augmentation of PyTorch-Encoding, on which FastFCN is built; crop 480x480.
 
-Tested with the long side at 520, and with --tta by the released protocol, at scales and flipped.
+Images are tested with the long side at 520. --tta is the released protocol: scales and flips.
 """
 
 _base_ = './ade20k.py'
@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type='LoadImage'),
     dict(type='LoadSegMap'),
     dict(type='RandomFlip', prob=0.5),
-    # the short side from 260 to 1040, however long the other is
+    # short side from 260 to 1040, long side of any length
     dict(type='RandomResize', scale=(52000, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='Pad', size=crop_size, pad_val=dict(img=0, seg=255)),
     dict(type='RandomCrop', crop_size=crop_size),

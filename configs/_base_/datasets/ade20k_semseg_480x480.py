@@ -1,7 +1,7 @@
 """ADE20K with the augmentation of hszhao/semseg, on which SPNet is built; crop 480x480.
 
---tta tests as released, with the long side at 512; without it images are larger, as in
-MMSegmentation, so that the numbers compare with other papers' here.
+--tta tests with the long side at 512, as released. Without it images are larger, as in
+MMSegmentation, so that results can be compared with those of the other papers here.
 """
 
 _base_ = './ade20k.py'
@@ -16,7 +16,7 @@ train_pipeline = [
         transforms=[[dict(type='Resize', scale_factor=n / 20)] for n in range(10, 41)],
     ),
     dict(type='RandomRotate', prob=0.5, degree=10.0, pad_val=mean, seg_pad_val=255),
-    # official: a 5x5 kernel, whose spread this is
+    # official: a 5x5 kernel with the same spread
     dict(
         type='RandomApply',
         prob=0.5,

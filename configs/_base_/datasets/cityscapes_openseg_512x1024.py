@@ -1,6 +1,7 @@
-"""Cityscapes, crop 512x1024, brightness the only change of colours, as openseg.pytorch trains it.
+"""Cityscapes with the augmentation of openseg.pytorch; crop 512x1024.
 
-Its resizing also stretches images by 0.9 to 1.1, which is left out here.
+Brightness is the only change of colours. The released augmentation also stretches images by 0.9 to
+1.1; this augmentation does not.
 """
 
 _base_ = './cityscapes.py'

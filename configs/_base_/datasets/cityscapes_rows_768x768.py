@@ -12,7 +12,7 @@ train_pipeline = [
     dict(type='RandomGaussianBlur'),
     dict(type='PackRowPositions'),
 ]
-tta_pipeline = [  # at windows that are as high as the image, as official
+tta_pipeline = [  # for windows as high as the image, as official
     dict(type='LoadImage'),
     dict(
         type='TestTimeAug',

@@ -12,7 +12,7 @@ train_pipeline = [
         transforms=[[dict(type='Resize', scale_factor=n / 20)] for n in range(10, 36)],
     ),
     dict(type='RandomRotate', prob=0.5, degree=1.0, pad_val=mean, seg_pad_val=255),
-    # official: a 5x5 kernel, whose spread this is
+    # official: a 5x5 kernel with the same spread
     dict(
         type='RandomApply',
         prob=0.5,

@@ -2,9 +2,9 @@
 
     DIR/train/NUMBER_sat.jpg    image
     DIR/train/NUMBER_mask.png   colours of the classes
-    DIR/train.txt, val.txt, test.txt    numbers of the images, one a line
+    DIR/train.txt, val.txt, test.txt    numbers of the images, one per line
 
-Only the images of `train` have masks: the lists divide them. Papers use those released with GLNet
+Only the images of ``train`` have masks; the lists split them. Papers use the lists of GLNet
 (chenwydj/ultra_high_resolution_segmentation): 454, 207 and 142 images.
 """
 
@@ -13,7 +13,7 @@ load_mask = dict(type='LoadColorSegMap', threshold=128)
 train_pipeline = [
     dict(type='LoadImage'),
     load_mask,
-    # the network sees a part or all of an image; official: 612 always from the top left corner
+    # a crop or the whole image; official: crops of 612 always from the top left corner
     dict(
         type='RandomChoice',
         transforms=[[dict(type='RandomCrop', crop_size=(n, n))] for n in (612, 1224, 2448)],
@@ -39,5 +39,5 @@ tta_pipeline = [
         ],
     ),
 ]
-# predictions on unknown ground count against their class, but unknown has no IoU in the mean
+# predictions on unknown ground count as errors, but the mean omits the IoU of unknown
 val_evaluator = test_evaluator = dict(unscored=('unknown',))

@@ -1,4 +1,4 @@
-"""A folder of images and masks of your own; a config of five lines trains on it.
+"""A folder of your images and masks; a config of five lines trains on it.
 
     DIR/images/train/**/NAME.jpg    any of .jpg .jpeg .png .bmp .tif .tiff
     DIR/images/val/**/NAME.jpg
@@ -12,10 +12,10 @@
     val_dataloader = test_dataloader = dict(dataset=dataset)
     model = dict(num_classes=2, decode_head=dict(type='PSPHead', channels=256))
 
-`label_map` turns values of the mask files into classes, where they are not classes already. Other
-keys of a data set: `seg_map_suffix` (`_mask.png` for masks/train/NAME_mask.png), `img_suffix`,
-`reduce_zero_label`, `data_prefix` for other folders, `metainfo.palette` for the RGB colour of each
-class. Crop 512x512, or --crop-size H W.
+``label_map`` turns values of the mask files into classes; omit it if they are classes already.
+Other keys of a data set: ``seg_map_suffix`` (``_mask.png`` for masks/train/NAME_mask.png),
+``img_suffix``, ``reduce_zero_label``, ``data_prefix`` for other folders, and ``metainfo.palette``
+for the RGB colour of each class. Crop 512x512, or --crop-size H W.
 """
 
 _base_ = './loaders.py'

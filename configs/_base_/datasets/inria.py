@@ -1,7 +1,7 @@
 """Inria aerial images, building or not, 5000x5000, under data/inria; crop 512x512.
 
-The download (AerialImageDataset) as it is: train/images/CITYn.tif and train/gt/CITYn.tif. Its
-authors propose tiles 1 to 5 of every city for validation; those under `test` have no masks.
+The files of the download (AerialImageDataset) are train/images/CITYn.tif and train/gt/CITYn.tif.
+Its authors propose tiles 1 to 5 of every city for validation. Images under ``test`` have no masks.
 """
 
 _base_ = './loaders.py'

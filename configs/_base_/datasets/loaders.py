@@ -1,4 +1,4 @@
-"""What every data set shares: how images are tested, loaded and scored."""
+"""Settings that every data set shares: loading, testing and scoring of images."""
 
 test_pipeline = [
     dict(type='LoadImage'),

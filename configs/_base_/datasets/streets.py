@@ -1,4 +1,4 @@
-"""Streets, drawn by `python tools/make_streets.py data/streets`; images and crop 256x512."""
+"""Streets, drawn by ``python tools/make_streets.py data/streets``; images and crop 256x512."""
 
 _base_ = './cityscapes.py'
 crop_size = (256, 512)

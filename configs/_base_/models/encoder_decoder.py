@@ -1,4 +1,4 @@
-"""What every model shares: ImageNet's RGB statistics, images tested whole."""
+"""Settings that every model shares: ImageNet's RGB statistics, images tested whole."""
 
 model = dict(
     type='WindowedEncoderDecoder',
@@ -11,6 +11,6 @@ model = dict(
         seg_pad_val=255,
         size_divisor=1,
     ),
-    decode_head=dict(),  # every config names one
+    decode_head=dict(),  # every config names its type
     test_cfg=dict(mode='whole'),
 )

@@ -1,4 +1,4 @@
-"""HRNetV2-W18-small: a quarter of W48's widths and fewer blocks, output stride 4."""
+"""HRNetV2-W18-small: 3/8 of W48's widths and fewer blocks, output stride 4."""
 
 _base_ = './hrnet.py'
 levels = dict(in_channels=[18, 36, 72, 144])

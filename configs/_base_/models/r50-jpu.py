@@ -1,7 +1,7 @@
 """ResNet-50 of output stride 32, without dilation, and FastFCN's neck (arXiv 1903.11816).
 
-The stem is the released one, 64-64-128 channels wide, which the host's weights for ImageNet do not
-fit: `--init PATH` starts from released weights, configs/fastfcn/README.md says how.
+The stem is the released one with 64, 64 and 128 channels. The host's ImageNet weights do not fit
+it: start from released weights with ``--init PATH`` (see configs/fastfcn/README.md).
 """
 
 _base_ = './r50-d8.py'

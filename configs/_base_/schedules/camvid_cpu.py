@@ -1,6 +1,6 @@
 """The common CamVid budget without a GPU: 25 epochs of batch 8, from scratch, for half-size images.
 
-Meant for at most 30 minutes a model on two cores; configs/hmsa/README.md has what was measured.
+For at most 30 minutes per model on two cores; configs/hmsa/README.md has a measured time.
 """
 
 _base_ = './camvid.py'

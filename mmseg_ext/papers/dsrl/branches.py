@@ -25,6 +25,8 @@ from ...layers.sizes import Size
 class PixelShuffleUpsampler(BaseModule):
     """Doubles logits by 3x3 convolutions and pixel shuffle; initially bilinear upsampling.
 
+    The cost grows with the square of the number of classes.
+
     Args:
         num_classes: Channels of the logits.
         stages: Number of doublings.
@@ -78,8 +80,7 @@ class DeconvUpsampler(BaseModule):
         if num_classes > max_classes:
             raise UserError(
                 f'DeconvUpsampler costs too much for {num_classes} classes (up to {max_classes}): '
-                "take sssr=dict(type='BilinearUpsampler') or 'PixelShuffleUpsampler', or set "
-                'max_classes'
+                "take sssr=dict(type='BilinearUpsampler'), or set max_classes"
             )
         k, norm_cfg = num_classes, norm_cfg or dict(type='BN')
         self.stages = nn.Sequential(

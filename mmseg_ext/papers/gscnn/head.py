@@ -216,8 +216,8 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
         require_levels(self, in_channels)
         if len(in_channels) not in (4, 5):
             raise UserError(
-                'GSCNNHead reads a fine level and three coarser ones, and at most one before them, '
-                f'got in_channels={list(in_channels)}: give four or five levels'
+                'GSCNNHead reads a fine level and three coarser levels, and optionally a level '
+                f'before them, got in_channels={list(in_channels)}: give four or five levels'
             )
         parallel = kwargs.get('input_transform') == 'resize_concat'
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)

@@ -152,7 +152,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
             return {}
         if self.training and not all(ROW_META in meta for meta in metas):
             warnings.warn(
-                'HANetHead got no positions of rows in training and takes every input for a whole '
+                'HANetHead got no positions of rows in training and treats every input as a whole '
                 'picture: put AddRowPositions before the crop and PackRowPositions at the end of '
                 'the pipeline',
                 stacklevel=2,

@@ -58,7 +58,7 @@ class PackRowPositions(PackSegInputs):
         if positions.shape != size:
             raise UserError(
                 f'the image is {size} and the positions of its rows {positions.shape}: a transform '
-                'left them behind; RandomScaleCrop pads both, Pad does not'
+                'changed only the image; RandomScaleCrop pads both, Pad does not'
             )
         packed = super().transform(results)
         rows = np.minimum(positions, POSITIONS).min(axis=1)

@@ -33,8 +33,8 @@ def check_scales(values: Sequence[Any], patch: Size) -> list[Size]:
     steps = zip(scales, scales[1:], strict=False)
     if scales[:1] != [patch] or any(a[0] > b[0] or a[1] > b[1] or a == b for a, b in steps):
         raise UserError(
-            f'scales={scales} must start with patch_size={patch}, at which the whole image is one '
-            'patch, and grow'
+            f'scales={scales} must start with patch_size={patch}, the size of the whole image at '
+            'the first scale, and grow'
         )
     return scales
 

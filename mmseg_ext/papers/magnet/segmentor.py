@@ -63,6 +63,7 @@ class MagNet(BaseSegmentor):
         train_cfg: Not used.
         test_cfg: Settings of inference, see ``Inference``.
         data_preprocessor: Preprocessor of the model; the preprocessor of ``segmentor`` is not used.
+        pretrained: Not used; the host's ``init_model`` sets it to None in every config.
 
     Raises:
         UserError: A single output channel, scales that do not grow from ``patch_size``, an unknown
@@ -90,6 +91,7 @@ class MagNet(BaseSegmentor):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        pretrained: None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -206,7 +208,7 @@ class MagNet(BaseSegmentor):
         if len(sizes) < 2:
             raise UserError(
                 f'an image of {tuple(image.shape[2:])} pixels (h, w) is no larger than patch_size='
-                f'{self.patch_size}, so that there is nothing to refine: take a smaller patch_size'
+                f'{self.patch_size}, so there is nothing to refine: take a smaller patch_size'
             )
         choices = refined_sizes(sizes, index, len(self.refiners))
         return draw_sample(

@@ -103,7 +103,7 @@ class PixelContrastHead(WrapperHead):
             self.bank = MODELS.build(dict(type='MemoryBank', **bank) | memory)
         if self.loss_contrast.semi_hard is not None and self.bank is None:
             raise UserError(
-                'semi_hard draws from past images: set memory=dict(size=5000), or leave semi_hard'
+                'semi_hard draws from past images: set memory=dict(size=5000), or omit semi_hard'
             )
 
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Any) -> dict:
