@@ -195,8 +195,6 @@ class _PairCheck:
 
     def _image_size(self, path: str) -> tuple[int, int] | None:
         """(width, height) as loaded; None for a format that PIL cannot read."""
-        if Path(path).exists() and not Path(path).is_file():
-            raise _Problem(f'{path} is a folder or a device and no image: remove or rename it')
         try:
             with Image.open(path) as image:
                 if self.decode_images:

@@ -237,15 +237,6 @@ def test_several_processes_find_what_one_finds(tmp_path):
     assert 'labels/train/65.png' in report.problems[0]
 
 
-def test_a_folder_or_a_pipe_that_is_called_like_an_image_is_named(root):
-    path = root / 'images/train/1.png'
-    path.unlink()
-    os.mkfifo(path)
-    (root / 'train.txt').write_text('0\n1\n')
-    problem = only_problem(root, ann_file='train.txt')
-    assert f'{path} is a folder or a device and no image' in problem
-
-
 def test_an_image_that_pil_refuses_to_read_is_named(root, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40 * 48 // 2 - 1)
     problems = check_split(dataset(root)).problems

@@ -97,9 +97,10 @@ def test_an_image_gets_overlay_colours_and_indices_of_its_size(experiment, tmp_p
 def test_only_files_of_a_folder_are_images(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     (tmp_path / 'b.png').mkdir()
-    (tmp_path / 'c.png').symlink_to('c.png')
-    os.mkfifo(tmp_path / 'd.png')
     assert predict_module.find_inputs(tmp_path) == [tmp_path / 'a.png']
+    (tmp_path / 'c.png').symlink_to('c.png')
+    with pytest.raises(ValueError, match=r'c\.png is named like an image .* broken link'):
+        predict_module.find_inputs(tmp_path)
 
 
 def test_the_mask_is_what_the_model_predicts(experiment, tmp_path):
