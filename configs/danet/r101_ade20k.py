@@ -19,7 +19,7 @@ model = dict(
         type='ResNet',
         depth=101,
         multi_grid=(4, 8, 16),
-        init_cfg=dict(checkpoint='torchvision://resnet101'),
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
     ),
     decode_head=dict(type='DANetHead'),
 )

@@ -18,7 +18,7 @@ model = dict(
         type='ResNet',  # a stem of one 7x7 convolution
         depth=101,
         multi_grid=(4, 8, 16),
-        init_cfg=dict(checkpoint='torchvision://resnet101'),
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
     ),
     decode_head=dict(type='DANetHead'),
 )

@@ -8,4 +8,9 @@ iterations, crop 512x1024). Ours: not measured. Batch 8 (4 GPUs x 2), 240 epochs
 """
 
 _base_ = './r101_cityscapes.py'
-model = dict(backbone=dict(depth=50, init_cfg=dict(checkpoint='torchvision://resnet50')))
+model = dict(
+    backbone=dict(
+        depth=50,
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
+    )
+)

@@ -15,7 +15,10 @@ model = dict(
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),
         norm_cfg=_base_.norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+        ),
     )
 )
 paper = dict(miou=77.78, split='Cityscapes val', source='paper, as others cite it')

@@ -22,7 +22,10 @@ model = dict(
         type='ResNet',
         depth=50,
         norm_cfg=norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+        ),
     ),
     neck=dict(
         type='FPN',

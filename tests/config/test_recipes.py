@@ -1,5 +1,6 @@
 """The recipe of every config: its data in training and in tests."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import checkpoint
 from mmseg.registry import TRANSFORMS
 
+from mmseg_ext.config.overrides import starting_weights
 from mmseg_ext.config.walk import leaf_datasets, nested_dicts
 from tests.tiny import CONFIG_DIR, CONFIGS
 
@@ -50,3 +53,26 @@ def test_labels_are_read_alike_in_training_and_in_every_test(path: Path) -> None
     assert loaders == dict.fromkeys(loaders, expected)
     types = {name.partition(' ')[2] for name in loaders} - {''}
     assert len(types) == 1
+
+
+def test_starting_weights_need_no_package_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses = {
+        address for path in CONFIGS for address in starting_weights(Config.fromfile(path))
+    }
+    assert addresses
+    files = {}
+    for name in ('torchvision', 'mmpretrain', 'mmcls', 'timm'):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    for address in sorted(addresses):
+
+        def note(url: str, *args: object, name: str = address, **kwargs: object) -> dict:
+            files[name] = url
+            return dict(state_dict={})
+
+        monkeypatch.setattr(checkpoint, 'load_from_http', note)
+        monkeypatch.setitem(checkpoint.CheckpointLoader._schemes, 'https://', note)
+        checkpoint.CheckpointLoader.load_checkpoint(address)
+    assert files.keys() == addresses
+    assert all(url.startswith('https://') for url in files.values())
