@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='size of training crops in pixels',
+        help='size of training crops in pixels, and of what depends on it; resizes stay',
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

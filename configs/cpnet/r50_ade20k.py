@@ -15,6 +15,7 @@ _base_ = [
 ]
 model = dict(
     num_classes=150,
+    data_preprocessor=dict(size=_base_.crop_size, size_divisor=None),  # pads crops to the prior
     decode_head=dict(type='CPNetHead', prior_size=64),  # crop / 8
     auxiliary_head=dict(
         type='FCNHead',

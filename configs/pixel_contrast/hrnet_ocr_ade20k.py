@@ -14,6 +14,7 @@ _base_ = [
 ]
 model = dict(
     num_classes=150,
+    data_preprocessor=dict(size=_base_.crop_size, size_divisor=None),  # pads crops, as the host
     backbone=dict(align_corners=True),
     decode_head=dict(
         type='PixelContrastHead',

@@ -127,6 +127,7 @@ def prepare_training(
     cfg = load_config(path, **common)
     if crop_size is not None:
         overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]
+        overrides.merge_options(cfg, common.get('cfg_options') or {})  # these are exact
     if max_iters is not None or max_epochs is not None:
         overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
     if init != 'config':

@@ -1,19 +1,25 @@
 """The recipe of every config: its data in training and in tests."""
 
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from mmcv.transforms import LoadAnnotations
+import torch
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint
-from mmseg.registry import TRANSFORMS
+from mmseg.registry import MODELS, TRANSFORMS
+from torch import Tensor
 
+from mmseg_ext.config import overrides, prepare
 from mmseg_ext.config.overrides import starting_weights
-from mmseg_ext.config.walk import leaf_datasets, nested_dicts
+from mmseg_ext.config.walk import leaf_datasets, nested_dicts, what_is_read
+from mmseg_ext.errors import UserError
 from tests.tiny import CONFIG_DIR, CONFIGS
 
 DATA_BASES = [
@@ -32,7 +38,9 @@ def transforms_in(pipeline: Any) -> Iterator[dict]:
 
 
 def label_loaders(pipeline: Any) -> list[dict]:
-    return [t for t in transforms_in(pipeline) if issubclass(TRANSFORMS.get(t['type']), LoadAnnotations)]
+    return [
+        t for t in transforms_in(pipeline) if issubclass(TRANSFORMS.get(t['type']), LoadAnnotations)
+    ]
 
 
 @pytest.mark.parametrize('path', [*DATA_BASES, *CONFIGS], ids=lambda p: f'{p.parent.name}/{p.stem}')
@@ -58,9 +66,7 @@ def test_labels_are_read_alike_in_training_and_in_every_test(path: Path) -> None
 def test_starting_weights_need_no_package_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    addresses = {
-        address for path in CONFIGS for address in starting_weights(Config.fromfile(path))
-    }
+    addresses = {address for path in CONFIGS for address in starting_weights(Config.fromfile(path))}
     assert addresses
     files = {}
     for name in ('torchvision', 'mmpretrain', 'mmcls', 'timm'):
@@ -76,3 +82,96 @@ def test_starting_weights_need_no_package_that_is_not_installed(
         checkpoint.CheckpointLoader.load_checkpoint(address)
     assert files.keys() == addresses
     assert all(url.startswith('https://') for url in files.values())
+
+
+def train_crops(cfg: Config) -> set:
+    return {
+        crop if isinstance(crop, tuple) else (crop, crop)
+        for transform in transforms_in(cfg.train_dataloader)
+        if (crop := transform.get('crop_size')) is not None
+    }
+
+
+def batch_of(cfg: Config, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Images and labels of a training batch, of pictures of the given sizes, resized least."""
+    np.random.seed(0)
+    random.seed(0)
+    pipeline = [
+        TRANSFORMS.build(
+            dict(transform, ratio_range=transform['ratio_range'][:1] * 2)
+            if 'ratio_range' in transform
+            else transform
+        )
+        for transform in leaf_datasets(cfg.train_dataloader)[0]['pipeline']
+        if not issubclass(TRANSFORMS.get(transform['type']), (LoadImageFromFile, LoadAnnotations))
+    ]
+    batch: dict[str, list] = dict(inputs=[], data_samples=[])
+    for size in sizes:
+        results: Any = dict(
+            img=np.full((*size, 3), 128, np.uint8),
+            gt_seg_map=np.zeros(size, np.uint8),
+            seg_fields=['gt_seg_map'],
+            img_shape=size,
+            ori_shape=size,
+        )
+        for transform in pipeline:
+            results = transform(results)
+        batch['inputs'].append(results['inputs'])
+        batch['data_samples'].append(results['data_samples'])
+    batch = MODELS.build(cfg.model.data_preprocessor)(batch, training=True)
+    labels = torch.stack([sample.gt_sem_seg.data for sample in batch['data_samples']])
+    return batch['inputs'], labels
+
+
+@ALL
+def test_training_images_have_the_size_of_the_crop(path: Path) -> None:
+    """Crops of small pictures are padded, so that a batch has no mixed sizes."""
+    cfg = Config.fromfile(path)
+    crops = train_crops(cfg)
+    if len(crops) == 1:
+        images, labels = batch_of(cfg, [(60, 90), (91, 33)])
+        assert {images.shape[2:], labels.shape[2:]} == crops
+
+
+@ALL
+def test_all_that_depends_on_a_crop_follows_its_size(path: Path) -> None:
+    cfg = Config.fromfile(path)
+    crops = train_crops(cfg)
+    if len(crops) != 1:
+        with pytest.raises(UserError, match='several sizes' if crops else 'no crop_size in'):
+            overrides.set_crop_size(cfg, (64, 96))
+        return
+    overrides.set_crop_size(cfg, (64, 96))
+    images, _ = batch_of(cfg, [(20, 30), (31, 13)])
+    assert images.shape[2:] == (64, 96)
+    images, labels = batch_of(cfg, [(300, 500), (400, 400)])
+    assert images.shape[2:] == (64, 96)
+    assert (labels == 255).float().mean() < 0.1
+    left = [
+        node for _, node in nested_dicts(what_is_read(cfg)) if not crops.isdisjoint(pairs(node))
+    ]
+    assert not left
+
+
+def pairs(node: dict) -> set:
+    return {
+        tuple(v)
+        for v in node.values()
+        if isinstance(v, list | tuple) and len(v) == 2 and all(isinstance(x, int) for x in v)
+    }
+
+
+def test_the_grid_of_a_prior_and_padding_keep_their_proportion_to_the_crop() -> None:
+    path = str(CONFIG_DIR / 'cpnet/r101_cityscapes.py')
+    cfg = prepare.prepare_training(path, crop_size=(256, 256))
+    assert cfg.model.decode_head.prior_size == (32, 32)
+    assert cfg.model.test_cfg.crop_size == (256, 256)
+    assert cfg.model.test_cfg.stride == (171, 171)
+    options = {'model.decode_head.prior_size': (30, 31)}
+    cfg = prepare.prepare_training(path, crop_size=(256, 256), cfg_options=options)
+    assert cfg.model.decode_head.prior_size == (30, 31)
+    cfg = Config.fromfile(CONFIG_DIR / 'spnet/r50_ade20k.py')
+    (pad,) = (node for node in transforms_in(cfg.train_dataloader) if node['type'] == 'Pad')
+    pad['size'] = (600, 480)
+    overrides.set_crop_size(cfg, (240, 480))
+    assert pad['size'] == (600, 240)
