@@ -45,6 +45,7 @@ REGISTRIES = (
     'METRICS',
     'MODELS',
     'OPTIM_WRAPPERS',
+    'PARAM_SCHEDULERS',
     'RUNNERS',
     'TRANSFORMS',
 )

@@ -38,7 +38,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(
-        type='PolyLR',
+        type='PolyLRToEnd',
         power=1.0,
         eta_min=0,
         by_epoch=True,

@@ -58,7 +58,7 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=90000, val_interval=9000)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=0, end=90000)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=90000)]
 paper = dict(
     miou=83.2, split='Cityscapes test', source='paper, with coarse labels and Mapillary weights'
 )

@@ -28,5 +28,5 @@ model = dict(
     test_scales=(0.25, 0.5, 1.0, 2.0),
 )
 train_cfg = dict(max_epochs=200)
-param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=200)]
+param_scheduler = [dict(type='PolyLRToEnd', power=1.0, by_epoch=True, begin=0, end=200)]
 paper = dict(miou=61.1, split='Mapillary65 val', source='paper, four scales and flip')

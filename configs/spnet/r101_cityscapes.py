@@ -34,5 +34,5 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.005),
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=180, **_base_.per_iter)]
 paper = dict(miou=81.9, split='Cityscapes val', source='paper, as others cite it; 82.0 on test')

@@ -191,7 +191,7 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
         if scheduler.get(key):
             scheduler[key] = max(round(scheduler[key] * new / old), 1)
     if 'milestones' in scheduler:
-        scheduler['milestones'] = [round(m * new / old) for m in scheduler['milestones']]
+        scheduler['milestones'] = [max(round(m * new / old), 1) for m in scheduler['milestones']]
     return scheduler
 
 

@@ -8,6 +8,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu
 from .runner import ResumableRunner
 from .runtime_info_hook import DeferredRuntimeInfoHook
+from .schedules import PolyLRToEnd
 from .train_data import BadSampleError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'BadSampleError',
     'Bf16OptimWrapper',
     'DeferredRuntimeInfoHook',
+    'PolyLRToEnd',
     'ResumableRunner',
     'init_dist_for_cpu_or_gpu',
     'set_amp',
