@@ -52,6 +52,11 @@ def parse_args() -> argparse.Namespace:
         help='starting weights: those of the config (default), none, or a checkpoint file',
     )
     parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="multiply the learning rate by the batch of all processes, divided by the recipe's",
+    )
+    parser.add_argument(
         '--dry-run', action='store_true', help='run all checks and two batches, and write no file'
     )
     return parser.parse_args()

@@ -1,6 +1,6 @@
 """DANet (arXiv 1809.02983), ResNet-101, ADE20K: the defaults of the released code.
 
-python tools/train.py configs/danet/r101_ade20k.py
+bash tools/dist_train.sh configs/danet/r101_ade20k.py 4
 python tools/test.py configs/danet/r101_ade20k.py CHECKPOINT --tta
 
 Paper: no number on this data set; the host's DAHead: 44.17 mIoU on val (its model zoo, 160k

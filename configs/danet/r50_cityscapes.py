@@ -1,6 +1,6 @@
 """DANet (arXiv 1809.02983), ResNet-50, Cityscapes: the released recipe on the smaller network.
 
-python tools/train.py configs/danet/r50_cityscapes.py
+bash tools/dist_train.sh configs/danet/r50_cityscapes.py 4
 python tools/test.py configs/danet/r50_cityscapes.py CHECKPOINT --tta
 
 Paper: no number for this recipe; the host's DAHead: 79.34 mIoU on val (its model zoo, 80k

@@ -29,6 +29,7 @@ model = dict(
     antialias=True,
 )
 train_dataloader = dict(batch_size=25)
+auto_scale_lr = dict(base_batch_size=25)
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(lr=9e-3, weight_decay=4e-5),

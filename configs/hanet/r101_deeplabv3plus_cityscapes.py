@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-101 of output stride 8, Cityscapes.
 
-python tools/train.py configs/hanet/r101_deeplabv3plus_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/hanet/r101_deeplabv3plus_cityscapes.py 2 --init IMAGENET.pth
 python tools/test.py configs/hanet/r101_deeplabv3plus_cityscapes.py CHECKPOINT
 
 Released weights: 80.29 mIoU on val, one scale; 82.05 by sliding windows at three scales, which

@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-50 of output stride 16, Cityscapes.
 
-python tools/train.py configs/hanet/r50_deeplabv3plus_cityscapes.py
+bash tools/dist_train.sh configs/hanet/r50_deeplabv3plus_cityscapes.py 2
 
 Paper: 77.78 mIoU on val, 76.84 without gates (as others cite it). Ours: not measured. Batch 8 (2
 GPUs x 4), 40k iterations, crop 768x768.

@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNeXt-101 32x8d, Cityscapes, for the test server.
 
-python tools/train.py configs/hanet/rx101_deeplabv3plus_cityscapes.py --init MAPILLARY.pth
+bash tools/dist_train.sh configs/hanet/rx101_deeplabv3plus_cityscapes.py 6 --init MAPILLARY.pth
 
 Official: 83.2 mIoU on test, with weights from Mapillary Vistas and with crops of the coarse labels
 of classes 3, 4, 12 and 14 to 17. This config has no such crops. Ours: not measured. Trains on train
@@ -57,6 +57,7 @@ train_dataloader = dict(
         )
     ),
 )
+auto_scale_lr = dict(base_batch_size=12)
 train_cfg = dict(max_iters=90000, val_interval=9000)
 param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=90000)]
 paper = dict(

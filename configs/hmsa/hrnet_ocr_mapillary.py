@@ -1,6 +1,6 @@
 """HMSA (arXiv 2005.10821), HRNet-W48 and OCR, Mapillary Vistas, 65 classes: the official script.
 
-python tools/train.py configs/hmsa/hrnet_ocr_mapillary.py --amp
+bash tools/dist_train.sh configs/hmsa/hrnet_ocr_mapillary.py 8 --amp
 python tools/test.py configs/hmsa/hrnet_ocr_mapillary.py CHECKPOINT --tta
 
 Paper: 61.1 mIoU on val, four scales and flip; official weights: 61.05. Ours: not measured. Batch 16

@@ -1,6 +1,7 @@
 """Pixel contrast (arXiv 2101.11939), DeepLabV3 on ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes.py --init IMAGENET.pth --amp
+bash tools/dist_train.sh configs/pixel_contrast/r101_deeplabv3_cityscapes.py 4 \
+    --init IMAGENET.pth --amp
 
 Released: 77.67 mIoU on val, single scale (its README). Ours: not measured. Batch 8 (4 GPUs x 2),
 40k iterations, crop 512x1024. The host has no weights for this stem, which ends in 128 channels.

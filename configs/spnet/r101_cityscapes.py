@@ -1,6 +1,6 @@
 """SPNet (arXiv 2003.13328), ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/spnet/r101_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r101_cityscapes.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r101_cityscapes.py CHECKPOINT --tta
 
 Paper: 82.0 mIoU on test, 81.9 on val (as others cite it).

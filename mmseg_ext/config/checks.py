@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from ..errors import UserError
 
@@ -19,6 +20,21 @@ def check_device(device: str) -> None:
         raise UserError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
     if parsed.type == 'cuda' and (parsed.index or 0) >= torch.cuda.device_count():
         raise UserError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
+
+
+def other_batch(cfg: Config, num_processes: int) -> str | None:
+    """Warning that the learning rate is for another batch; None if it is not."""
+    scaling = cfg.get('auto_scale_lr') or {}
+    usual = scaling.get('base_batch_size')
+    batch_size = cfg.train_dataloader.get('batch_size', 1)
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if scaling.get('enable') or usual in (None, batch_size * num_processes * steps):
+        return None
+    factors = [f'{num_processes} x {batch_size}', *([f'{steps} steps'] if steps > 1 else [])]
+    return (
+        f'a batch has {batch_size * num_processes * steps} images ({" x ".join(factors)}), but the '
+        f'learning rate is for {usual}: --auto-scale-lr scales it'
+    )
 
 
 def make_writable(folder: str | Path) -> None:

@@ -195,6 +195,20 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
     return scheduler
 
 
+def scale_learning_rate(cfg: Config) -> None:
+    """Lets the host scale the learning rate with the batch of all processes.
+
+    Raises:
+        UserError: The config does not say for which batch its learning rate is.
+    """
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which batch its learning rate is: '
+            'give --cfg-options auto_scale_lr.base_batch_size=N'
+        )
+    cfg.auto_scale_lr['enable'] = True
+
+
 def set_initial_weights(cfg: Config, init: str) -> None:
     """Sets the starting weights: random (``none``) or a checkpoint file; nothing is downloaded.
 

@@ -108,6 +108,7 @@ def prepare_training(
     max_iters: int | None = None,
     max_epochs: int | None = None,
     init: str = 'config',
+    auto_scale_lr: bool = False,
     **common: Any,
 ) -> Config:
     """Config of a training command.
@@ -122,6 +123,7 @@ def prepare_training(
         max_iters: Length of training, for configs that count iterations.
         max_epochs: Length of training, for configs that count epochs.
         init: Starting weights: ``config``, ``none`` or a checkpoint file.
+        auto_scale_lr: Whether the learning rate follows the batch of all processes.
         **common: Arguments of ``load_config``.
     """
     cfg = load_config(path, **common)
@@ -132,6 +134,8 @@ def prepare_training(
         overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
     if init != 'config':
         overrides.set_initial_weights(cfg, init)
+    if auto_scale_lr:
+        overrides.scale_learning_rate(cfg)
     if amp is not None:
         set_amp(cfg, None if amp == 'auto' else amp)
     if seed is not None:

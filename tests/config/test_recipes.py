@@ -1,6 +1,8 @@
 """The recipe of every config: its data in training and in tests."""
 
+import ast
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
 from mmseg_ext.config import overrides, prepare
+from mmseg_ext.config.checks import other_batch
 from mmseg_ext.config.overrides import starting_weights
 from mmseg_ext.config.walk import leaf_datasets, nested_dicts, what_is_read
 from mmseg_ext.errors import UserError
@@ -28,6 +31,7 @@ DATA_BASES = [
     if 'dataset' in (Config.fromfile(path).train_dataloader)
 ]
 ALL = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}/{path.stem}')
+PAGES = [CONFIG_DIR.parent / 'README.md', *sorted(CONFIG_DIR.glob('*/README.md'))]
 init_default_scope('mmseg')
 
 
@@ -175,3 +179,61 @@ def test_the_grid_of_a_prior_and_padding_keep_their_proportion_to_the_crop() -> 
     pad['size'] = (600, 480)
     overrides.set_crop_size(cfg, (240, 480))
     assert pad['size'] == (600, 240)
+
+
+def num_processes(cfg: Config) -> int:
+    """Number of processes of the recipe."""
+    processes, left = divmod(cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size)
+    assert not left
+    return processes
+
+
+@ALL
+def test_a_recipe_says_its_batch_and_starts_that_many_processes(path: Path) -> None:
+    cfg = prepare.prepare_training(str(path))
+    assert cfg.auto_scale_lr.enable is False
+    processes = num_processes(cfg)
+    assert other_batch(cfg, processes) is None
+    text = ast.get_docstring(ast.parse(path.read_text())).replace('\n', ' ')
+    each = cfg.train_dataloader.batch_size
+    batches = re.findall(r'[Bb]atch (\d+)(?: \((\d+) GPUs? x (\d+))?', text)
+    for batch in batches:
+        expected = (
+            (processes * each, processes, each) if processes > 1 or batch[1] else (each, 0, 0)
+        )
+        assert tuple(int(number or 0) for number in batch) == expected
+    name = f'configs/{path.parent.name}/{path.name}'
+    commands = re.findall(rf'tools/(train\.py|dist_train\.sh) {name}(?: (\d+))?', text)
+    for command in commands:
+        one = ('train.py', '')
+        assert command == (('dist_train.sh', str(processes)) if processes > 1 else one)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.parent.name)
+def test_a_page_trains_with_the_processes_of_the_recipe(page: Path) -> None:
+    for tool, path, count in re.findall(
+        r'tools/(train\.py|dist_train\.sh) (configs/\w+/\w+\.py)(?: (\d+))?', page.read_text()
+    ):
+        processes = num_processes(Config.fromfile(CONFIG_DIR.parent / path))
+        if page.parent.name != CONFIG_DIR.parent.name or processes > 1:  # the README shows both
+            assert (tool, count) == (
+                ('dist_train.sh', str(processes)) if processes > 1 else ('train.py', '')
+            )
+
+
+def test_another_batch_is_warned_of_unless_the_rate_is_scaled() -> None:
+    path = str(CONFIG_DIR / 'cpnet/r50_ade20k.py')
+    cfg = prepare.prepare_training(path)
+    assert other_batch(cfg, 1) == (
+        'a batch has 4 images (1 x 4), but the learning rate is for 16: --auto-scale-lr scales it'
+    )
+    cfg.optim_wrapper.accumulative_counts = 4
+    assert other_batch(cfg, 1) is None
+    assert '32 images (2 x 4 x 4 steps)' in other_batch(cfg, 2)
+    scaled = prepare.prepare_training(path, auto_scale_lr=True)
+    assert scaled.auto_scale_lr == dict(enable=True, base_batch_size=16)
+    assert other_batch(scaled, 1) is None
+    cfg.pop('auto_scale_lr')
+    assert other_batch(cfg, 2) is None
+    with pytest.raises(UserError, match='does not say for which batch'):
+        overrides.scale_learning_rate(cfg)

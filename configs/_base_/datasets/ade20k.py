@@ -43,6 +43,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     )
 )
+auto_scale_lr = dict(base_batch_size=16)
 val_dataloader = dict(
     dataset=dict(
         type='ADE20KDataset',
