@@ -15,6 +15,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 norm_cfg = dict(type='SyncBN', requires_grad=True)
+initial_weights = "weights of EdgeNets' ESPNetv2 of width 2.0 (see configs/dsrl/README.md)"
 model = dict(
     type='DSRL',
     num_classes=19,

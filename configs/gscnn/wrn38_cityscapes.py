@@ -13,6 +13,9 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 norm_cfg = dict(type='SyncBN', requires_grad=True)
+initial_weights = (
+    'WiderResNet-38 for ImageNet (of mapillary/inplace_abn, read by convert_checkpoint.py gscnn)'
+)
 model = dict(
     type='GSCNN',
     num_classes=19,

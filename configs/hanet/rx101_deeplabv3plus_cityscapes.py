@@ -12,6 +12,7 @@ class_weight = [
     *(0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 ]
+initial_weights = 'a training on Mapillary Vistas, which is not published'
 weighted = dict(type='WeightedCELoss', class_weight=class_weight)
 model = dict(
     backbone=dict(

@@ -20,6 +20,10 @@ ce = dict(
         *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
     ],
 )
+initial_weights = (
+    'ResNet-101 for ImageNet with a stem of 128 channels (resnet101-imagenet.pth of '
+    'CSAILVision/semantic-segmentation-pytorch, read by convert_checkpoint.py pixel_contrast)'
+)
 model = dict(
     # as released: blue, green, red, with the statistics of red, green, blue
     data_preprocessor=dict(bgr_to_rgb=False),

@@ -13,6 +13,10 @@ _base_ = [
     '../_base_/schedules/120e.py',
     '../_base_/default_runtime.py',
 ]
+initial_weights = (
+    'ResNet-50 or -101 for ImageNet of PyTorch-Encoding (resnet50-25c4b509.pth, '
+    'resnet101-2a57e44d.pth of zhanghang1989/PyTorch-Encoding, read by convert_checkpoint.py spnet)'
+)
 model = dict(
     backbone=dict(_delete_=True, type='SPNetResNet', depth=101, norm_cfg=_base_.norm_cfg),
     decode_head=dict(type='SPNetHead'),

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..errors import UserError
+from .overrides import starting_weights
 
 
 def check_device(device: str) -> None:
@@ -34,6 +35,20 @@ def other_batch(cfg: Config, num_processes: int) -> str | None:
     return (
         f'a batch has {batch_size * num_processes * steps} images ({" x ".join(factors)}), but the '
         f'learning rate is for {usual}: --auto-scale-lr scales it'
+    )
+
+
+def no_initial_weights(cfg: Config) -> str | None:
+    """Warning that a training starts from random weights, unlike its recipe; None if it does not.
+
+    ``initial_weights`` of a config describes the weights of the recipe that have no address.
+    """
+    weights = cfg.get('initial_weights')
+    if not weights or cfg.get('resume') or starting_weights(cfg):
+        return None
+    return (
+        f'the training starts from random weights, but the recipe starts from {weights}: give '
+        'them by --init PATH, or --init none to start without'
     )
 
 

@@ -227,6 +227,7 @@ def set_initial_weights(cfg: Config, init: str) -> None:
             else:
                 del node['init_cfg']
     cfg.load_from = None
+    cfg.pop('initial_weights', None)
     if init == 'none':
         return
     if not Path(init).is_file():

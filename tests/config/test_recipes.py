@@ -19,7 +19,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import Tensor
 
 from mmseg_ext.config import overrides, prepare
-from mmseg_ext.config.checks import other_batch
+from mmseg_ext.config.checks import no_initial_weights, other_batch
 from mmseg_ext.config.overrides import starting_weights
 from mmseg_ext.config.walk import leaf_datasets, nested_dicts, what_is_read
 from mmseg_ext.errors import UserError
@@ -237,3 +237,27 @@ def test_another_batch_is_warned_of_unless_the_rate_is_scaled() -> None:
     assert other_batch(cfg, 2) is None
     with pytest.raises(UserError, match='does not say for which batch'):
         overrides.scale_learning_rate(cfg)
+
+
+@ALL
+def test_a_recipe_has_its_starting_weights_or_describes_them(path: Path) -> None:
+    """Only small networks on CamVid and on the drawn streets start from random weights."""
+    cfg = prepare.prepare_training(str(path))
+    from_scratch = path.stem.partition('_')[2].count('camvid') or 'streets' in path.stem
+    named = bool(starting_weights(cfg) or cfg.get('initial_weights'))
+    needs_segmentor = cfg.model.type == 'MagNet'  # refused without it
+    assert named or from_scratch or needs_segmentor
+    warning = no_initial_weights(cfg)
+    assert (warning is not None) == (not starting_weights(cfg) and 'initial_weights' in cfg)
+    if warning:
+        assert f'starts from {cfg.initial_weights}: give them by --init PATH' in warning
+
+
+def test_no_weights_by_choice_and_given_weights_are_not_warned_of(tmp_path: Path) -> None:
+    path = str(CONFIG_DIR / 'gscnn/wrn38_cityscapes.py')
+    file = str(tmp_path / 'weights.pth')
+    torch.save({'conv1.weight': torch.zeros(1)}, file)
+    assert 'of mapillary/inplace_abn' in no_initial_weights(prepare.prepare_training(path))
+    for init in ('none', file):
+        assert no_initial_weights(prepare.prepare_training(path, init=init)) is None
+    assert no_initial_weights(prepare.prepare_training(path, resume=file)) is None
