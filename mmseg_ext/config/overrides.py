@@ -96,7 +96,7 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
     before = _training_crop(cfg)
     for path, node in nested_dicts(what_is_read(cfg)):
         if node.get('crop_size') is not None:
-            if 'stride' in node:
+            if node.get('stride') is not None:
                 node['stride'] = _in_proportion(node['stride'], size, _pair(node['crop_size']))
             node['crop_size'] = size
         if path.endswith('data_preprocessor') and node.get('size') is not None:
