@@ -5,6 +5,7 @@ and of what has to be repaired for ours to plug into either.
 """
 
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -206,3 +207,14 @@ def add_locations(registry: Any, locations: Sequence[str]) -> None:
     if missing:
         registry._locations = [*registry._locations, *missing]
         registry._imported = False  # it may have looked its own modules up already
+
+
+def class_that_failed(error: BaseException) -> type | None:
+    """Class that a registry was building when an error was raised, the innermost one, or None."""
+    from mmengine.registry import build_from_cfg
+
+    built = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is build_from_cfg.__code__:
+            built = frame.f_locals.get('obj_cls', built)
+    return built if isinstance(built, type) else None

@@ -11,7 +11,7 @@ env_cfg = dict(
 )
 default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    logger=dict(type='EarlyLoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'),
 )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmseg_ext.benchmark.measuring import interleaved_medians, peak_rise
@@ -51,14 +52,15 @@ class Costs:
 
     Args:
         size: Size (h, w) of the network's input in pixels.
-        parameters: Number of parameters, frozen parameters included.
+        parameters: Number of parameters that a prediction reads, frozen parameters included. Parts
+            that only training has, such as auxiliary heads, do not count.
         flops: Operations of convolutions, matrix products and attention; a multiplication with
             addition counts 2.
         not_counted: Names of the operations that are not in ``flops``.
         seconds: Median time of a prediction after two warm-up runs, from the image in memory to
             the classes.
-        peak_bytes: Size of the weights plus the largest memory of a prediction; None if the system
-            cannot measure it.
+        peak_bytes: Size of the weights that a prediction reads plus the largest memory of a
+            prediction; None if the system cannot measure it.
     """
 
     size: tuple[int, int]
@@ -88,10 +90,10 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
         predict()
     rise = peak_rise(predict, device)
     start = time.perf_counter()
-    flops, not_counted = count_flops(predict)
+    trace = trace_operations(predict)
     repeats = int(SECONDS / max(time.perf_counter() - start, 1e-3))
     (seconds,) = interleaved_medians([predict], device, min(max(repeats, RUNS[0]), RUNS[1]))
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [x for x in (*model.parameters(), *model.buffers()) if trace.reads(x)]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     image = batch['inputs'][0]
     while isinstance(image, list | tuple):  # test-time augmentation nests images
@@ -99,37 +101,56 @@ def measure_costs(model: nn.Module, batch: dict[str, Any]) -> Costs:
     h, w = image.shape[-2:]
     return Costs(
         size=(h, w),
-        parameters=sum(p.numel() for p in model.parameters()),
-        flops=flops,
-        not_counted=not_counted,
+        parameters=sum(p.numel() for p in model.parameters() if trace.reads(p)),
+        flops=trace.flops,
+        not_counted=trace.not_counted,
         seconds=seconds,
         peak_bytes=None if rise is None else weights + rise,
     )
 
 
-def count_flops(run: Callable[[], None]) -> tuple[int, list[str]]:
-    """Counts the operations of a run with PyTorch's ``FlopCounterMode``.
+@dataclass(frozen=True)
+class Trace:
+    """Operations of a run.
 
-    Returns:
-        The count, and the names of operations that compute but are not counted.
+    Args:
+        flops: Operations that PyTorch's ``FlopCounterMode`` counts.
+        not_counted: Names of operations that compute but are not in ``flops``.
+        storages: Addresses of the memory of all tensors that an operation took.
     """
+
+    flops: int
+    not_counted: list[str]
+    storages: set[int]
+
+    def reads(self, tensor: Tensor) -> bool:
+        """Whether an operation of the run took the tensor or a view of it."""
+        return tensor.untyped_storage().data_ptr() in self.storages
+
+
+def trace_operations(run: Callable[[], Any]) -> Trace:
+    """Records the operations of a run."""
     counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
     with counter, _Operations() as recorder:
         run()
     uncounted = {op.__name__ for op in recorder.operations if op not in counter.flop_registry}
-    return counter.get_total_flops(), sorted(uncounted - MOVES)
+    return Trace(counter.get_total_flops(), sorted(uncounted - MOVES), recorder.storages)
 
 
 class _Operations(TorchDispatchMode):
-    """Collects the operations that are not views."""
+    """Collects the operations that are not views, and the memory that operations take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: set[Any] = set()
+        self.storages: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if not func.is_view:
             self.operations.add(func.overloadpacket)
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, Tensor):
+                self.storages.add(value.untyped_storage().data_ptr())
         return func(*args, **kwargs or {})

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..errors import UserError
+from ..host import class_that_failed
 from .overrides import starting_weights
 
 
@@ -91,7 +92,9 @@ def translate_config_errors() -> Iterator[None]:
         if match is None:
             raise
         missing = match[2].replace("'", '')
-        raise UserError(f'{match[1]} needs {missing}: add it to its dict in the config') from error
+        built = class_that_failed(error)  # the message has the base class that asks for it
+        name = built.__name__ if built else match[1]
+        raise UserError(f'{name} needs {missing}: add it to its dict in the config') from error
     except ValueError as error:
         match = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
         if match is None:

@@ -74,7 +74,7 @@ def check_values(cfg: Config) -> None:
                 raise UserError(f'{dotted}={value!r}: a model needs its dict(type=...)')
         if node.get('persistent_workers') and not node.get('num_workers'):
             node['persistent_workers'] = False
-        _check_classes(path, (node.get('metainfo') or {}).get('classes'))
+        check_class_names(f'{path}.metainfo.classes', (node.get('metainfo') or {}).get('classes'))
         package = PACKAGES.get(str(node.get('type')))
         if package is not None and find_spec(package) is None:
             raise UserError(
@@ -85,12 +85,20 @@ def check_values(cfg: Config) -> None:
             raise UserError(f'default_hooks.{name} has no type: name a hook, or correct {name}')
 
 
-def _check_classes(path: str, classes: Any) -> None:
-    """Refuses equal names of classes, whose scores and pixels could not be told apart."""
+def check_class_names(source: str, classes: Any) -> None:
+    """Refuses equal names of classes, whose scores and pixels could not be told apart.
+
+    Args:
+        source: Place of the names, for the message.
+        classes: Names; values of another type are left to other checks.
+
+    Raises:
+        UserError: Two names are equal.
+    """
     names = list(classes) if isinstance(classes, list | tuple) else []
     equal = sorted({str(name) for name in names if names.count(name) > 1})
     if equal:
-        raise UserError(f'{path}.metainfo.classes has {equal[0]} twice: give different names')
+        raise UserError(f'{source} has {equal[0]} twice: give different names')
 
 
 def _check_number(path: str, key: str, value: Any) -> None:

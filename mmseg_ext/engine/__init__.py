@@ -6,6 +6,7 @@ from ..checkpoints import safe_load  # noqa: F401
 from . import picture_hooks, validation_loss  # noqa: F401
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu
+from .early_logger_hook import EarlyLoggerHook
 from .runner import ResumableRunner
 from .runtime_info_hook import DeferredRuntimeInfoHook
 from .schedules import PolyLRToEnd
@@ -16,6 +17,7 @@ __all__ = [
     'BadSampleError',
     'Bf16OptimWrapper',
     'DeferredRuntimeInfoHook',
+    'EarlyLoggerHook',
     'PolyLRToEnd',
     'ResumableRunner',
     'init_dist_for_cpu_or_gpu',

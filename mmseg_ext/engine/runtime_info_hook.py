@@ -14,6 +14,7 @@ from mmseg_ext.errors import UserError
 
 from ..checkpoints.finite import are_finite, first_not_finite, float_tensors
 from ..layers.unwrapping import unwrap
+from .early_logger_hook import EARLY
 
 STATE = ''  # key, beside the losses of a step, of whether its weights are finite
 
@@ -22,8 +23,9 @@ STATE = ''  # key, beside the losses of a step, of whether its weights are finit
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """``RuntimeInfoHook`` that waits for the device once in a logging interval, not in every step.
 
-    It keeps the losses and file names of the steps in between. All processes stop when one of them
-    has had a loss, or a parameter or saved buffer of the model, that is not finite.
+    It also waits at the iterations that ``EarlyLoggerHook`` logs. It keeps the losses and file
+    names of the steps in between. All processes stop when one of them has had a loss, or a
+    parameter or saved buffer of the model, that is not finite.
 
     Raises:
         UserError: A value is not finite; the message has the first such step and its files.
@@ -38,6 +40,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self.weights = list(float_tensors(unwrap(runner.model).state_dict()).values())
         logs = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self.interval = min(logs, default=1)
+        self.first_iter = runner.iter
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -46,7 +49,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         losses[STATE] = are_finite(self.weights)
         self.steps.append((runner.iter + 1, image_paths(data_batch), losses))
         if (
-            self.every_n_inner_iters(batch_idx, self.interval)
+            runner.iter + 1 - self.first_iter in EARLY
+            or self.every_n_inner_iters(batch_idx, self.interval)
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
             or self.is_last_train_iter(runner)
         ):

@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.config.checks import make_writable
+from mmseg_ext.config.values import check_class_names
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.pseudo_label import LABELS, PROBABILITIES, SUMMARY, first_kept
 from mmseg_ext.datasets.transforms import IGNORE_INDEX
@@ -172,6 +173,7 @@ class _Teacher:
             self.model, pipeline = _with_tta(config, predictor.model)
         self.pipeline = Compose(_without_labels(pipeline))
         self.num_workers = config.test_dataloader.get('num_workers', 0)
+        check_class_names(f'{checkpoint}: dataset_meta.classes', predictor.classes)
         self.num_classes = len(predictor.classes)
         self.label_ids = _label_ids(config, predictor.classes)
         self.description = dict(

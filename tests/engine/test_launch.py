@@ -371,7 +371,7 @@ def test_loading_compares_as_the_host_loads(cfg, tmp_path):
 
 def test_a_missing_argument_of_a_class_is_named(cfg):
     del cfg.model.decode_head['channels']
-    missing = 'BaseDecodeHead needs channels: add it'
+    missing = 'FCNHead needs channels: add it'
     with pytest.raises(ValueError, match=missing), checks.translate_config_errors():
         build_model(cfg)
 

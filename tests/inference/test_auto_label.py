@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmseg_ext.datasets.cityscapes import LABEL_IDS, CityscapesIdsDataset
-from mmseg_ext.errors import errors_in_a_line
+from mmseg_ext.errors import UserError, errors_in_a_line
 from mmseg_ext.inference import auto_label as module
 from mmseg_ext.inference.auto_label import (
     auto_label,
@@ -403,3 +403,13 @@ def test_a_damaged_image_stops_with_its_name_and_keeps_what_is_done(tmp_path):
     (tmp_path / 'images/b/2.png').write_bytes(whole)
     run(tmp_path, tmp_path / 'out')
     assert len(pngs(tmp_path / 'out')) == 2 * len(NAMES) + 1  # and the picture
+
+
+def test_equal_names_of_classes_in_a_checkpoint_are_refused(experiment, tmp_path) -> None:
+    saved = torch.load(experiment / 'model.pth')
+    classes = list(saved['meta']['dataset_meta']['classes'])
+    saved['meta']['dataset_meta']['classes'] = [classes[0], *classes[:-1]]
+    torch.save(saved, tmp_path / 'equal.pth')
+    config = Config.fromfile(experiment / 'config.py')
+    with pytest.raises(UserError, match=f'equal.pth: .*classes has {classes[0]} twice'):
+        auto_label(config, tmp_path / 'equal.pth', experiment / 'images', tmp_path / 'out')

@@ -140,6 +140,20 @@ def run_single_scale(case: Case) -> Results:
     ), {}
 
 
+def train_norms(
+    model: nn.Module, image: Tensor, samples: list[SegDataSample], names: dict[str, str]
+) -> dict[str, Tensor]:
+    """Loss and buffers, by released names, of a step in which the norms train.
+
+    The smallest maps need more than one value for that.
+    """
+    losses = model.train().loss(image, samples)
+    total = sum(value for name, value in losses.items() if 'loss' in name)
+    buffers = dict(model.named_buffers())
+    found = {f'bntrain_{name}': buffers[own] for name, own in names.items() if own in buffers}
+    return dict(found, bntrain_loss=total)
+
+
 def run_hmsa_train(case: Case) -> Results:
     h = case.hyper
     weight, alpha = h['supervised_mscale_weight'], h['ocr_alpha']
@@ -187,14 +201,8 @@ def run_hmsa_train(case: Case) -> Results:
         results['loss_lo'] = losses[f'scale_{low}.loss_bce'] / weight
         results['loss_hi'] = losses['scale_1.loss_bce'] / weight
 
-    model.train()
-    trained = model.loss(image, samples)
-    results['bntrain_loss'] = sum(value for name, value in trained.items() if 'loss' in name)
-    buffers = dict(model.named_buffers())
-    for name in case.outputs:
-        key = name.removeprefix('bntrain_')
-        if key in ours:
-            results[name] = buffers[ours[key]]
+    if any(name.startswith('bntrain_') for name in case.outputs):
+        results |= train_norms(model, image, samples, ours)
     return results, grads
 
 
