@@ -1,6 +1,8 @@
 """The recipe of every config: its data in training and in tests."""
 
 import ast
+import copy
+import functools
 import random
 import re
 import sys
@@ -25,10 +27,21 @@ from mmseg_ext.config.walk import leaf_datasets, nested_dicts, what_is_read
 from mmseg_ext.errors import UserError
 from tests.tiny import CONFIG_DIR, CONFIGS
 
+
+@functools.cache
+def _parsed(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def read(path: Path) -> Config:
+    """Config of a file that a test may change; each file is parsed once."""
+    return copy.deepcopy(_parsed(path))
+
+
 DATA_BASES = [
     path
     for path in sorted(CONFIG_DIR.glob('_base_/datasets/*.py'))
-    if 'dataset' in (Config.fromfile(path).train_dataloader)
+    if 'dataset' in (read(path).train_dataloader)
 ]
 ALL = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}/{path.stem}')
 PAGES = [CONFIG_DIR.parent / 'README.md', *sorted(CONFIG_DIR.glob('*/README.md'))]
@@ -49,7 +62,7 @@ def label_loaders(pipeline: Any) -> list[dict]:
 
 @pytest.mark.parametrize('path', [*DATA_BASES, *CONFIGS], ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_labels_are_read_alike_in_training_and_in_every_test(path: Path) -> None:
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     assert DATA_BASES
     pipelines = {
         f'{split} {leaf["type"]}': leaf['pipeline']
@@ -70,7 +83,7 @@ def test_labels_are_read_alike_in_training_and_in_every_test(path: Path) -> None
 def test_starting_weights_need_no_package_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    addresses = {address for path in CONFIGS for address in starting_weights(Config.fromfile(path))}
+    addresses = {address for path in CONFIGS for address in starting_weights(read(path))}
     assert addresses
     files = {}
     for name in ('torchvision', 'mmpretrain', 'mmcls', 'timm'):
@@ -130,7 +143,7 @@ def batch_of(cfg: Config, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]
 @ALL
 def test_training_images_have_the_size_of_the_crop(path: Path) -> None:
     """Crops of small pictures are padded, so that a batch has no mixed sizes."""
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     crops = train_crops(cfg)
     if len(crops) == 1:
         images, labels = batch_of(cfg, [(60, 90), (91, 33)])
@@ -139,7 +152,7 @@ def test_training_images_have_the_size_of_the_crop(path: Path) -> None:
 
 @ALL
 def test_all_that_depends_on_a_crop_follows_its_size(path: Path) -> None:
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     crops = train_crops(cfg)
     if len(crops) != 1:
         with pytest.raises(UserError, match='several sizes' if crops else 'no crop_size in'):
@@ -174,7 +187,7 @@ def test_the_grid_of_a_prior_and_padding_keep_their_proportion_to_the_crop() -> 
     options = {'model.decode_head.prior_size': (30, 31)}
     cfg = prepare.prepare_training(path, crop_size=(256, 256), cfg_options=options)
     assert cfg.model.decode_head.prior_size == (30, 31)
-    cfg = Config.fromfile(CONFIG_DIR / 'spnet/r50_ade20k.py')
+    cfg = read(CONFIG_DIR / 'spnet/r50_ade20k.py')
     (pad,) = (node for node in transforms_in(cfg.train_dataloader) if node['type'] == 'Pad')
     pad['size'] = (600, 480)
     overrides.set_crop_size(cfg, (240, 480))
@@ -214,7 +227,7 @@ def test_a_page_trains_with_the_processes_of_the_recipe(page: Path) -> None:
     for tool, path, count in re.findall(
         r'tools/(train\.py|dist_train\.sh) (configs/\w+/\w+\.py)(?: (\d+))?', page.read_text()
     ):
-        processes = num_processes(Config.fromfile(CONFIG_DIR.parent / path))
+        processes = num_processes(read(CONFIG_DIR.parent / path))
         if page.parent.name != CONFIG_DIR.parent.name or processes > 1:  # the README shows both
             assert (tool, count) == (
                 ('dist_train.sh', str(processes)) if processes > 1 else ('train.py', '')

@@ -1,5 +1,6 @@
 """Learning rates over a whole training, as the papers' codes have them."""
 
+import copy
 import functools
 import json
 from pathlib import Path
@@ -14,6 +15,16 @@ from mmseg_ext.config.overrides import set_training_length
 from tests.tiny import CONFIG_DIR, CONFIGS
 
 EPOCH_LENGTH = 3
+
+
+@functools.cache
+def _parsed(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def read(path: Path) -> Config:
+    """Config of a file that a test may change; each file is parsed once."""
+    return copy.deepcopy(_parsed(path))
 
 
 @functools.cache
@@ -41,7 +52,7 @@ def rates(cfg: Config) -> tuple[float, ...]:
 
 
 def shortened(path: Path, steps: int | None) -> Config:
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     if steps:
         key = 'max_epochs' if 'max_epochs' in cfg.train_cfg else 'max_iters'
         set_training_length(cfg, **{key: steps})
