@@ -56,7 +56,9 @@ def single_values_refused(model: nn.Module, count: int) -> Iterator[None]:
 
     def check(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(norm, _BatchNorm) and trains_on_one_value(norm, inputs[0][:, 0].numel()):
-            name = next((name for name, module in model.named_modules() if module is norm), 'a norm')
+            name = next(
+                (name for name, module in model.named_modules() if module is norm), 'a norm'
+            )
             raise UserError(
                 f'{name} gets a single value for each channel, on which batch norm cannot train: '
                 'put two or more images into a batch, or take larger crops'
