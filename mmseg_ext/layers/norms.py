@@ -60,7 +60,7 @@ def single_values_refused(model: nn.Module, count: int) -> Iterator[None]:
                 (name for name, module in model.named_modules() if module is norm), 'a norm'
             )
             raise UserError(
-                f'{next(names, "a norm")} gets a single value for each channel, on which batch norm cannot train: '
+                f'{name} gets a single value for each channel, on which batch norm cannot train: '
                 'put two or more images into a batch, or take larger crops'
             )
 

@@ -277,7 +277,9 @@ def test_a_model_is_right_or_says_what_is_wrong(path: Path, request) -> None:
             with torch.no_grad():
                 torch._foreach_copy_(state_of(model), saved)
             tally.run(f'{cell.name}, {way.__name__}', functools.partial(way, model, cell), expected)
-    model.cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=PIPELINE))))
+    model.cfg = Config(
+        dict(test_dataloader=dict(dataset=dict(type='BaseSegDataset', pipeline=PIPELINE)))
+    )
     for name, (array, outcome) in arrays().items():
         tally.run(name, functools.partial(predicts_array, model.eval(), array), outcome)
     tally.check()
