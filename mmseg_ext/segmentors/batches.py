@@ -1,4 +1,4 @@
-"""Checks of the images and labels that a model gets, before it computes anything."""
+"""Checks of the images and labels that a model gets, and of the logits that it gives."""
 
 from collections.abc import Sequence
 
@@ -29,6 +29,22 @@ def check_images(inputs: Tensor, channels: int) -> None:
         raise UserError(
             'an image has pixels that are NaN or infinite: repair the image, or the mean and std '
             'of the data_preprocessor'
+        )
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuses logits of a prediction that are NaN or infinite.
+
+    Args:
+        logits: Logits or probabilities of any shape.
+
+    Raises:
+        UserError: A value is not finite.
+    """
+    if not torch.stack(torch.aminmax(logits.detach())).isfinite().all():
+        raise UserError(
+            'the prediction is NaN or infinite: take a checkpoint with finite weights, and bf16 or '
+            'float32 where float16 overflows'
         )
 
 

@@ -175,14 +175,13 @@ class DSRL(WindowedEncoderDecoder):
         up = logits if self.sssr is None else self.sssr(logits, halved(size))
         return output, feats, logits, resize(up.float(), size, self.align_corners)
 
-    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+    def compute_losses(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the full-size logits by the decode head, and losses of the reconstruction.
 
         Args:
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        self.check_training_batch(inputs, data_samples)
         size = size_of(inputs)
         levels = self.extract_feat(inputs)
         side_inputs = self.side_inputs(inputs, data_samples)
