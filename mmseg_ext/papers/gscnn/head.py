@@ -55,8 +55,8 @@ class GatedConv(nn.Module):
     def init_weights(self) -> None:
         """Draws the slices of the convolution before the ReLU from the bound of all its inputs."""
         bound = self.squeeze.in_channels**-0.5  # PyTorch's, of the features and the map
-        for slice_ in (self.mix_features.weight, self.mix_features.bias, self.mix_side.weight):
-            nn.init.uniform_(slice_, -bound, bound)
+        for parameter in (*self.mix_features.parameters(), *self.mix_side.parameters()):
+            nn.init.uniform_(parameter, -bound, bound)
         xavier_init(self.conv, distribution='normal')
 
     def gate(self, x: Tensor, side: Tensor) -> Tensor:
