@@ -148,8 +148,9 @@ class PixelContrastHead(WrapperHead):
         if end is not None and end <= warmup_iters and not self._warned:
             self._warned = True
             warnings.warn(
-                f'the training ends after {end} iterations, before the warm-up of the contrast: '
-                f'set loss_contrast.warmup_iters={warmup_iters} to fewer iterations',
+                f'the training ends after {end} iterations, within the warm-up of the contrast '
+                f'({warmup_iters} iterations), which is then never trained: set a smaller '
+                'loss_contrast.warmup_iters',
                 stacklevel=2,
             )
 
