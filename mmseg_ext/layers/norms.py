@@ -1,14 +1,33 @@
-"""Checks for batch norms that cannot train."""
+"""A batch norm that stays as it is, and checks for batch norms that cannot train."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mmengine.dist import get_world_size
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..errors import UserError
+
+
+@MODELS.register_module()
+class FrozenBN(nn.BatchNorm2d):
+    """Batch norm by its running statistics, which it keeps, in training too.
+
+    ``norm_cfg=dict(type='FrozenBN', requires_grad=False)`` freezes its weight and bias too. Its
+    names are those of ``BN`` and ``SyncBN``. A training starts from their trained weights.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.eval()
+
+    def train(self, mode: bool = True) -> 'FrozenBN':
+        """Returns the module, which has no mode of training."""
+        return super().train(False)
 
 
 def trains_on_one_value(norm: nn.Module, values: int) -> bool:
