@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -16,11 +17,14 @@ COUNTS = {
     'batch_size': 1,
     'max_epochs': 1,
     'max_iters': 1,
+    'num_classes': 1,
     'num_workers': 0,
+    'times': 1,
     'val_interval': 1,
 }
 AMOUNTS = {'lr': 0, 'weight_decay': 0}
 SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer')
+WITH_WORKERS = {'persistent_workers': False, 'prefetch_factor': None}
 # Packages that a backend of the visualizer needs.
 PACKAGES = {
     'AimVisBackend': 'aim',
@@ -59,7 +63,7 @@ def check_sections(cfg: Config) -> None:
 def check_values(cfg: Config) -> None:
     """Refuses numbers, switches and parts of a model that no run can use.
 
-    A dataloader without workers has none to keep: its ``persistent_workers`` becomes False.
+    A dataloader without workers loses the settings of workers, which PyTorch refuses.
 
     Raises:
         UserError: A value is impossible.
@@ -72,29 +76,58 @@ def check_values(cfg: Config) -> None:
                 raise UserError(f'{dotted}={value!r}: give True or False')
             if key in ('backbone', 'decode_head') and not isinstance(value, dict | list | tuple):
                 raise UserError(f'{dotted}={value!r}: a model needs its dict(type=...)')
-        if node.get('persistent_workers') and not node.get('num_workers'):
-            node['persistent_workers'] = False
+        if path.endswith('_dataloader') and not node.get('num_workers'):
+            node.update({key: unset for key, unset in WITH_WORKERS.items() if node.get(key)})
         check_class_names(f'{path}.metainfo.classes', (node.get('metainfo') or {}).get('classes'))
         package = PACKAGES.get(str(node.get('type')))
         if package is not None and find_spec(package) is None:
             raise UserError(
                 f'{path}.type={node["type"]} needs a package: pip install {package}, or remove it'
             )
+    _check_samplers(cfg)
+    _check_schedules(cfg)
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if isinstance(hook, dict) and 'type' not in hook:
             raise UserError(f'default_hooks.{name} has no type: name a hook, or correct {name}')
 
 
+def _check_samplers(cfg: Config) -> None:
+    """Refuses samplers without an end where the data set is read once."""
+    for split in ('val', 'test'):
+        sampler = (cfg.get(f'{split}_dataloader') or {}).get('sampler') or {}
+        if sampler.get('type') == 'InfiniteSampler':
+            raise UserError(
+                f'{split}_dataloader.sampler.type=InfiniteSampler never ends: set '
+                "dict(type='DefaultSampler', shuffle=False)"
+            )
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Refuses schedules that count epochs in a training that counts iterations."""
+    loop = cfg.get('train_cfg') or {}
+    if loop.get('type') != 'IterBasedTrainLoop' and loop.get('by_epoch', True):
+        return
+    for path, node in nested_dicts(cfg.get('param_scheduler'), 'param_scheduler'):
+        counts_epochs = node.get('by_epoch', True) and not node.get('convert_to_iter_based')
+        if 'type' in node and counts_epochs:
+            raise UserError(
+                f'{path} ({node["type"]}) counts epochs, but the training counts iterations: set '
+                'by_epoch=False, and give begin and end in iterations'
+            )
+
+
 def check_class_names(source: str, classes: Any) -> None:
-    """Refuses equal names of classes, whose scores and pixels could not be told apart.
+    """Refuses a text for a list, and equal names, whose scores could not be told apart.
 
     Args:
         source: Place of the names, for the message.
         classes: Names; values of another type are left to other checks.
 
     Raises:
-        UserError: Two names are equal.
+        UserError: The names are a text that is no file, or two names are equal.
     """
+    if isinstance(classes, str) and not Path(classes).is_file():
+        raise UserError(f'{source}={classes!r}: give a list of names')
     names = list(classes) if isinstance(classes, list | tuple) else []
     equal = sorted({str(name) for name in names if names.count(name) > 1})
     if equal:

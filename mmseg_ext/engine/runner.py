@@ -77,6 +77,18 @@ class ResumableRunner(Runner):
             except Exception as error:
                 self.failure = self.failure or error
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict):
+            keys = (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+            names = [name for name, _ in self.model.named_parameters()]
+            for key in keys:
+                if not any(key in name for name in names):
+                    self.logger.warning(
+                        f'paramwise_cfg.custom_keys.{key}: no name of a parameter contains {key}'
+                    )
+        return built
+
     def worst_of_all(self, status: int) -> int:
         """The largest status of all processes; each of them has to call this."""
         if self._messages is None:
