@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import find_latest_checkpoint
 
+from mmseg_ext.checkpoints.read import latest_checkpoint
 from mmseg_ext.config import walk
 from mmseg_ext.host import set_config_filename
 
@@ -149,7 +149,12 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         cfg.resume, cfg.load_from = True, resume
     elif resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
         # The Runner would continue from `load_from`, the starting weights, if the config names any.
-        latest = find_latest_checkpoint(cfg.work_dir)
+        latest = latest_checkpoint(cfg.work_dir)
+        if latest is not None and not Path(latest).is_file():
+            raise UserError(
+                f'{latest}, which {cfg.work_dir}/last_checkpoint names, does not exist: give '
+                'another checkpoint by --resume PATH'
+            )
         cfg.resume = latest is not None
         cfg.load_from = latest or cfg.get('load_from')
         if latest is None:

@@ -135,6 +135,7 @@ def test_a_config_without_a_scope_has_ours_and_none_keeps_workers_that_it_has_no
         ('model.decode_head.loss_decode.type', 'AffinityLoss', 'AffinityLoss cannot be called'),
         ('val_dataloader.dataset.metainfo.classes', ['cat', 'floor', 'wall'], 'in another order'),
         ('val_dataloader', None, 'belong together: set all three'),
+        ('randomness.seed', 2**32, 'Seed must be between 0 and .*: give another --seed'),
         ('train_dataloader.shuffle', True, 'DataLoader cannot be built .*mutually exclusive'),
         ('optim_wrapper.accumulative_counts', 3, 'accumulative_counts=3: make it a multiple'),
     ],
