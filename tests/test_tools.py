@@ -269,3 +269,17 @@ def test_a_damaged_image_in_the_middle_of_training_is_named(config, run, tmp_pat
     _, end = run('train.py', config, '--max-iters', 8, *in_order)
     assert 'images/train/9.png' in one_line(end)
     assert (tmp_path / 'work_dirs/tiny/interrupted.pth').is_file()
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(config, run, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    _, end = run('train.py', config, '--work-dir=~/runs', '--cfg-options', 'train_cfg.max_iters=1')
+    assert end is None
+    assert (tmp_path / 'home' / 'runs' / 'iter_1.pth').is_file()
+    assert not (tmp_path / '~').exists()
+
+
+def test_two_starts_are_refused(config, run, tmp_path):
+    (tmp_path / 'a.pth').touch()
+    _, end = run('train.py', config, '--resume', 'a.pth', '--init', 'a.pth')
+    assert 'name two starts' in one_line(end)

@@ -15,6 +15,8 @@ from ..errors import UserError
 from ..host import class_that_failed
 
 PACKAGE = Path(__file__).parents[1]
+# Beginnings of messages that say what to do; all others stay errors.
+SENTENCES = ('Seed must be between 0 and', 'There are multiple evaluation results')
 
 
 def check_device(device: str) -> None:
@@ -86,8 +88,8 @@ def _sentence_of(error: Exception) -> str | None:
             f'a map of {match[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
             'one value of each channel: take larger crops or batches'
         )
-    if message.startswith('Seed must be between 0 and'):
-        return f'{message}: give another --seed'
+    if message.startswith(SENTENCES):
+        return message
     if match := re.match(r'(.*) should be either all None or not None', message):
         return f'{match[1]} belong together: set all three of them, or all of them to None'
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ class KeyValueAction(DictAction):
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that training and testing share."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for results (work_dirs/<paper>/<config>)')
-    parser.add_argument('--data-root', metavar='DIR', help='folder of the data set')
+    parser.add_argument(
+        '--work-dir', type=expanduser, help='folder for results (work_dirs/<paper>/<config>)'
+    )
+    parser.add_argument(
+        '--data-root', type=expanduser, metavar='DIR', help='folder of the data set'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -124,6 +129,10 @@ def prepare_training(
         init: Starting weights: ``config``, ``none`` or a checkpoint file.
         **common: Arguments of ``load_config``.
     """
+    if init != 'config' and resume not in (None, 'auto'):
+        raise UserError(
+            f'--resume {resume} and --init {init} name two starts: give only one of them'
+        )
     cfg = load_config(path, **common)
     if crop_size is not None:
         overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]

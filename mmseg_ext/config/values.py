@@ -3,13 +3,14 @@
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from ..errors import UserError
-from .walk import nested_dicts, what_is_read
+from .walk import as_list, nested_dicts, what_is_read
 
 # Smallest values of numbers, by the last key of their path.
 COUNTS = {
@@ -19,12 +20,14 @@ COUNTS = {
     'max_iters': 1,
     'num_classes': 1,
     'num_workers': 0,
+    'seed': 0,
     'times': 1,
     'val_interval': 1,
 }
 AMOUNTS = {'lr': 0, 'weight_decay': 0}
 SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer')
 WITH_WORKERS = {'persistent_workers': False, 'prefetch_factor': None}
+IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 # Packages that a backend of the visualizer needs.
 PACKAGES = {
     'AimVisBackend': 'aim',
@@ -48,6 +51,11 @@ def check_sections(cfg: Config) -> None:
         value = cfg.get(key)
         if value is not None and not isinstance(value, dict):
             raise UserError(f'{key}={value!r}: expected a dict, as in the configs of this package')
+    hooks = cfg.get('custom_hooks')
+    if hooks is not None and not (
+        isinstance(hooks, list) and all(isinstance(h, dict) for h in hooks)
+    ):
+        raise UserError('custom_hooks is no list of dicts: write custom_hooks=[dict(type=...)]')
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{cfg.filename} has no model: add model=dict(type=...) or a _base_ of it')
     if cfg.default_scope != 'mmseg':
@@ -72,6 +80,7 @@ def check_values(cfg: Config) -> None:
         for key, value in node.items():
             dotted = f'{path}.{key}' if path else key
             _check_number(dotted, key, value)
+            _check_items(dotted, key, value)
             if key in SWITCHES and not isinstance(value, bool | None):
                 raise UserError(f'{dotted}={value!r}: give True or False')
             if key in ('backbone', 'decode_head') and not isinstance(value, dict | list | tuple):
@@ -89,6 +98,15 @@ def check_values(cfg: Config) -> None:
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if isinstance(hook, dict) and 'type' not in hook:
             raise UserError(f'default_hooks.{name} has no type: name a hook, or correct {name}')
+
+
+def _check_items(path: str, key: str, value: Any) -> None:
+    """Refuses unknown metrics, and functions, which a written config cannot hold."""
+    for item in as_list(value):
+        if isinstance(item, FunctionType):
+            raise UserError(f'{path} is the function {item.__name__}: register it, name it as type')
+        if key == 'iou_metrics' and item not in IOU_METRICS:
+            raise UserError(f'{path}={value!r}: choose from {", ".join(IOU_METRICS)}')
 
 
 def _check_samplers(cfg: Config) -> None:
