@@ -283,3 +283,19 @@ def test_two_starts_are_refused(config, run, tmp_path):
     (tmp_path / 'a.pth').touch()
     _, end = run('train.py', config, '--resume', 'a.pth', '--init', 'a.pth')
     assert 'name two starts' in one_line(end)
+
+
+@pytest.mark.parametrize('option', ['--out', '--show-dir'])
+def test_a_file_is_no_folder_for_results_of_a_test(config, run, tmp_path, option):
+    (tmp_path / 'a.pth').touch()
+    _, end = run('test.py', config, 'a.pth', option, 'a.pth')
+    assert 'results cannot be written to a.pth' in one_line(end)
+
+
+def test_a_window_needs_a_display(config, run, tmp_path, monkeypatch):
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    _, end = run('test.py', config, 'a.pth', '--show')
+    assert 'no display here: write pictures by --show-dir' in one_line(end)

@@ -1,5 +1,7 @@
 """From the arguments of a command to the config of its run."""
 
+import os
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from os.path import expanduser
@@ -16,6 +18,7 @@ from mmseg_ext.host import set_config_filename
 from ..errors import UserError
 from . import overrides
 from .amp import set_amp
+from .checks import check_writable
 from .keys import check_keys, check_types
 from .paper import drop_inherited_score
 from .reading import read_config
@@ -170,6 +173,14 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
             print(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
 
 
+def _check_outputs(out: str | None, show_dir: str | None, show: bool) -> None:
+    """Refuses folders that cannot be written to, and a window without a display."""
+    for folder in filter(None, (out, show_dir)):
+        check_writable(folder)
+    if show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+        raise UserError('--show: there is no display here: write pictures by --show-dir DIR')
+
+
 def prepare_test(
     path: str,
     checkpoint: str,
@@ -186,6 +197,7 @@ def prepare_test(
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'the checkpoint {checkpoint} does not exist')
     cfg.load_from, cfg.resume = checkpoint, False
+    _check_outputs(out, show_dir, show)
     if show or show_dir:
         hook = cfg.setdefault('default_hooks', {}).setdefault('visualization', {})
         hook.update(type='SegVisualizationHook', draw=True, interval=1, show=show)
