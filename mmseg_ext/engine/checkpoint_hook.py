@@ -35,7 +35,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """``CheckpointHook`` whose newest checkpoint is always whole and always there.
 
     Files are written beside and renamed, and old ones go after the new one is in place. Where
-    training stops early, ``interrupted.pth`` keeps what is done. A validation that was due or under
+    training stops early, ``interrupted.pth`` keeps what is done. Checkpoints of an earlier training
+    in the same folder move to a sub-folder, and best files of another folder stay. A validation that was due or under
     way is made up for after a resume. Processes take over the main process's buffers, which are
     those in the checkpoint, before they are validated or saved. A model with values that are not
     finite is neither validated nor saved.
