@@ -36,10 +36,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Files are written beside and renamed, and old ones go after the new one is in place. Where
     training stops early, ``interrupted.pth`` keeps what is done. Checkpoints of an earlier training
-    in the same folder move to a sub-folder, and best files of another folder stay. A validation that was due or under
-    way is made up for after a resume. Processes take over the main process's buffers, which are
-    those in the checkpoint, before they are validated or saved. A model with values that are not
-    finite is neither validated nor saved.
+    in the same folder move to a sub-folder, and best files of another folder stay. A validation
+    that was due or under way is made up for after a resume. Processes take over the main process's
+    buffers, which are those in the checkpoint, before they are validated or saved. A model with
+    values that are not finite is neither validated nor saved.
 
     Args:
         interval: Interval in epochs or iterations, as the loop counts; None for every validation.
