@@ -64,11 +64,17 @@ def check_training_batch(
         ignore_index: Label of ignored pixels.
 
     Raises:
-        UserError: The images are none of the model's, or a label is no class.
+        UserError: The images are none of the model's, an image has no label, or a label is no
+            class.
     """
     if inputs.is_cpu:
         check_images(inputs, channels)
     for sample in data_samples:
+        if 'gt_sem_seg' not in sample:
+            raise UserError(
+                'a training image has no label: put LoadAnnotations into the pipeline of '
+                'train_dataloader'
+            )
         label = sample.gt_sem_seg.data
         if label.is_cpu:
             check_label(label, num_classes, ignore_index)

@@ -20,6 +20,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_ext.errors import UserError
 from mmseg_ext.layers.feature_tap import WrapperHead
 from mmseg_ext.layers.norms import single_values_refused
 from mmseg_ext.layers.precision import wide_dtype
@@ -78,8 +79,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
     priority.
 
     Raises:
-        UserError: A ``slide`` test mode without sizes, or with gaps between windows, or a head
-            that reads other levels than the backbone or neck gives.
+        UserError: An unknown test mode, a ``slide`` mode without sizes or with gaps between
+            windows, or a head that reads other levels than the backbone or neck gives.
     """
 
     def __init__(
@@ -102,8 +103,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
         super().__init__(
             backbone=backbone, decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs
         )
-        if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
-            Windows.of(self.test_cfg)
+        if self.test_cfg is not None:
+            mode = self.test_cfg.get('mode', 'whole')
+            if mode not in ('slide', 'whole'):
+                raise UserError(f"test_cfg mode={mode!r}: give 'slide' or 'whole'")
+            if mode == 'slide':
+                Windows.of(self.test_cfg)
         self.image_channels: int = backbone.get('in_channels', 3)
         check_levels(self._heads(), levels_of_blank_image(self, self.image_channels))
 
