@@ -286,3 +286,33 @@ def test_a_damaged_image_in_the_middle_of_training_is_named(config, run, tmp_pat
     _, end = run('train.py', config, '--max-iters', 8, *in_order)
     assert 'images/train/9.png' in one_line(end)
     assert (tmp_path / 'work_dirs/tiny/interrupted.pth').is_file()
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(config, run, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    _, end = run('train.py', config, '--work-dir=~/runs', '--cfg-options', 'train_cfg.max_iters=1')
+    assert end is None
+    assert (tmp_path / 'home' / 'runs' / 'iter_1.pth').is_file()
+    assert not (tmp_path / '~').exists()
+
+
+def test_two_starts_are_refused(config, run, tmp_path):
+    (tmp_path / 'a.pth').touch()
+    _, end = run('train.py', config, '--resume', 'a.pth', '--init', 'a.pth')
+    assert 'name two starts' in one_line(end)
+
+
+@pytest.mark.parametrize('option', ['--out', '--show-dir'])
+def test_a_file_is_no_folder_for_results_of_a_test(config, run, tmp_path, option):
+    (tmp_path / 'a.pth').touch()
+    _, end = run('test.py', config, 'a.pth', option, 'a.pth')
+    assert 'results cannot be written to a.pth' in one_line(end)
+
+
+def test_a_window_needs_a_display(config, run, tmp_path, monkeypatch):
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    _, end = run('test.py', config, 'a.pth', '--show')
+    assert 'no display here: write pictures by --show-dir' in one_line(end)

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
             explain=args.explain,
             pixel=args.pixel,
         )
-        predict(predictor, args.input, args.out)
+        predict(predictor, args.input, args.out.expanduser())
     print(f'The pictures are in {args.out}')
 
 

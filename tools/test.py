@@ -11,6 +11,7 @@ Example: python tools/test.py --table configs/*/*_camvid.py --out work_dirs/camv
 
 import argparse
 import sys
+from os.path import expanduser
 
 from rich.console import Console
 
@@ -33,11 +34,17 @@ def parse_args() -> argparse.Namespace:
         '--table', action='store_true', help='test many models: CONFIG[=CHECKPOINT] ...'
     )
     parser.add_argument(
-        '--out', metavar='DIR', help='folder for the predicted classes, or for the table'
+        '--out',
+        metavar='DIR',
+        type=expanduser,
+        help='folder for the predicted classes, or for the table',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument(
-        '--show-dir', metavar='DIR', help='folder for images with the prediction drawn over them'
+        '--show-dir',
+        metavar='DIR',
+        type=expanduser,
+        help='folder for images with the prediction drawn over them',
     )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds per image of --show (2)'

@@ -4,6 +4,7 @@ Example: python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py --max-epochs
 """
 
 import argparse
+from os.path import expanduser
 
 from mmseg_ext.checkpoints.read import reading_once
 from mmseg_ext.config import prepare
@@ -20,6 +21,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
+        type=expanduser,
         metavar='PATH',
         help='continue from the latest checkpoint, or from PATH',
     )
@@ -47,6 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--init',
+        type=expanduser,
         default='config',
         metavar='{config,none,PATH}',
         help='starting weights: those of the config (default), none, or a checkpoint file',

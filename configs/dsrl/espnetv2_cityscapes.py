@@ -1,11 +1,12 @@
 """DSRL's released network: ESPNetv2 of width 2.0 and two transposed convolutions, Cityscapes.
 
 python tools/test.py configs/dsrl/espnetv2_cityscapes.py CONVERTED
-python tools/train.py configs/dsrl/espnetv2_cityscapes.py
+python tools/train.py configs/dsrl/espnetv2_cityscapes.py --init ENCODER
 
-Released weights: 66.50 mIoU on val if the network sees 512x1024, 60.61 if it sees 256x512 (see
-README.md beside this file). Ours: not measured. The training was not released. This is the recipe
-of ESPNetv2 at 256x512 with a linear decay, batch 25, crop 512x1024.
+Released weights: 60.61 mIoU on val, the network sees 256x512. Ours: not measured. ENCODER holds
+converted weights of EdgeNets (see README.md beside this file). The training of DSRL was not
+released. This is the first stage of ESPNetv2's recipe with a linear decay, batch 25, crop 512x1024;
+the second stage is espnetv2_cityscapes_1024x2048.py.
 """
 
 _base_ = [
@@ -29,11 +30,32 @@ model = dict(
     sssr=dict(type='DeconvUpsampler'),
     antialias=True,
 )
-train_dataloader = dict(batch_size=25)
+half = dict(type='Resize', scale=(1024, 512))  # (width, height); labels keep their size
+test_pipeline = [
+    dict(type='LoadImage'),
+    half,
+    dict(type='LoadSegMap'),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImage'),
+    half,
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadSegMap')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+train_dataloader = dict(batch_size=25)  # EdgeNets
 auto_scale_lr = dict(base_batch_size=25)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
 optim_wrapper = dict(
-    optimizer=dict(lr=9e-3, weight_decay=4e-5),
+    optimizer=dict(lr=9e-3, weight_decay=4e-5),  # EdgeNets
     paramwise_cfg=dict(
         custom_keys=dict(decode_head=dict(lr_mult=10.0), sssr=dict(lr_mult=10.0))  # official
     ),
@@ -49,4 +71,4 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-paper = dict(miou=66.50, split='Cityscapes val', source='released weights')
+paper = dict(miou=60.61, split='Cityscapes val', source='released weights, 256x512')

@@ -13,14 +13,16 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    levels=dict(in_channels=[32, 320], in_index=[0, 1]),
-    head_level=dict(in_channels=320, in_index=1),
+    levels=dict(in_channels=[32, 320, 1280], in_index=[0, 1, 2]),
+    head_level=dict(in_channels=1280, in_index=2),
     backbone=dict(
-        strides=(1, 2, 2, 2, 1, 1, 1), dilations=(1, 1, 1, 1, 1, 2, 1), out_indices=(2, 6)
+        type='FullMobileNetV2',
+        strides=(1, 2, 2, 2, 1, 1, 1),
+        dilations=(1, 1, 1, 1, 1, 2, 1),
+        out_indices=(2, 6, 7),
     ),
     decode_head=dict(
         type='HANetHead',
-        expand_channels=1280,
         dilations=(6, 12, 18),
         attention=dict(reduction=16, position_noise=0.3),
     ),

@@ -4,6 +4,7 @@ from .dense_deeplab import ASPPNeck, DenseDeepLabHead
 from .espnetv2 import ESPNetV2, ESPNetV2Head
 from .hrnet import HRNetExact
 from .magnet import MagNetFPNHead, MagNetOCRHead
+from .mobilenet_v2 import FullMobileNetV2
 from .ocr_net_head import OCRNetHead
 from .openseg import OpensegASPPHead, OpensegOCRHead, OpensegResNet
 from .wider_resnet import StemResNet, WiderResNetA2
@@ -13,6 +14,7 @@ __all__ = [
     'DenseDeepLabHead',
     'ESPNetV2',
     'ESPNetV2Head',
+    'FullMobileNetV2',
     'HRNetExact',
     'MagNetFPNHead',
     'MagNetOCRHead',

@@ -5,6 +5,7 @@ mapillary/inplace_abn (BSD-3), on which released Gated-SCNN is based.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mmengine.model import BaseModule
 from mmseg.models.backbones import ResNetV1c
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
@@ -86,6 +88,36 @@ class PreActBlock(nn.Module):
         return x + shortcut
 
 
+class CopiedStatistics:
+    """Context in which batch norms of a module update copies of their statistics, then discarded.
+
+    It can be entered repeatedly, as a graph that is kept runs backward repeatedly.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+        self.statistics = [norm._buffers for norm in self.norms]
+
+    def __enter__(self) -> None:
+        for norm, buffers in zip(self.norms, self.statistics, strict=True):
+            norm._buffers = {name: x if x is None else x.clone() for name, x in buffers.items()}
+
+    def __exit__(self, *_: object) -> None:
+        for norm, buffers in zip(self.norms, self.statistics, strict=True):
+            norm._buffers = buffers
+
+
+def run_twice(module: nn.Module, x: Tensor) -> Tensor:
+    """Output of a module that runs again in the backward pass; only the first run is counted.
+
+    The second run updates no statistics of batch norms. A ``SyncBN`` communicates in both.
+    """
+    if torch.compiler.is_compiling():  # a compiled graph updates its buffers once
+        return checkpoint(module, x, use_reentrant=False)
+    contexts = nullcontext(), CopiedStatistics(module)
+    return checkpoint(module, x, use_reentrant=False, context_fn=lambda: contexts)
+
+
 @MODELS.register_module()
 class WiderResNetA2(BaseModule):
     """Backbone of seven modules with growing width and strides 1, 2, 4, 8, 8, 8 and 8.
@@ -149,7 +181,7 @@ class WiderResNetA2(BaseModule):
             module = getattr(self, f'mod{number}')
             x = self.pool(x) if number in POOLED else x
             if self.with_cp and number >= 4 and torch.is_grad_enabled():
-                x = checkpoint(module, x, use_reentrant=False)
+                x = run_twice(module, x)
             else:
                 x = module(x)
             if number in self.out_indices:

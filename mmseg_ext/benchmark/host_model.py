@@ -33,10 +33,15 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
         cfg = {**cfg['segmentor'], 'data_preprocessor': cfg['data_preprocessor']}
     shared = {key: cfg.get(key) for key in SHARED}
     backbone, head = cfg['backbone'], _plain_head(with_shared_keys(cfg['decode_head'], shared))
-    stem_levels = getattr(MODELS.get(backbone['type']), 'stem_levels', 0)
-    if stem_levels:  # the host's backbone has no levels before its stages
-        head['in_channels'] = head['in_channels'][stem_levels:]
-        head['in_index'] = [index - stem_levels for index in head['in_index'][stem_levels:]]
+    stem_levels, top_levels = (
+        getattr(MODELS.get(backbone['type']), name, 0) for name in ('stem_levels', 'top_levels')
+    )
+    if stem_levels or top_levels:  # the host's backbone has no levels before or after its stages
+        levels = slice(stem_levels, len(head['in_channels']) - top_levels)
+        head['in_channels'] = head['in_channels'][levels]
+        head['in_index'] = [index - stem_levels for index in head['in_index'][levels]]
+    if top_levels:
+        backbone['out_indices'] = backbone['out_indices'][:-top_levels]
     if cfg.get('neck'):
         changes = getattr(MODELS.get(cfg['neck']['type']), 'host_backbone', None)
         if changes is None:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.layers.unwrapping import unwrap
 
 from .finite import first_not_finite
-from .read import is_pretrained, read_checkpoint, state_dict_of
+from .read import is_pretrained, latest_checkpoint, read_checkpoint, state_dict_of
 
 Shape = tuple[int, ...]
 
@@ -171,7 +171,7 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
     if not missing:
         return
     folder = Path(checkpoint).parent
-    latest = find_latest_checkpoint(str(folder)) if (folder / 'last_checkpoint').is_file() else None
+    latest = latest_checkpoint(folder)
     if latest and Path(latest).is_file() and not Path(latest).samefile(checkpoint):
         advice = f'give --resume {latest}'
     else:

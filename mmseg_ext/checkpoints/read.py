@@ -112,3 +112,17 @@ def state_dict_of(checkpoint: str) -> dict[str, Any]:
 def is_pretrained(init_cfg: Any) -> bool:
     """Whether an ``init_cfg`` reads weights."""
     return isinstance(init_cfg, dict) and init_cfg.get('type') in ('Pretrained', PretrainedInit)
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """Checkpoint that ``last_checkpoint`` in a folder names; None without that file.
+
+    If a file of this name is in the folder itself, it counts: the folder may have been moved or
+    copied since the name was written.
+    """
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        return None
+    named = Path(pointer.read_text().strip() or 'nothing')
+    here = Path(work_dir, named.name)
+    return str(here if here.is_file() else named)

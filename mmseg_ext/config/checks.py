@@ -1,17 +1,24 @@
 """Checks of a config and of what a command line names, before a run."""
 
+import inspect
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..host import class_that_failed
 from .overrides import starting_weights
+
+PACKAGE = Path(__file__).parents[1]
+# Beginnings of messages that say what to do; all others stay errors.
+SENTENCES = ('Seed must be between 0 and', 'There are multiple evaluation results')
 
 
 def check_device(device: str) -> None:
@@ -83,23 +90,43 @@ def translate_config_errors() -> Iterator[None]:
     """Turns errors of Python and PyTorch while a config is built or run into sentences.
 
     Raises:
-        UserError: A class lacks an argument, or feature maps are too small for BatchNorm.
+        UserError: A class lacks an argument or refuses its arguments, a loss cannot be called as
+            the head calls it, or feature maps are too small for BatchNorm.
     """
     try:
         yield
-    except TypeError as error:
-        match = re.search(r'(\w+)\.__init__\(\) missing .* arguments?: (.+)$', str(error))
-        if match is None:
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = _sentence_of(error)
+        if sentence is None:
             raise
+        raise UserError(sentence) from error
+
+
+def _sentence_of(error: Exception) -> str | None:
+    """The sentence of an error that the config causes; None for any other error."""
+    message = ' '.join(str(error).split())
+    built = class_that_failed(error)
+    if match := re.search(r'(\w+)\.__init__\(\) missing .* arguments?: (.+)$', message):
+        name = built.__name__ if built else match[1]  # the message has the base that asks for it
         missing = match[2].replace("'", '')
-        built = class_that_failed(error)  # the message has the base class that asks for it
-        name = built.__name__ if built else match[1]
-        raise UserError(f'{name} needs {missing}: add it to its dict in the config') from error
-    except ValueError as error:
-        match = re.match(r'Expected more than 1 value per channel.*(\[.*\])', str(error))
-        if match is None:
-            raise
-        raise UserError(
+        return f'{name} needs {missing}: add it to its dict in the config'
+    if match := re.search(r'(\w+)\.forward\(\) got an unexpected keyword argument', message):
+        return f'{match[1]} cannot be called as the model does ({message}): use another type'
+    if match := re.match(r'Expected more than 1 value per channel.*(\[.*\])', message):
+        return (
             f'a map of {match[1]} (N, C, H, W) is too small for BatchNorm, which needs more than '
             'one value of each channel: take larger crops or batches'
-        ) from error
+        )
+    if message.startswith(SENTENCES):
+        return message
+    if match := re.match(r'(.*) should be either all None or not None', message):
+        return f'{match[1]} belong together: set all three of them, or all of them to None'
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if built is None and frame.filename == inspect.getsourcefile(DataLoader):
+        built = DataLoader if frame.name == '__init__' else None
+    if built is None or Path(frame.filename).is_relative_to(PACKAGE):
+        return None  # an error while a model runs, or of this package
+    reason = f'{type(error).__name__}: {message or frame.line}'
+    return f'{built.__name__} cannot be built ({reason}): correct its dict in the config'

@@ -53,6 +53,7 @@ BEFORE_BUILD = {
     'default_hooks': {'priority'},
     'custom_hooks': {'priority'},
 }
+CUSTOM_KEYS = 'optim_wrapper.paramwise_cfg.custom_keys.'
 LEVELS = {'in_channels', 'in_index', 'input_transform'}
 # Keys of dicts that are arguments of a class, which reads them by name.
 PARTS = {
@@ -63,6 +64,9 @@ PARTS = {
     ('EncoderDecoder', 'train_cfg'): {
         *('num_points', 'oversample_ratio', 'importance_sample_ratio'),  # PointHead
         *('assigner', 'sampler', 'work_dir'),
+    },
+    ('BaseSegDataset', 'data_prefix'): {
+        *('img_path', 'seg_map_path', 'img_path2', 'depth_map_path'),
     },
     ('EncoderDecoder', 'levels'): LEVELS,
     ('EncoderDecoder', 'head_level'): LEVELS,
@@ -206,6 +210,8 @@ def _untyped(path: str, node: dict) -> set[str] | None:
     if _reader_of(path) == 'DataLoader':
         of_host = ('num_batch_per_epoch', 'disable_subprocess_warning')
         return {*inspect.signature(DataLoader.__init__).parameters, *of_host} - {'self'}
+    if path.startswith(CUSTOM_KEYS):
+        return {*('lr_mult', 'decay_mult', 'lr', 'weight_decay', 'momentum', 'betas', 'eps')}
     tables: dict[str, set[str]] = {
         'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
         'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},

@@ -27,14 +27,17 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
     Raises:
         UserError: Nothing reads an option, such as a variable that the file used only for itself,
-            a position of a list does not exist, or a text replaces a number or a dict.
+            a position of a list does not exist, or the present value cannot be replaced so.
     """
     for option, value in options.items():
         key = option.partition('.')[0]
         if key not in READ_KEYS:
             raise UserError(f'--cfg-options {option}: nothing reads {key}; {_advice(cfg, key)}')
         check_kind(option, _present_value(cfg, option), value)
-    cfg.merge_from_dict(options)
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError) as error:
+        raise UserError(f'--cfg-options cannot be merged: {error.args[0]}') from error
 
 
 def _present_value(cfg: Config, option: str) -> Any:

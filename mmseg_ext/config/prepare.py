@@ -1,20 +1,24 @@
 """From the arguments of a command to the config of its run."""
 
+import os
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import find_latest_checkpoint
 
+from mmseg_ext.checkpoints.read import latest_checkpoint
 from mmseg_ext.config import walk
 from mmseg_ext.host import set_config_filename
 
 from ..errors import UserError
 from . import overrides
 from .amp import set_amp
+from .checks import check_writable
 from .keys import check_keys, check_types
 from .paper import drop_inherited_score
 from .reading import read_config
@@ -41,8 +45,12 @@ class KeyValueAction(DictAction):
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that training and testing share."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for results (work_dirs/<paper>/<config>)')
-    parser.add_argument('--data-root', metavar='DIR', help='folder of the data set')
+    parser.add_argument(
+        '--work-dir', type=expanduser, help='folder for results (work_dirs/<paper>/<config>)'
+    )
+    parser.add_argument(
+        '--data-root', type=expanduser, metavar='DIR', help='folder of the data set'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -126,6 +134,10 @@ def prepare_training(
         auto_scale_lr: Whether the learning rate follows the batch of all processes.
         **common: Arguments of ``load_config``.
     """
+    if init != 'config' and resume not in (None, 'auto'):
+        raise UserError(
+            f'--resume {resume} and --init {init} name two starts: give only one of them'
+        )
     cfg = load_config(path, **common)
     if crop_size is not None:
         overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]
@@ -154,11 +166,24 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         cfg.resume, cfg.load_from = True, resume
     elif resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
         # The Runner would continue from `load_from`, the starting weights, if the config names any.
-        latest = find_latest_checkpoint(cfg.work_dir)
+        latest = latest_checkpoint(cfg.work_dir)
+        if latest is not None and not Path(latest).is_file():
+            raise UserError(
+                f'{latest}, which {cfg.work_dir}/last_checkpoint names, does not exist: give '
+                'another checkpoint by --resume PATH'
+            )
         cfg.resume = latest is not None
         cfg.load_from = latest or cfg.get('load_from')
         if latest is None:
             print(f'nothing to resume in {cfg.work_dir}: training starts from the beginning')
+
+
+def _check_outputs(out: str | None, show_dir: str | None, show: bool) -> None:
+    """Refuses folders that cannot be written to, and a window without a display."""
+    for folder in filter(None, (out, show_dir)):
+        check_writable(folder)
+    if show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+        raise UserError('--show: there is no display here: write pictures by --show-dir DIR')
 
 
 def prepare_test(
@@ -177,6 +202,7 @@ def prepare_test(
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'the checkpoint {checkpoint} does not exist')
     cfg.load_from, cfg.resume = checkpoint, False
+    _check_outputs(out, show_dir, show)
     if show or show_dir:
         hook = cfg.setdefault('default_hooks', {}).setdefault('visualization', {})
         hook.update(type='SegVisualizationHook', draw=True, interval=1, show=show)

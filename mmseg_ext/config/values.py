@@ -2,13 +2,15 @@
 
 from importlib.util import find_spec
 from math import inf
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
 from ..errors import UserError
-from .walk import nested_dicts, what_is_read
+from .walk import as_list, nested_dicts, what_is_read
 
 # Smallest values of numbers, by the last key of their path.
 COUNTS = {
@@ -16,11 +18,16 @@ COUNTS = {
     'batch_size': 1,
     'max_epochs': 1,
     'max_iters': 1,
+    'num_classes': 1,
     'num_workers': 0,
+    'seed': 0,
+    'times': 1,
     'val_interval': 1,
 }
 AMOUNTS = {'lr': 0, 'weight_decay': 0}
 SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer')
+WITH_WORKERS = {'persistent_workers': False, 'prefetch_factor': None}
+IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 # Packages that a backend of the visualizer needs.
 PACKAGES = {
     'AimVisBackend': 'aim',
@@ -44,6 +51,11 @@ def check_sections(cfg: Config) -> None:
         value = cfg.get(key)
         if value is not None and not isinstance(value, dict):
             raise UserError(f'{key}={value!r}: expected a dict, as in the configs of this package')
+    hooks = cfg.get('custom_hooks')
+    if hooks is not None and not (
+        isinstance(hooks, list) and all(isinstance(h, dict) for h in hooks)
+    ):
+        raise UserError('custom_hooks is no list of dicts: write custom_hooks=[dict(type=...)]')
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{cfg.filename} has no model: add model=dict(type=...) or a _base_ of it')
     if cfg.default_scope != 'mmseg':
@@ -59,7 +71,7 @@ def check_sections(cfg: Config) -> None:
 def check_values(cfg: Config) -> None:
     """Refuses numbers, switches and parts of a model that no run can use.
 
-    A dataloader without workers has none to keep: its ``persistent_workers`` becomes False.
+    A dataloader without workers loses the settings of workers, which PyTorch refuses.
 
     Raises:
         UserError: A value is impossible.
@@ -68,33 +80,72 @@ def check_values(cfg: Config) -> None:
         for key, value in node.items():
             dotted = f'{path}.{key}' if path else key
             _check_number(dotted, key, value)
+            _check_items(dotted, key, value)
             if key in SWITCHES and not isinstance(value, bool | None):
                 raise UserError(f'{dotted}={value!r}: give True or False')
             if key in ('backbone', 'decode_head') and not isinstance(value, dict | list | tuple):
                 raise UserError(f'{dotted}={value!r}: a model needs its dict(type=...)')
-        if node.get('persistent_workers') and not node.get('num_workers'):
-            node['persistent_workers'] = False
+        if path.endswith('_dataloader') and not node.get('num_workers'):
+            node.update({key: unset for key, unset in WITH_WORKERS.items() if node.get(key)})
         check_class_names(f'{path}.metainfo.classes', (node.get('metainfo') or {}).get('classes'))
         package = PACKAGES.get(str(node.get('type')))
         if package is not None and find_spec(package) is None:
             raise UserError(
                 f'{path}.type={node["type"]} needs a package: pip install {package}, or remove it'
             )
+    _check_samplers(cfg)
+    _check_schedules(cfg)
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if isinstance(hook, dict) and 'type' not in hook:
             raise UserError(f'default_hooks.{name} has no type: name a hook, or correct {name}')
 
 
+def _check_items(path: str, key: str, value: Any) -> None:
+    """Refuses unknown metrics, and functions, which a written config cannot hold."""
+    for item in as_list(value):
+        if isinstance(item, FunctionType):
+            raise UserError(f'{path} is the function {item.__name__}: register it, name it as type')
+        if key == 'iou_metrics' and item not in IOU_METRICS:
+            raise UserError(f'{path}={value!r}: choose from {", ".join(IOU_METRICS)}')
+
+
+def _check_samplers(cfg: Config) -> None:
+    """Refuses samplers without an end where the data set is read once."""
+    for split in ('val', 'test'):
+        sampler = (cfg.get(f'{split}_dataloader') or {}).get('sampler') or {}
+        if sampler.get('type') == 'InfiniteSampler':
+            raise UserError(
+                f'{split}_dataloader.sampler.type=InfiniteSampler never ends: set '
+                "dict(type='DefaultSampler', shuffle=False)"
+            )
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Refuses schedules that count epochs in a training that counts iterations."""
+    loop = cfg.get('train_cfg') or {}
+    if loop.get('type') != 'IterBasedTrainLoop' and loop.get('by_epoch', True):
+        return
+    for path, node in nested_dicts(cfg.get('param_scheduler'), 'param_scheduler'):
+        counts_epochs = node.get('by_epoch', True) and not node.get('convert_to_iter_based')
+        if 'type' in node and counts_epochs:
+            raise UserError(
+                f'{path} ({node["type"]}) counts epochs, but the training counts iterations: set '
+                'by_epoch=False, and give begin and end in iterations'
+            )
+
+
 def check_class_names(source: str, classes: Any) -> None:
-    """Refuses equal names of classes, whose scores and pixels could not be told apart.
+    """Refuses a text for a list, and equal names, whose scores could not be told apart.
 
     Args:
         source: Place of the names, for the message.
         classes: Names; values of another type are left to other checks.
 
     Raises:
-        UserError: Two names are equal.
+        UserError: The names are a text that is no file, or two names are equal.
     """
+    if isinstance(classes, str) and not Path(classes).is_file():
+        raise UserError(f'{source}={classes!r}: give a list of names')
     names = list(classes) if isinstance(classes, list | tuple) else []
     equal = sorted({str(name) for name in names if names.count(name) > 1})
     if equal:

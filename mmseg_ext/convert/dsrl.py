@@ -1,5 +1,6 @@
-"""Names of DSRL's released ESPNetv2 and of the third-party DeepLabV3+ (Dootmaan/DSRL)."""
+"""Names of DSRL's released ESPNetv2, of EdgeNets' ESPNetv2 and of third-party DeepLabV3+."""
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +10,8 @@ from .renaming import rename
 
 Patterns = tuple[tuple[str, str], ...]
 RELEASED = ('base_net.', 'bu_dec_l', 'bu_br_l', 'merge_enc_dec_l')  # prefixes of its names
+ENCODER = re.compile(r'level[1-4](_0)?\.')  # EdgeNets' classifier of ImageNet, without prefix
+CLASSIFIER = re.compile(r'level5(_0)?\.|classifier\.')
 CONV = ((r'conv\.', 'conv.'), (r'bn\.', 'bn.'), (r'act\.', 'activate.'))
 CBR = ((r'cbr\.0\.', 'conv.'), (r'cbr\.1\.', 'bn.'), (r'cbr\.2\.', 'activate.'))
 
@@ -104,10 +107,14 @@ DEEPLAB = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``DSRL``, or of ``EncoderDecoder`` with ESPNetv2 if they have no upsampler.
+    """Weights of ``DSRL``; without its upsampler if they are of ESPNetv2 by EdgeNets.
 
-    A warning names the tensors that the released model ignores too.
+    Of a classifier of ImageNet by EdgeNets only the encoder remains. A warning names the tensors
+    that the released model ignores too.
     """
+    if any(ENCODER.match(name) for name in state_dict):
+        encoder = {n: t for n, t in state_dict.items() if not CLASSIFIER.match(n)}
+        state_dict = {f'base_net.{name}': tensor for name, tensor in encoder.items()}
     if not any(name.startswith('base_net.') for name in state_dict):
         return _without_bias(rename(state_dict, DEEPLAB))
     ignored = [name for name in state_dict if not name.startswith(RELEASED)]

@@ -27,8 +27,8 @@ def _mobilenet() -> list[tuple[str, str]]:
     patterns = [
         (r'layer0\.0\.0\.', 'backbone.conv1.conv.'),
         (r'layer0\.0\.1\.', 'backbone.conv1.bn.'),
-        (r'layer4\.0\.0\.', 'decode_head.expand.conv.'),
-        (r'layer4\.0\.1\.', 'decode_head.expand.bn.'),
+        (r'layer4\.0\.0\.', 'backbone.conv2.conv.'),
+        (r'layer4\.0\.1\.', 'backbone.conv2.bn.'),
     ]
     ours = [(stage, i) for stage, n in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for i in range(n)]
     released = [(0, 1), *((layer, i) for layer, n in ((1, 5), (2, 4), (3, 7)) for i in range(n))]

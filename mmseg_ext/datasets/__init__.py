@@ -7,7 +7,14 @@ from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
 from .class_uniform import ClassCentroidDataset, ClassUniformSampler
 from .folder import FolderDataset
 from .pseudo_label import LoadPseudoLabels, PseudoLabelDataset
-from .transforms import ColorJitter, LoadImage, LoadSegMap, RandomGaussianBlur, RandomScaleCrop
+from .transforms import (
+    ColorJitter,
+    LoadImage,
+    LoadSegMap,
+    RandomGaussianBlur,
+    RandomScaleCrop,
+    ShiftBrightness,
+)
 
 __all__ = [
     'CamVidDataset',
@@ -26,6 +33,7 @@ __all__ = [
     'PseudoLabelDataset',
     'RandomGaussianBlur',
     'RandomScaleCrop',
+    'ShiftBrightness',
 ]
 
 find_loaders_by_class()

@@ -46,6 +46,7 @@ def check_splits(
         UserError: None of the splits has a data set, or see ``check_split``.
     """
     checked: list[dict] = []
+    classes: dict[str, tuple[str, ...]] = {}
     for split in splits:
         dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
         if dataset is None or dataset in checked:
@@ -53,6 +54,8 @@ def check_splits(
         checked.append(dataset)
         report = check_split(dataset, **options)
         report.problems += _check_class_counts(cfg['model'], report.classes)
+        report.problems += _check_class_order(classes, report.classes)
+        classes[split] = report.classes
         yield split, report
     if not checked:
         names = ', '.join(f'{split}_dataloader' for split in splits)
@@ -115,6 +118,17 @@ def _check_class_counts(model: Any, classes: tuple[str, ...]) -> list[str]:
                 f'set it to {len(classes)}'
             )
     return problems
+
+
+def _check_class_order(earlier: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> list[str]:
+    """Problem of a split whose classes are those of an earlier split in another order."""
+    return [
+        f'it has the classes of the {split} data in another order, first {classes[i]} is where '
+        f'{others[i]} is: write the same metainfo for both'
+        for split, others in list(earlier.items())[:1]
+        if others != classes and sorted(others) == sorted(classes)
+        for i in [next(i for i, name in enumerate(classes) if name != others[i])]
+    ]
 
 
 def _build(leaf: dict) -> BaseSegDataset:

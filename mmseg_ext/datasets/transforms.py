@@ -151,18 +151,25 @@ class RandomScaleCrop(BaseTransform):
     Args:
         crop_size: Size (h, w) of the result.
         ratio_range: Range of the factor, which is uniform in it.
+        aspect_range: Range of a factor of the ratio of width to height, which is uniform in it and
+            leaves the area unchanged; None does not stretch images.
     """
 
     def __init__(
-        self, crop_size: tuple[int, int], ratio_range: tuple[float, float] = (0.5, 2.0)
+        self,
+        crop_size: tuple[int, int],
+        ratio_range: tuple[float, float] = (0.5, 2.0),
+        aspect_range: tuple[float, float] | None = None,
     ) -> None:
         self.crop_size = crop_size[0], crop_size[1]
         self.ratio_range = ratio_range
+        self.aspect_range = aspect_range
 
     def transform(self, results: dict) -> dict:
         h, w = results['img'].shape[:2]
         scale = np.random.uniform(*self.ratio_range)
-        size = max(int(h * scale), 1), max(int(w * scale), 1)
+        stretch = np.sqrt(np.random.uniform(*self.aspect_range)) if self.aspect_range else 1.0
+        size = max(int(h * scale / stretch), 1), max(int(w * scale * stretch), 1)
         x, y = _scaled_center(results, size)
         start = crop_start(size[0], self.crop_size[0], y), crop_start(size[1], self.crop_size[1], x)
 
@@ -181,7 +188,10 @@ class RandomScaleCrop(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f'RandomScaleCrop(crop_size={self.crop_size}, ratio_range={self.ratio_range})'
+        return (
+            f'RandomScaleCrop(crop_size={self.crop_size}, ratio_range={self.ratio_range}, '
+            f'aspect_range={self.aspect_range})'
+        )
 
 
 def _scaled_center(results: dict, size: tuple[int, int]) -> tuple[int | None, int | None]:
@@ -288,6 +298,22 @@ def _shift_hue(img: np.ndarray, shift: float) -> np.ndarray:
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)  # hue in 0 to 255, a full circle
     hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # uint8 wraps around as hue does
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
+
+
+@TRANSFORMS.register_module()
+class ShiftBrightness(BaseTransform):
+    """Adds a whole number to all values of every image; it is uniform in [-delta, delta]."""
+
+    def __init__(self, delta: int = 10) -> None:
+        self.delta = delta
+
+    def transform(self, results: dict) -> dict:
+        shift = np.random.randint(-self.delta, self.delta + 1)
+        results['img'] = _linear(results['img'], 1, shift)
+        return results
+
+    def __repr__(self) -> str:
+        return f'ShiftBrightness(delta={self.delta})'
 
 
 @TRANSFORMS.register_module()

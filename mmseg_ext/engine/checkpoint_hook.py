@@ -2,6 +2,7 @@
 
 from collections import deque
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ class AtomicCheckpointHook(CheckpointHook):
     """``CheckpointHook`` whose newest checkpoint is always whole and always there.
 
     Files are written beside and renamed, and old ones go after the new one is in place. Where
-    training stops early, ``interrupted.pth`` keeps what is done. A validation that was due or under
-    way is made up for after a resume. Processes take over the main process's buffers, which are
-    those in the checkpoint, before they are validated or saved. A model with values that are not
-    finite is neither validated nor saved.
+    training stops early, ``interrupted.pth`` keeps what is done. Checkpoints of an earlier training
+    in the same folder move to a sub-folder, and best files of another folder stay. A validation
+    that was due or under way is made up for after a resume. Processes take over the main process's
+    buffers, which are those in the checkpoint, before they are validated or saved. A model with
+    values that are not finite is neither validated nor saved.
 
     Args:
         interval: Interval in epochs or iterations, as the loop counts; None for every validation.
@@ -72,11 +74,41 @@ class AtomicCheckpointHook(CheckpointHook):
         self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         self.saved_iter = runner.iter
         super().before_train(runner)
+        self._forget_other_folders()
         if is_main_process():
             for unfinished in Path(self.out_dir).glob(f'*{UNFINISHED}'):
                 unfinished.unlink()
+            if runner.iter == 0:
+                self._keep_earlier_training(runner)
         if self._validation_is_missing(runner):
             runner.val_loop.run()
+
+    def _keep_earlier_training(self, runner: Runner) -> None:
+        """Moves the checkpoints of a training that this one would replace into a sub-folder."""
+        folder = Path(self.out_dir)
+        names = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', INTERRUPTED)
+        files = [path for name in names for path in folder.glob(name)]
+        if not files or Path(runner.work_dir).resolve() != folder.resolve():
+            return
+        earlier = next(f for i in count(1) if not (f := folder / f'earlier_{i}').exists())
+        earlier.mkdir()
+        for path in (*files, *folder.glob('last_checkpoint')):
+            path.rename(earlier / path.name)
+        runner.logger.warning(
+            f'{folder} held another training: its checkpoints are now in {earlier}. To continue a '
+            'training, give --resume.'
+        )
+
+    def _forget_other_folders(self) -> None:
+        """The best files of a folder that this training resumed from or was copied from stay."""
+        if self.save_best and len(self.key_indicators) == 1:
+            self.best_ckpt_path = self._in_this_folder(self.best_ckpt_path)
+        elif self.save_best:
+            paths = self.best_ckpt_path_dict
+            self.best_ckpt_path_dict = {key: self._in_this_folder(paths[key]) for key in paths}
+
+    def _in_this_folder(self, path: str | None) -> str | None:
+        return path and self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _follow_loop(self, runner: Runner) -> None:
         interval, by_epoch, template = self.asked

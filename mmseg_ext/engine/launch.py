@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmseg_ext.checkpoints import read
 from mmseg_ext.checkpoints.fit import check_weights, require_resumable
@@ -171,8 +171,7 @@ def best_checkpoint(work_dir: str | Path) -> str | None:
     best = sorted(Path(work_dir).glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     if best:
         return str(best[-1])
-    left = Path(work_dir, 'last_checkpoint').is_file()
-    return find_latest_checkpoint(str(work_dir)) if left else None
+    return read.latest_checkpoint(work_dir)
 
 
 def dry_run(cfg: Config) -> None:

@@ -28,6 +28,7 @@ from ..errors import UserError
 from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasLabelLimits
 from .distributed import init_dist_for_cpu_or_gpu
+from .optimizers import check_saved_optimizer, keep_settings, settings_of
 from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
@@ -76,6 +77,18 @@ class ResumableRunner(Runner):
                 raise
             except Exception as error:
                 self.failure = self.failure or error
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict):
+            keys = (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+            names = [name for name, _ in self.model.named_parameters()]
+            for key in keys:
+                if not any(key in name for name in names):
+                    self.logger.warning(
+                        f'paramwise_cfg.custom_keys.{key}: no name of a parameter contains {key}'
+                    )
+        return built
 
     def worst_of_all(self, status: int) -> int:
         """The largest status of all processes; each of them has to call this."""
@@ -132,6 +145,8 @@ class ResumableRunner(Runner):
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(*args, **kwargs)
         self._saved_schedules = checkpoint.get('param_schedulers')
+        if self._resume and 'optimizer' in checkpoint:
+            check_saved_optimizer(args[0], self.optim_wrapper, checkpoint['optimizer'])
         return checkpoint
 
     def resume(
@@ -141,9 +156,11 @@ class ResumableRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: Any = 'default',
     ) -> None:
+        settings = settings_of(self.optim_wrapper)
         super().resume(filename, resume_optimizer, False, map_location)
+        starts_anew = keep_settings(self, settings)
         if resume_param_scheduler and self.param_schedulers and self._saved_schedules is not None:
-            resume_schedules(self, self._saved_schedules)
+            resume_schedules(self, None if starts_anew else self._saved_schedules)
         loader = self.train_dataloader
         if isinstance(loader.sampler, ResumableSampler):  # the run's seed, whatever the config says
             before, now = self.message_hub.get_info(SAMPLES), self.samples_per_iteration()

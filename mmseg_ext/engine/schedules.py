@@ -38,9 +38,10 @@ def resume_schedules(runner: Runner, saved: Any) -> None:
 
     Args:
         runner: Runner with a resumed optimizer and with schedulers as built at the start.
-        saved: Value of ``param_schedulers`` in the checkpoint.
+        saved: Value of ``param_schedulers`` in the checkpoint; None follows the schedule of the
+            config in any case.
     """
-    new, old = _in_order(runner.param_schedulers), _in_order(saved)
+    new, old = _in_order(runner.param_schedulers), _in_order(saved or [])
     if len(new) == len(old) and all(map(_is_same, new, old)):
         for scheduler, state in zip(new, old, strict=True):
             scheduler.load_state_dict({**state, 'begin': scheduler.begin, 'end': scheduler.end})

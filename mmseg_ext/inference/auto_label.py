@@ -40,7 +40,7 @@ from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.pseudo_label import LABELS, PROBABILITIES, SUMMARY, first_kept
 from mmseg_ext.datasets.transforms import IGNORE_INDEX
 from mmseg_ext.errors import UserError
-from mmseg_ext.inference.predict import find_inputs
+from mmseg_ext.inference.predict import check_outside, find_inputs
 from mmseg_ext.inference.predictor import Predictor
 from mmseg_ext.segmentors.protocols import HasLabelIds
 from mmseg_ext.visualization.pictures import (
@@ -125,8 +125,7 @@ def auto_label(
     """
     paths = find_inputs(images)
     root = images if images.is_dir() else images.parent
-    if images.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f'{out} lies in {root}, so labels would become images: name another folder')
+    check_outside(images, out)
     thresholds = REPORTED if threshold is None else (threshold,)
     limits = [first_kept(t) for t in thresholds]
     teacher = _Teacher(config, checkpoint, device, tta=tta)

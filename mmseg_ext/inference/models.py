@@ -93,11 +93,17 @@ def predict(model: BaseSegmentor, image: str | Path | np.ndarray) -> tuple[Tenso
             )
         packed = from_array(dict(img=image, seg_fields=[]))
     else:
+        if not isinstance(image, str | Path):
+            raise UserError(
+                f'the image is a {type(image).__name__}: give a path, or a uint8 array of the '
+                'shape (height, width, 3), in BGR'
+            )
         if not Path(image).is_file():
             raise UserError(f'the image {image} does not exist or is no file')
         packed = from_file(dict(img_path=str(image), seg_fields=[]))
     data = model.data_preprocessor({key: [value] for key, value in packed.items()}, False)
-    (sample,) = model.predict(data['inputs'], data['data_samples'])
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    (sample,) = model.predict(data['inputs'].to(dtype), data['data_samples'])
     if 'seg_logits' not in sample:
         raise UserError(
             'the image is so large that it is predicted in tiles, without probabilities: raise '

@@ -48,6 +48,18 @@ def find_inputs(source: Path) -> list[Path]:
     return paths
 
 
+def check_outside(source: Path, out: Path) -> None:
+    """Refuses to write pictures into the folder whose images are read.
+
+    Raises:
+        UserError: ``out`` is ``source`` or lies in it.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f'{out} lies in {source}, so results would become images: name another folder'
+        )
+
+
 def predict(predictor: Predictor, source: Path, out: Path) -> None:
     """Writes the pictures of an image, of all images of a folder, or of a video.
 
@@ -57,10 +69,11 @@ def predict(predictor: Predictor, source: Path, out: Path) -> None:
     codec, are folders of frames, such as ``mask/b``.
 
     Raises:
-        UserError: The source does not exist, is empty or cannot be read, or ``out`` is not
-            writable.
+        UserError: The source does not exist, is empty or cannot be read, or ``out`` lies
+            inside it or is not writable.
     """
     paths = find_inputs(source)
+    check_outside(source, out)
     make_writable(out)
     if source.suffix.lower() in VIDEO_SUFFIXES:
         _predict_video(predictor, source, out)

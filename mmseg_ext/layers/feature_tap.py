@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..errors import UserError
 
@@ -27,25 +28,36 @@ class FeatureTap:
 
     Args:
         head: Decode head whose logits are the output of its module ``conv_seg``.
+        before_dropout: Whether the features are the input of the dropout before ``conv_seg``, in a
+            head that has one.
 
     Raises:
         UserError: The head has no ``conv_seg``.
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, *, before_dropout: bool = False) -> None:
         conv_seg = getattr(head, 'conv_seg', None)
         if conv_seg is None:
             raise UserError(
                 f'{type(head).__name__} has no conv_seg, the last layer that gives the logits: '
                 'choose a head that has one, such as FCNHead'
             )
-        self._hits: list[tuple[Tensor, Tensor, bool]] | None = None
+        # Calls of conv_seg, and of dropouts, during a call.
+        self._hits: tuple[list[tuple[Tensor, Tensor, bool]], list[tuple[Tensor, Tensor]]] | None
+        self._hits = None
         # A bound method, not a closure, so that the hook of a copied module uses the copied tap.
         conv_seg.register_forward_hook(self._record)
+        for module in head.modules() if before_dropout else ():
+            if isinstance(module, _DropoutNd):
+                module.register_forward_hook(self._record_dropout)
+
+    def _record_dropout(self, _: nn.Module, args: tuple[Tensor, ...], dropped: Tensor) -> None:
+        if self._hits is not None:
+            self._hits[1].append((args[0], dropped))
 
     def _record(self, conv_seg: nn.Module, args: tuple[Tensor, ...], logits: Tensor) -> None:
         if self._hits is not None:
-            self._hits.append((args[0], logits, torch.is_grad_enabled()))
+            self._hits[0].append((args[0], logits, torch.is_grad_enabled()))
 
     def __call__(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, Tensor, Tensor]:
         """Runs ``fn(*args, **kwargs)``, which runs the head once.
@@ -56,14 +68,16 @@ class FeatureTap:
             **kwargs: Keyword arguments of ``fn``.
 
         Returns:
-            The result of ``fn``, the features (N, C, h, w) that enter ``conv_seg`` (after dropout),
-            and the logits (N, K, h, w) that leave it. Both are in the graph and keep their dtype.
+            The result of ``fn``, the features (N, C, h, w) that enter ``conv_seg`` (after dropout,
+            or before it as the constructor says), and the logits (N, K, h, w) that leave it. Both
+            are in the graph and keep their dtype.
 
         Raises:
             UserError: ``conv_seg`` did not run exactly once, or ran without gradients.
         """
         hits: list[tuple[Tensor, Tensor, bool]] = []
-        self._hits = hits
+        drops: list[tuple[Tensor, Tensor]] = []
+        self._hits = hits, drops
         try:
             result = fn(*args, **kwargs)
         finally:
@@ -80,6 +94,7 @@ class FeatureTap:
                 'the head ran conv_seg without gradients, as reentrant checkpointing does, so '
                 'losses of its features cannot train it: use checkpointing with use_reentrant=False'
             )
+        features = next((x for x, dropped in drops if dropped is features), features)
         return result, features, logits
 
 

@@ -240,14 +240,13 @@ class HMSA(WindowedEncoderDecoder):
         feats = self.extract_feat(inputs)
         return ScalePass(size, feats, *self.decode_head(feats, largest=largest, **side_inputs))
 
-    def loss(self, inputs: Tensor, data_samples: list) -> dict:
+    def compute_losses(self, inputs: Tensor, data_samples: list) -> dict:
         """Losses of the mixed logits, and with ``loss_single`` those of each scale's logits.
 
         Args:
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        self.check_training_batch(inputs, data_samples)
         side_inputs, largest = self.side_inputs(inputs, data_samples), self.train_scales[0]
         passes = {  # smallest scale first: norms are updated in this order
             scale: self.run_scale(inputs, scale, largest=scale == largest, **side_inputs)

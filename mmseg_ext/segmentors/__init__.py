@@ -1,5 +1,6 @@
-"""The parent of every model, its sliding windows, and what parts of a model may offer."""
+"""The parent of every model, its batches and sliding windows, and what parts may offer."""
 
+from .preprocessor import CheckedDataPreProcessor
 from .windowed import WindowedEncoderDecoder
 
-__all__ = ['WindowedEncoderDecoder']
+__all__ = ['CheckedDataPreProcessor', 'WindowedEncoderDecoder']

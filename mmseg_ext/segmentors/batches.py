@@ -1,4 +1,4 @@
-"""Checks of the images and labels that a model gets, before it computes anything."""
+"""Checks of the images and labels that a model gets, and of the logits that it gives."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,22 @@ def check_images(inputs: Tensor, channels: int) -> None:
         )
 
 
+def check_logits(logits: Tensor) -> None:
+    """Refuses logits of a prediction that are NaN or infinite.
+
+    Args:
+        logits: Logits or probabilities of any shape.
+
+    Raises:
+        UserError: A value is not finite.
+    """
+    if not torch.stack(torch.aminmax(logits.detach())).isfinite().all():
+        raise UserError(
+            'the prediction is NaN or infinite: take a checkpoint with finite weights, and bf16 or '
+            'float32 where float16 overflows'
+        )
+
+
 def check_training_batch(
     inputs: Tensor, data_samples: Sequence, channels: int, num_classes: int, ignore_index: int
 ) -> None:
@@ -48,11 +64,17 @@ def check_training_batch(
         ignore_index: Label of ignored pixels.
 
     Raises:
-        UserError: The images are none of the model's, or a label is no class.
+        UserError: The images are none of the model's, an image has no label, or a label is no
+            class.
     """
     if inputs.is_cpu:
         check_images(inputs, channels)
     for sample in data_samples:
+        if 'gt_sem_seg' not in sample:
+            raise UserError(
+                'a training image has no label: put LoadAnnotations into the pipeline of '
+                'train_dataloader'
+            )
         label = sample.gt_sem_seg.data
         if label.is_cpu:
             check_label(label, num_classes, ignore_index)

@@ -20,10 +20,12 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_ext.errors import UserError
 from mmseg_ext.layers.feature_tap import WrapperHead
+from mmseg_ext.layers.norms import single_values_refused
 from mmseg_ext.layers.precision import wide_dtype
 from mmseg_ext.layers.sizes import Size, padding_of, size_of, unpadded_size
-from mmseg_ext.segmentors.batches import check_images, check_training_batch
+from mmseg_ext.segmentors.batches import check_images, check_logits, check_training_batch
 from mmseg_ext.segmentors.pairs import check_needed_segmentor
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
@@ -77,8 +79,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
     priority.
 
     Raises:
-        UserError: A ``slide`` test mode without sizes, or with gaps between windows, or a head
-            that reads other levels than the backbone or neck gives.
+        UserError: An unknown test mode, a ``slide`` mode without sizes or with gaps between
+            windows, or a head that reads other levels than the backbone or neck gives.
     """
 
     def __init__(
@@ -101,8 +103,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
         super().__init__(
             backbone=backbone, decode_head=decode_head, auxiliary_head=auxiliary_head, **kwargs
         )
-        if self.test_cfg is not None and self.test_cfg.get('mode') == 'slide':
-            Windows.of(self.test_cfg)
+        if self.test_cfg is not None:
+            mode = self.test_cfg.get('mode', 'whole')
+            if mode not in ('slide', 'whole'):
+                raise UserError(f"test_cfg mode={mode!r}: give 'slide' or 'whole'")
+            if mode == 'slide':
+                Windows.of(self.test_cfg)
         self.image_channels: int = backbone.get('in_channels', 3)
         check_levels(self._heads(), levels_of_blank_image(self, self.image_channels))
 
@@ -118,7 +124,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict:
         """Losses of the heads for images (N, C, H, W) and their labels."""
-        self.check_training_batch(inputs, data_samples)
+        check_training_batch(inputs, data_samples, self.image_channels, *self.label_limits)
+        with single_values_refused(self, len(inputs)):
+            return self.compute_losses(inputs, data_samples)
+
+    def compute_losses(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of a batch that ``loss`` has checked."""
         return super().loss(inputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
@@ -126,14 +137,15 @@ class WindowedEncoderDecoder(EncoderDecoder):
         check_images(inputs, self.image_channels)
         return super().predict(inputs, data_samples)
 
+    def postprocess_result(self, seg_logits: Tensor, data_samples: list | None = None) -> list:
+        """Data samples with the classes of logits (N, K, H, W), which must be finite."""
+        check_logits(seg_logits)
+        return super().postprocess_result(seg_logits, data_samples)
+
     @property
     def label_limits(self) -> tuple[int, int]:
         """Number of classes, and the label of ignored pixels."""
         return self.decode_head.num_classes, self.decode_head.ignore_index
-
-    def check_training_batch(self, inputs: Tensor, data_samples: list) -> None:
-        """Refuses images and labels that this model cannot learn from."""
-        check_training_batch(inputs, data_samples, self.image_channels, *self.label_limits)
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Images (N, 3, H, W) to the output of the head, in eval its logits (N, K, h, w)."""

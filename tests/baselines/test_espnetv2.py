@@ -176,6 +176,30 @@ def test_released_names_become_ours() -> None:
     assert set(NAMES.values()) <= set(released().state_dict())
 
 
+def test_the_encoder_of_a_classifier_of_imagenet_becomes_the_backbone() -> None:
+    ours = {n: t for n, t in released().state_dict().items() if n.startswith('backbone.')}
+    released_parts = (
+        ('reduce.', 'proj_1x1.'),
+        ('branches.', 'spp_dw.'),
+        ('fuse.0.', 'br_after_cat.bn.'),
+        ('fuse.1.', 'br_after_cat.act.'),
+        ('expand.', 'conv_1x1_exp.'),
+        ('reinforce.', 'inp_reinf.'),
+        ('activate.', 'act.'),
+    )
+    state = {}
+    for name, tensor in ours.items():
+        name = re.sub(r'(branches\.\d)\.', r'\1.conv.', name.removeprefix('backbone.'))
+        name = re.sub(r'(level\d\.\d|eesp)\.act\.', r'\1.module_act.', name)
+        for part, released_part in released_parts:
+            name = name.replace(part, released_part)
+        state[name] = tensor
+    classifier = ('level5_0.eesp.spp_dw.0.conv.weight', 'level5.4.act.weight', 'classifier.weight')
+    others = (*classifier, 'level4_0.eesp.module_act.weight')
+    weights = convert('dsrl', state | {f'module.{name}': torch.ones(1) for name in others})
+    torch.testing.assert_close(weights, ours, rtol=0, atol=0)
+
+
 def test_parts_that_the_released_model_ignores_are_named() -> None:
     state = {name: torch.ones(1) for name in NAMES} | {'edge_head.weight': torch.ones(1)}
     with pytest.warns(UserWarning, match='1 of 6 tensors .* omitted: edge_head.weight'):

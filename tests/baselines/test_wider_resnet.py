@@ -7,6 +7,7 @@ import torch
 from mmseg.models.backbones import ResNetV1c
 
 from mmseg_ext.baselines import StemResNet, WiderResNetA2
+from mmseg_ext.baselines.wider_resnet import PreActBlock, run_twice
 
 
 def test_levels_have_the_papers_widths_and_parameters() -> None:
@@ -24,17 +25,31 @@ def test_strides_round_up() -> None:
     assert [tuple(x.shape[2:]) for x in levels] == sizes
 
 
-def test_running_modules_twice_gives_the_same_gradients() -> None:
+def test_running_modules_twice_gives_the_same_gradients_and_statistics() -> None:
     torch.manual_seed(0)
     plain = WiderResNetA2(base_channels=2).train()
     twice = copy.deepcopy(plain)
     twice.with_cp = True
     grads = []
     for model in (plain, twice):
-        torch.manual_seed(1)  # of the dropout
-        model(torch.ones(2, 3, 16, 24).cumsum(3))[-1].square().mean().backward()
+        for _ in range(2):
+            torch.manual_seed(1)  # of the dropout
+            loss = model(torch.ones(2, 3, 16, 24).cumsum(3))[-1].square().mean()
+            loss.backward(retain_graph=True)
+            loss.backward()
         grads.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(*grads)
+    statistics = dict(twice.named_buffers())
+    torch.testing.assert_close(statistics, dict(plain.named_buffers()), rtol=0, atol=0)
+    assert statistics['mod7.0.norms.0.num_batches_tracked'] == 2
+
+
+def test_a_compiled_block_counts_a_batch_once_too() -> None:
+    sizes = dict(stride=1, dilation=1, dropout_ratio=0.0, norm_cfg=dict(type='BN'))
+    block = PreActBlock(2, (2, 2), **sizes).train()
+    compiled = torch.compile(run_twice, backend='aot_eager')
+    compiled(block, torch.randn(2, 2, 8, 8)).sum().backward()
+    assert all(norm.num_batches_tracked == 1 for norm in block.norms)
 
 
 def test_modules_that_do_not_exist_are_refused() -> None:

@@ -1,6 +1,9 @@
 """Keys and values of a config that no run reads or can use."""
 
+from unittest import mock
+
 import pytest
+from mmengine.logging import MMLogger
 from mmseg.registry import MODELS
 
 from mmseg_ext.config import prepare, values
@@ -28,6 +31,8 @@ def config(tmp_path):
         ('train_dataloader.num_worker', 'did you mean num_workers'),
         ('train_dataloader.dataset.dataset.pipeline.2.crop', 'crop_size'),
         ('optim_wrapper.optimizer.lrr', 'did you mean lr'),
+        ('optim_wrapper.paramwise_cfg.custom_keys.head.lr_mul', 'did you mean lr_mult'),
+        ('train_dataloader.dataset.dataset.data_prefix.img_pth', 'did you mean img_path'),
         ('optim_wrapper.paramwise_cfg.custom_key', 'did you mean custom_keys'),
         ('default_hooks.checkpoint.intervall', 'did you mean interval'),
         ('default_hooks.logger.interva', 'did you mean interval'),
@@ -92,6 +97,16 @@ def test_a_head_of_the_user_may_read_more(config, monkeypatch):
         ('default_scope', 'mmdet', "set default_scope='mmseg'"),
         ('visualizer.vis_backends.0.type', 'WandbVisBackend', 'pip install no_such_package_wandb'),
         ('val_dataloader.dataset.metainfo.classes', ['a', 'b', 'a'], 'classes has a twice'),
+        ('val_evaluator.iou_metrics', ['mIuo'], 'choose from mIoU, mDice, mFscore'),
+        ('model.decode_head.act_cfg', lambda: 1, 'act_cfg is the function <lambda>: register it'),
+        ('randomness.seed', 1.5, 'give a whole number of at least 0'),
+        ('custom_hooks', dict(type='EMAHook'), 'custom_hooks is no list of dicts'),
+        ('val_dataloader.dataset.metainfo.classes', 'wall', 'give a list of names'),
+        ('train_dataloader.dataset.times', 0, 'give a whole number of at least 1'),
+        ('model.decode_head.num_classes', 3.0, 'give a whole number of at least 1'),
+        ('param_scheduler.1.by_epoch', True, r'param_scheduler\.1 \(PolyLR\) counts epochs'),
+        ('val_dataloader.sampler.type', 'InfiniteSampler', 'never ends: set'),
+        ('model.backbone.init_cfg.type', 'Pretrained', '--cfg-options.*cannot inherit'),
         ('default_hooks.checkpointt.interval', 3, 'default_hooks.checkpointt has no type'),
     ],
 )
@@ -103,16 +118,30 @@ def test_a_value_that_no_run_can_use_is_refused(config, monkeypatch, option, val
 
 def test_a_config_without_a_scope_has_ours_and_none_keeps_workers_that_it_has_not(config):
     config.write_text(config.read_text().replace("default_scope = 'mmseg'", ''))
-    options = {'train_dataloader.persistent_workers': True}
+    options = {
+        'train_dataloader.persistent_workers': True,
+        'train_dataloader.prefetch_factor': 4,
+    }
     cfg = prepare.load_config(str(config), cfg_options=options)
     assert cfg.default_scope == 'mmseg'
     assert not cfg.train_dataloader.persistent_workers
+    assert cfg.train_dataloader.prefetch_factor is None
 
 
 @pytest.mark.parametrize(
     ('option', 'value', 'sentence'),
     [
         ('default_hooks.checkpoint.save_best', 'mIou', 'did you mean mIoU'),
+        ('model.decode_head.num_convs', -1, 'FCNHead cannot be built .*num_convs >= 0'),
+        ('model.backbone.depth', 19, 'ResNetV1c cannot be built .*invalid depth 19'),
+        ('optim_wrapper.optimizer.momentum', -1, 'SGD cannot be built .*Invalid momentum'),
+        ('param_scheduler.0.begin', 100, 'LinearLR cannot be built .*end should be larger'),
+        ('model.decode_head.loss_decode.type', 'AffinityLoss', 'AffinityLoss cannot be called'),
+        ('val_dataloader.dataset.metainfo.classes', ['cat', 'floor', 'wall'], 'in another order'),
+        ('val_dataloader', None, 'belong together: set all three'),
+        ('randomness.seed', 2**32, 'Seed must be between 0 and'),
+        ('val_evaluator', [dict(type='IoUMetric')] * 2, 'metrics have different prefixes'),
+        ('train_dataloader.shuffle', True, 'DataLoader cannot be built .*mutually exclusive'),
         ('optim_wrapper.accumulative_counts', 3, 'accumulative_counts=3: make it a multiple'),
     ],
 )
@@ -145,3 +174,13 @@ def test_an_error_in_a_config_is_one_sentence(tmp_path, text, sentence):
     (tmp_path / 'a.py').write_text(text)
     with pytest.raises(UserError, match=sentence):
         prepare.load_config(str(tmp_path / 'a.py'))
+
+
+def test_a_custom_key_of_no_parameter_is_told(config, tmp_path):
+    forget_visualizers()
+    options = {f'optim_wrapper.paramwise_cfg.custom_keys.{k}.lr_mult': 2 for k in ('head', 'hed')}
+    cfg = prepare.prepare_training(str(config), cfg_options=options, work_dir=str(tmp_path / 'x'))
+    with mock.patch.object(MMLogger, 'warning') as warning:
+        launch.dry_run(cfg)
+    told = [call.args[0] for call in warning.call_args_list if 'custom_keys' in str(call)]
+    assert told == ['paramwise_cfg.custom_keys.hed: no name of a parameter contains hed']

@@ -251,12 +251,42 @@ def test_blur_smooths_more_with_a_larger_sigma():
     assert img.std() >= contrast(0.15) > contrast(0.7) > contrast(1.3)
 
 
+def test_brightness_shifts_every_image_by_a_whole_number():
+    img = np.stack(np.meshgrid(np.arange(256), np.arange(3)), axis=2).astype(np.uint8)
+    shifts = set()
+    for _ in range(300):
+        shifted = build(type='ShiftBrightness', delta=10)(dict(img=img))['img'].astype(int)
+        shift = shifted[0, 100, 0] - 100
+        np.testing.assert_array_equal(shifted, np.clip(img.astype(int) + shift, 0, 255))
+        shifts.add(shift)
+    assert shifts == set(range(-10, 11))
+
+
+def test_images_are_stretched_without_a_change_of_area(monkeypatch):
+    sizes = []
+    resize = cv2.resize
+    monkeypatch.setattr(
+        cv2, 'resize', lambda x, size, **kw: sizes.append(size) or resize(x, size, **kw)
+    )
+    crop = build(
+        type='RandomScaleCrop', crop_size=(8, 8), ratio_range=(2, 2), aspect_range=(0.9, 1.1)
+    )
+    for _ in range(300):
+        sizes.clear()
+        results = crop(dict(img=np.zeros((500, 1000, 3), np.uint8), seg_fields=[]))
+        assert results['img'].shape[:2] == (8, 8)
+        (w, h) = sizes[-1]
+        assert 0.899 * 2 <= w / h <= 1.101 * 2
+        assert abs(w * h / 2_000_000 - 1) < 0.005
+
+
 def test_all_random_numbers_come_from_the_global_numpy_generator():
     """So that whoever seeds it before a sample gets the same sample again."""
     pipeline = [
         build(type='RandomScaleCrop', crop_size=(40, 40)),
         build(type='RandomFlip', prob=0.5),
         build(type='ColorJitter'),
+        build(type='ShiftBrightness'),
         build(type='RandomGaussianBlur'),
     ]
 

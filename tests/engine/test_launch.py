@@ -186,9 +186,10 @@ def test_resume_without_a_checkpoint_starts_from_the_configs_weights(config, tmp
 
 def test_resume_takes_the_latest_checkpoint_not_the_starting_weights(config, tmp_path):
     config.write_text(config.read_text() + "load_from = 'start.pth'\n")
-    (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
+    (tmp_path / 'last_checkpoint').write_text('/before/it/was/moved/iter_3.pth')
+    (tmp_path / 'iter_3.pth').touch()
     cfg = prepare.prepare_training(str(config), resume='auto', work_dir=str(tmp_path))
-    assert (cfg.resume, cfg.load_from) == (True, 'iter_3.pth')
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'iter_3.pth'))
 
 
 def test_the_configs_resume_holds_where_the_command_says_nothing(config, tmp_path):

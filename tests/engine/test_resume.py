@@ -1,9 +1,14 @@
 """A run that was killed ends with the same checkpoint as one that was not, bit for bit."""
 
+import shutil
+
 import pytest
+from mmengine.config import Config
 
 from mmseg_ext.checkpoints.safe_load import load_file
+from mmseg_ext.config import prepare
 from mmseg_ext.config.overrides import set_training_length
+from mmseg_ext.errors import UserError
 from tests.engine.tiny_run import (
     KILLED,
     LOOPS,
@@ -192,3 +197,69 @@ def test_a_finished_training_that_is_extended_has_the_schedule_of_the_longer_one
         k: v for k, v in expected.items() if k > done
     }
     assert_equal(extended['param_schedulers'], whole['param_schedulers'])
+
+
+def test_a_lower_learning_rate_holds_after_a_resume(folder, tmp_path):
+    """As the message of a loss that is not finite advises."""
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'})
+    assert train(cfg) == [(KILLED, '')]
+    changes = {'optim_wrapper.optimizer.lr': 0.005, 'optim_wrapper.optimizer.weight_decay': 0.5}
+    assert train(resumed(cfg, **changes)) == [(0, '')]
+    whole = config(folder / 'data', tmp_path / 'whole')
+    whole.merge_from_dict(changes)
+    assert train(whole) == [(0, '')]
+    rates = [
+        [line['lr'] for line in logged(work_dir)][-1] for work_dir in (tmp_path, tmp_path / 'whole')
+    ]
+    assert rates[0] == pytest.approx(rates[1])
+    (group,) = last_checkpoint(tmp_path)['optimizer']['param_groups']
+    assert group['weight_decay'] == 0.5
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'optim_wrapper.optimizer': dict(_delete_=True, type='AdamW', lr=0.01)},
+        {'optim_wrapper.paramwise_cfg': dict(bias_lr_mult=2.0)},
+    ],
+    ids=['another kind', 'other groups'],
+)
+def test_another_optimizer_is_refused(folder, tmp_path, changes):
+    cfg = config(folder / 'data', tmp_path, stop={8: 'kill'})
+    assert train(cfg) == [(KILLED, '')]
+    [(code, error)] = train(resumed(cfg, **changes))
+    assert code == 1 and 'comes from a training with another optimizer than' in error
+
+
+def test_a_copied_folder_resumes_its_files_and_spares_those_of_the_original(folder, tmp_path):
+    cfg = with_validation(config(folder / 'data', tmp_path / 'a'), 1)
+    cfg.merge_from_dict({'train_cfg.max_epochs': 1})
+    assert train(cfg) == [(0, '')]
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    before = sorted(path.name for path in (tmp_path / 'a').glob('*.pth'))
+    (tmp_path / 'b' / 'config.py').write_text(Config({**cfg.to_dict(), 'custom_hooks': []}).dump())
+    copied = prepare.prepare_training(
+        str(tmp_path / 'b' / 'config.py'), resume='auto', work_dir=str(tmp_path / 'b')
+    )
+    assert copied.load_from == str(tmp_path / 'b' / 'iter_5.pth')
+    changes = {'train_cfg.max_epochs': 3, 'load_from': copied.load_from}
+    assert train(resumed(cfg, work_dir=str(tmp_path / 'b'), **changes)) == [(0, '')]
+    assert len(list((tmp_path / 'b').glob('best_*.pth'))) == 1
+    assert sorted(path.name for path in (tmp_path / 'a').glob('*.pth')) == before
+    (tmp_path / 'b' / 'last_checkpoint').write_text('/gone/epoch_9.pth')
+    with pytest.raises(UserError, match=r'epoch_9\.pth, which .*last_checkpoint names, does not'):
+        prepare.prepare_training(
+            str(tmp_path / 'b' / 'config.py'), resume='auto', work_dir=str(tmp_path / 'b')
+        )
+
+
+def test_a_new_training_keeps_the_checkpoints_of_an_earlier_one(folder, tmp_path):
+    cfg = config(folder / 'data', tmp_path, **{'train_cfg.max_epochs': 1})
+    assert train(cfg) == [(0, '')]
+    before = {path.name: path.read_bytes() for path in tmp_path.glob('iter_*.pth')}
+    cfg.randomness = dict(seed=3)
+    assert train(cfg) == train(cfg) == [(0, '')]
+    earlier = {path.name: path.read_bytes() for path in (tmp_path / 'earlier_1').glob('*.pth')}
+    assert earlier == before
+    assert {path.name for path in (tmp_path / 'earlier_2').glob('*.pth')} == set(before)
+    assert last_checkpoint(tmp_path)['meta']['seed'] == 3

@@ -366,7 +366,7 @@ def test_wrong_folders_and_images_get_a_sentence(experiment, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match='holds no image'):
         run(experiment, tmp_path / 'out', images=tmp_path / 'empty')
-    with pytest.raises(ValueError, match='labels would become images'):
+    with pytest.raises(ValueError, match='results would become images'):
         run(experiment, experiment / 'images/out')
     with pytest.raises(ValueError, match='threshold=90 must be a probability'):
         run(experiment, tmp_path / 'out', threshold=90)

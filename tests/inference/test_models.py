@@ -1,5 +1,7 @@
 """``mmseg_ext.list_models``, ``load`` and ``predict``."""
 
+import copy
+
 import cv2
 import numpy as np
 import pytest
@@ -41,6 +43,13 @@ def test_a_prediction_has_the_size_of_the_image(hmsa: nn.Module) -> None:
     torch.testing.assert_close(probabilities.sum(0), torch.ones(45, 70))
 
 
+def test_a_model_of_another_precision_predicts_too(hmsa: nn.Module) -> None:
+    classes, probabilities = mmseg_ext.predict(copy.deepcopy(hmsa).bfloat16(), picture())
+    assert probabilities.dtype == torch.float32 and classes.shape == picture().shape[:2]
+    expected = mmseg_ext.predict(hmsa, picture())[1]
+    torch.testing.assert_close(probabilities, expected, atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize('channels', [3, 1])
 def test_files_and_arrays_of_a_checkpoint_equal_the_tool_and_the_host(channels, tmp_path) -> None:
     shape = dict(num_classes=3) if channels == 3 else dict(num_classes=2, out_channels=1)
@@ -68,6 +77,8 @@ def test_files_and_arrays_of_a_checkpoint_equal_the_tool_and_the_host(channels, 
         (np.zeros((4, 4), np.uint8), r'uint8 with the shape \(4, 4\): give uint8'),
         (np.zeros((4, 4, 3)), r'float64 with the shape \(4, 4, 3\): give uint8'),
         (np.zeros((0, 4, 3), np.uint8), r'with the shape \(0, 4, 3\)'),
+        ([picture()], 'the image is a list: give a path, or a uint8 array'),
+        (torch.zeros(3, 4, 4), 'the image is a Tensor: give a path, or a uint8 array'),
         (__file__, 'cannot be decoded as an image'),
     ],
 )

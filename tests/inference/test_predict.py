@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -126,6 +127,16 @@ def test_a_folder_keeps_its_sub_folders(experiment, tmp_path):
     names = ('x/a.png', 'x/b.png', 'y/deep/a.png')
     kinds = ('overlay', 'color', 'mask', 'explain')
     assert files(tmp_path / 'out') == {f'{kind}/{name}' for kind in kinds for name in names}
+
+
+@pytest.mark.parametrize('out', ['in', 'in/out'])
+def test_results_do_not_become_images(experiment, tmp_path, out):
+    cv2.imwrite(str(tmp_path / 'a.png'), picture())
+    (tmp_path / 'in').mkdir()
+    shutil.copy(tmp_path / 'a.png', tmp_path / 'in')
+    with pytest.raises(SystemExit, match='so results would become images'):
+        main(*experiment, tmp_path / 'in', '--out', tmp_path / out)
+    assert files(tmp_path / 'in') == {'a.png'}
 
 
 def write_video(path: Path, frames: int = 3) -> None:

@@ -140,6 +140,26 @@ def test_every_head_of_the_host_is_served_or_refused():
     assert host == SERVED.keys() | REFUSED.keys() | NEED_OPS | NEED_MMDET
 
 
+@pytest.mark.parametrize('kind', [nn.Dropout, nn.Dropout2d])
+def test_features_before_the_dropout_are_those_that_it_drops(kind: type[nn.Module]):
+    head, inputs = fcn(num_convs=1, concat_input=False)
+    head.dropout = kind(0.5)
+    tap = FeatureTap(head, before_dropout=True)
+    _, features, logits = tap(head.train(), inputs)
+    torch.testing.assert_close(features, head.convs(inputs[0]))
+    assert (features == 0).float().mean() < (head.dropout(features) == 0).float().mean()
+    assert not torch.allclose(head.conv_seg(features), logits)
+    head.eval()
+    _, features, logits = tap(head, inputs)
+    assert_tapped(head, features, logits)
+
+
+def test_features_of_a_head_without_dropout_are_the_input_of_its_last_layer():
+    head, inputs = fcn(dropout_ratio=0)
+    _, features, logits = FeatureTap(head, before_dropout=True)(head, inputs)
+    assert_tapped(head, features, logits)
+
+
 @pytest.mark.parametrize('name', SERVED)
 def test_a_head_gives_its_features_and_logits(name: str):
     head = build(name)

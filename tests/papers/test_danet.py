@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.da_head import CAM, PAM, DAHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
 from mmseg_ext.papers import danet
 from mmseg_ext.papers.danet import (
@@ -370,3 +372,19 @@ def test_released_deep_stems_and_classifiers_find_their_places() -> None:
     assert gamma.shape == ()
     with pytest.raises(ValueError, match='conv9'):
         convert('danet', {'head.conv9.weight': torch.zeros(1)})
+
+
+def test_ade20k_follows_the_code_of_2020_alone() -> None:
+    cfg = prepare.load_config(str(CONFIG_DIR / 'danet' / 'r101_ade20k.py'))
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert 'Blur' not in str(pipeline)
+    resize = Compose([t for t in pipeline if t.type == 'RandomResize'])
+    sides = []
+    for _ in range(200):
+        results = resize(dict(img=np.zeros((60, 90, 3), np.uint8), img_shape=(60, 90)))
+        sides.append(max(results['img'].shape))
+    assert 260 <= min(sides) < 300 and 1000 < max(sides) <= 1040
+    assert abs(np.mean(sides) - 650) < 60  # uniform
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[0].end == 180
+    backbone = MODELS.build(cfg.model.backbone | dict(init_cfg=None, norm_cfg=dict(type='BN')))
+    assert [block.conv2.dilation for block in backbone.layer4] == [(2, 2), (4, 4), (4, 4)]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -18,9 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.dsrl import FeatureAffinityLoss, ReconstructionLoss, affinity
-from mmseg_ext.papers.dsrl.segmentor import unpadded
+from mmseg_ext.papers.dsrl.segmentor import halved, unpadded
 from tests.oracles.dsrl import affinity_one_by_one, affinity_released
 from tests.test_swap import BATCH_NORM, HEADS, shrunk
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, tiny, total_loss
@@ -412,6 +414,16 @@ def test_weights_of_another_model_are_not_taken_for_plain_ones(model: nn.Module)
         dsrl().load_state_dict(weights)
 
 
+def test_affinity_compares_features_before_the_dropout() -> None:
+    model = dsrl(FCN | dict(dropout_ratio=0.5)).train()
+    seen: list[Tensor] = []
+    model.fa_transform.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.decode_head.dropout.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.loss(*make_batch(model))
+    undropped, compared = seen
+    assert compared is undropped
+
+
 def test_parts_are_left_out_one_by_one() -> None:
     keys = {'decode.loss_ce', 'decode.acc_seg'}
     for changes, more in (
@@ -448,6 +460,28 @@ def test_ablations_differ_in_what_they_leave_out() -> None:
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
         assert full[key] == baseline.to_dict()[key]
     assert full['train_dataloader']['batch_size'] == baseline.train_dataloader.batch_size
+
+
+def test_the_second_stage_of_espnetv2_trains_all_but_the_norms_of_the_first() -> None:
+    first, second = (
+        tiny(CONFIG_DIR / 'dsrl' / f'espnetv2_cityscapes{end}.py') for end in ('', '_1024x2048')
+    )
+    first.train().loss(*make_batch(first))
+    second.load_state_dict(first.state_dict(), strict=True)
+    total_loss(second.train(), make_batch(second)).backward()
+    torch.testing.assert_close(dict(second.named_buffers()), dict(first.named_buffers()))
+    trained = {id(p) for p in second.parameters() if p.grad is not None}
+    norms = [m for m in second.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    frozen = {id(p) for norm in norms for p in norm.parameters()}
+    assert trained == {id(p) for p in second.parameters()} - frozen
+
+    for end, batch, lr, sees in (('', 25, 9e-3, (256, 512)), ('_1024x2048', 6, 5e-3, (512, 1024))):
+        cfg = prepare.load_config(str(CONFIG_DIR / 'dsrl' / f'espnetv2_cityscapes{end}.py'))
+        assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr) == (batch, lr)
+        image = dict(img=np.zeros((1024, 2048, 3), np.uint8), img_shape=(1024, 2048))
+        resized = [Compose([t])(image) for t in cfg.test_pipeline if t.type == 'Resize']
+        assert halved((resized or [image])[-1]['img'].shape[:2]) == sees
+        assert halved(cfg.crop_size) == sees
 
 
 @pytest.mark.parametrize('name', ['espnetv2_cityscapes', 'hrnet18s_streets'])

@@ -165,6 +165,22 @@ def test_a_gate_without_weights_is_the_same_everywhere() -> None:
     torch.testing.assert_close(gated(x, gate), gated.conv(x) * (1 + torch.tensor(0.3).sigmoid()))
 
 
+@torch.no_grad()
+def test_gates_start_as_one_convolution_of_features_and_side_map() -> None:
+    model = gscnn(head=dict(shape_channels=(32, 16, 8)))  # as in the paper
+    for channels, gated in zip((32, 16, 8), model.decode_head.shape.gated, strict=True):
+        bound = (channels + 1) ** -0.5
+        features, side = gated.mix_features, gated.mix_side
+        for slice_ in (features.weight, features.bias, side.weight):
+            assert 0.6 * bound < slice_.abs().max() <= bound
+        squares = torch.zeros(2)
+        for _ in range(300):
+            gated.init_weights()
+            squares += torch.stack([x.weight.square().sum() for x in (side, features)])
+        share = squares[0] / squares.sum()  # of the variance, because the norms give both 1
+        torch.testing.assert_close(share, torch.tensor(1 / (channels + 1)), rtol=0.1, atol=0)
+
+
 @pytest.mark.parametrize('training', [False, True])
 def test_the_head_is_the_concatenating_form(training: bool) -> None:
     model = gscnn().train(training)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tests.oracles.hanet import gate_released, head_released
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, total_loss
 
 SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
+    'FullMobileNetV2': dict(widen_factor=0.25, last_channels=64),
     'HANetHead': dict(channels=16, low_channels=8, attention=dict(reduction=4)),
     'HANetAuxHead': dict(channels=16),
 }
@@ -447,7 +449,6 @@ def released_names(model: nn.Module, rename: Callable[[str], str]) -> dict[str, 
         'decode_head.decoder.1.conv': 'final1.3',
         'decode_head.decoder.1.bn': 'final1.4',
         'decode_head.conv_seg': 'final2.0',
-        'decode_head.expand': 'layer4.0',
         'auxiliary_head.convs.0': 'dsn',
         'auxiliary_head.conv_seg': 'dsn.4',
         'decode_head.height_attention.': 'hanet',
@@ -483,6 +484,8 @@ def mobilenet_name(name: str) -> str:
     """Ours to torchvision's features 0 to 17, cut into the parts of the released network."""
     if name.startswith('conv1.'):
         return name.replace('conv1.conv.', 'layer0.0.0.').replace('conv1.bn.', 'layer0.0.1.')
+    if name.startswith('conv2.'):
+        return name.replace('conv2.conv.', 'layer4.0.0.').replace('conv2.bn.', 'layer4.0.1.')
     stage, block, _, conv, kind, rest = name.split('.')
     feature = [1, 2, 4, 7, 11, 14, 17][int(stage[-1]) - 1] + int(block)
     part = next(i for i, first in ((3, 11), (2, 7), (1, 2), (0, 0)) if feature >= first)
@@ -527,6 +530,25 @@ def test_gates_default_to_the_papers() -> None:
 def test_a_checkpoint_of_another_reduction_does_not_load() -> None:
     with pytest.raises(RuntimeError, match='size mismatch'):
         hanet_head(dict(reduction=3)).load_state_dict(hanet_head().state_dict())
+
+
+def test_mobilenets_last_convolution_starts_from_weights_for_imagenet(tmp_path: Path) -> None:
+    path = CONFIG_DIR / 'hanet' / 'mobilenetv2_deeplabv3plus_cityscapes.py'
+    cfg = Config.fromfile(path).model.backbone | dict(norm_cfg=dict(type='BN'))
+    backbone = MODELS.build(cfg | dict(init_cfg=None))
+    file = str(tmp_path / 'imagenet.pth')
+    weights = {n: torch.full_like(x, 0.5) for n, x in backbone.state_dict().items()}
+    torch.save(weights | {'head.fc.weight': torch.ones(1)}, file)
+    backbone = MODELS.build(cfg | dict(init_cfg=dict(type='Pretrained', checkpoint=file)))
+    backbone.init_weights()
+    assert backbone.conv2.conv.weight.shape == (1280, 320, 1, 1)
+    assert all((x == 0.5).all() for x in backbone.state_dict().values() if x.is_floating_point())
+    with torch.no_grad():
+        levels = backbone(torch.zeros(1, 3, 64, 96))
+    assert [x.shape[1:] for x in levels] == [(32, 8, 12), (320, 4, 6), (1280, 4, 6)]
+    host = MODELS.build(cfg | dict(type='MobileNetV2', init_cfg=None, out_indices=(2, 6)))
+    names = set(backbone.state_dict()) - set(host.state_dict())
+    assert names and all(name.startswith('conv2.') for name in names)
 
 
 def test_released_weights_for_imagenet_become_a_backbone() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,17 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.pixel_contrast import MemoryBank, PixelContrastLoss
 from mmseg_ext.papers.pixel_contrast import loss as loss_module
+from mmseg_ext.papers.pixel_contrast.memory import class_means
 from mmseg_ext.papers.pixel_contrast.sampling import labels_at, pixels_at, sample_anchors
 from tests.engine.tiny_run import KILLED, assert_same, config, last_checkpoint, resumed, train
 from tests.oracles.pixel_contrast import Queue, groups_of, infonce
 from tests.papers import contrast_processes
 from tests.test_swap import BASES, HEADS, shrunk, trains_predicts_and_explains
-from tests.tiny import IGNORE_INDEX, build, make_batch, small_hrnet, total_loss
+from tests.tiny import CONFIG_DIR, IGNORE_INDEX, build, make_batch, small_hrnet, total_loss
 
 SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
     'PixelContrastHead': dict(proj_channels=8),
@@ -294,6 +297,31 @@ def test_ignored_pixels_never_enter_the_bank() -> None:
     bank.update(label, features, lambda rows: rows)
     assert bank.written.tolist() == [[0, 0], [1, 4], *[[0, 0]] * 3]
     assert (bank.vectors[1].flatten(0, 1)[bank.filled[1]] == torch.eye(D)[0]).all()
+
+
+@pytest.mark.parametrize('value', [torch.inf, -torch.inf, torch.nan])
+def test_features_that_are_not_finite_never_enter_the_bank(value: float) -> None:
+    bank = MemoryBank(2, D, size=9, pixels_per_image=4)
+    project = nn.Linear(3, D)
+
+    def embed(x: Tensor) -> Tensor:
+        return F.normalize(project(x), dim=-1)
+
+    features = torch.randn(2, 3, 4, 4)
+    label = torch.zeros(2, 4, 4, dtype=torch.long)
+    label[:, 2:] = 1
+    features[0, 1, 0, 0] = value  # one of eight pixels of class 0
+    features[1, :, 2:] = value  # all of class 1
+    bank.update(label, features, embed)
+    assert bank.count.tolist() in ([[2, 8], [1, 4]], [[2, 7], [1, 4]])
+    assert bank.rows.isfinite().all()
+    lengths = bank.vectors.norm(dim=3).flatten(1)
+    torch.testing.assert_close(lengths, bank.filled.float())
+    bank.update(label, torch.full_like(features, value), embed)
+    assert bank.count[:, 0].tolist() == [2, 1]
+    region = class_means(label, features[:1], embed, 2)[0, 0]
+    clean = embed(features[0].flatten(1).mT)[1:8].mean(0)
+    torch.testing.assert_close(region, F.normalize(clean, dim=0))
 
 
 def test_vectors_of_the_bank_have_unit_length_and_their_own_dtype() -> None:
@@ -582,6 +610,19 @@ def test_warm_up_leaves_the_loss_out_and_fills_the_bank(iteration: MessageHub) -
     assert model.decode_head.projection.norm.num_batches_tracked == 5
 
 
+def test_a_training_that_ends_in_the_warm_up_warns_once(iteration: MessageHub) -> None:
+    for end, count in ((3, 1), (4, 0)):
+        iteration.update_info('iter', 0)
+        iteration.update_info('max_iters', end)
+        model = model_of(loss=dict(warmup_iters=3)).train()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            for _ in range(2):
+                model.loss(*make_batch(model))
+        sentences = [str(w.message) for w in caught if 'warm-up of the contrast' in str(w.message)]
+        assert len(sentences) == count
+
+
 def test_the_bank_takes_in_a_batch_after_its_loss_and_only_in_training() -> None:
     model = model_of(memory=dict(size=9)).train()
     batch = make_batch(model)
@@ -816,3 +857,14 @@ def test_a_killed_run_goes_on_with_the_same_bank(
     assert_same(*ends)
     written = ends[0]['state_dict']['decode_head.bank.written']
     assert written[:, 0].max() == 20  # two epochs of the ten images, of all processes
+
+
+@pytest.mark.parametrize('name', ['hrnet', 'hrnet_ocr', 'r101_deeplabv3'])
+def test_cityscapes_has_the_released_augmentation(name: str) -> None:
+    for end in ('', '_memory'):
+        path = CONFIG_DIR / 'pixel_contrast' / f'{name}_cityscapes{end}.py'
+        pipeline = prepare.load_config(str(path)).train_dataloader.dataset.pipeline
+        kinds = [transform.type for transform in pipeline[2:-1]]
+        assert kinds == ['RandomScaleCrop', 'RandomFlip', 'ShiftBrightness']
+        assert (pipeline[2].ratio_range, pipeline[2].aspect_range) == ((0.5, 2.0), (0.9, 1.1))
+        assert pipeline[4].delta == 10

@@ -29,7 +29,7 @@ BACKBONES = dict(
     resnet152=dict(type='ResNet', depth=152),
     resnext50_32x4d=dict(type='ResNeXt', depth=50, groups=32, base_width=4),
     resnext101_32x8d=dict(type='ResNeXt', depth=101, groups=32, base_width=8),
-    mobilenet_v2=dict(type='MobileNetV2', out_indices=(2, 6)),
+    mobilenet_v2=dict(type='FullMobileNetV2', out_indices=(2, 6, 7)),
 )
 
 
@@ -88,7 +88,7 @@ def hanet(case: Case, loss: dict[str, Any]) -> nn.Module:
     h = case.hyper
     mobile = h['backbone'] == 'mobilenet_v2'
     stride = h['output_stride']
-    levels = [32, 320] if mobile else [256, 1024, 2048]
+    levels = [32, 320, 1280] if mobile else [256, 1024, 2048]
     model = MODELS.build(
         dict(
             type='WindowedEncoderDecoder',
@@ -96,8 +96,7 @@ def hanet(case: Case, loss: dict[str, Any]) -> nn.Module:
             decode_head=dict(
                 type='HANetHead',
                 in_channels=levels,
-                in_index=[0, 1] if mobile else [0, 2, 3],
-                expand_channels=1280 if mobile else None,
+                in_index=[0, 1, 2] if mobile else [0, 2, 3],
                 num_classes=h['num_classes'],
                 dilations=[d * 16 // stride for d in (6, 12, 18)],
                 gates=[i for i, on in enumerate(h['gates']) if on],

@@ -237,6 +237,7 @@ def test_predicting_without_data_samples_slides_too(plain) -> None:
 @pytest.mark.parametrize(
     ('test_cfg', 'sentence'),
     [
+        (dict(mode='slid'), "mode='slid': give 'slide' or 'whole'"),
         (dict(), r'needs crop_size=\(h, w\) and stride=\(h, w\) in pixels, got crop_size=None'),
         (dict(crop_size=(8, 8)), 'got crop_size=.8, 8. and stride=None'),
         (dict(crop_size=8, stride=(8, 8)), 'got crop_size=8'),
@@ -249,7 +250,12 @@ def test_predicting_without_data_samples_slides_too(plain) -> None:
 @pytest.mark.parametrize('segmentor', ['WindowedEncoderDecoder', 'HMSA'])
 def test_windows_that_cannot_be_are_refused_when_built(test_cfg, sentence, segmentor) -> None:
     with pytest.raises(ValueError, match=sentence):
-        model(segmentor=segmentor, mode='slide', **test_cfg)
+        model(segmentor=segmentor, **dict(mode='slide') | test_cfg)
+
+
+def test_a_training_image_without_a_label_is_refused(plain) -> None:
+    with pytest.raises(ValueError, match='has no label: put LoadAnnotations'):
+        plain.loss(images(64, 96), [SegDataSample()] * 2)
 
 
 @torch.no_grad()

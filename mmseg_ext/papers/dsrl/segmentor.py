@@ -146,7 +146,7 @@ class DSRL(WindowedEncoderDecoder):
                 f'DSRL cannot take {type(self.decode_head).__name__}, which wraps or follows '
                 'another head: choose a head that works alone'
             )
-        self.tap = FeatureTap(self.decode_head)
+        self.tap = FeatureTap(self.decode_head, before_dropout=True)
 
     def halve(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) to the network's input; for even sizes means of 2x2 pixels."""
@@ -168,21 +168,20 @@ class DSRL(WindowedEncoderDecoder):
         """Runs the decode head on the levels of images of ``size``.
 
         Returns:
-            Output of the head, features that its last layer reads, logits in the output, and these
-            logits at full size, (N, K, *size), float32.
+            Output of the head, features that its last layer reads (before dropout), logits in the
+            output, and these logits at full size, (N, K, *size), float32.
         """
         output, feats, logits = self.tap(self.decode_head, levels, **side_inputs)
         up = logits if self.sssr is None else self.sssr(logits, halved(size))
         return output, feats, logits, resize(up.float(), size, self.align_corners)
 
-    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+    def compute_losses(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the full-size logits by the decode head, and losses of the reconstruction.
 
         Args:
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
         """
-        self.check_training_batch(inputs, data_samples)
         size = size_of(inputs)
         levels = self.extract_feat(inputs)
         side_inputs = self.side_inputs(inputs, data_samples)

@@ -52,6 +52,13 @@ class GatedConv(nn.Module):
         self.norm_gate = build_norm_layer(norm_cfg, 1)[1]
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
+    def init_weights(self) -> None:
+        """Draws the slices of the convolution before the ReLU from the bound of all its inputs."""
+        bound = self.squeeze.in_channels**-0.5  # PyTorch's, of the features and the map
+        for parameter in (*self.mix_features.parameters(), *self.mix_side.parameters()):
+            nn.init.uniform_(parameter, -bound, bound)
+        xavier_init(self.conv, distribution='normal')
+
     def gate(self, x: Tensor, side: Tensor) -> Tensor:
         """Features (N, C, H, W) and a map (N, 1, H, W) to the gate (N, 1, H, W) in (0, 1)."""
         mixed = self.mix_features(self.norm_features(x))
@@ -270,7 +277,7 @@ class GSCNNHead(PyTorchInit, BaseDecodeHead):
                 kaiming_init(module.conv1)
                 kaiming_init(module.conv2)
             elif isinstance(module, GatedConv):
-                xavier_init(module.conv, distribution='normal')
+                module.init_weights()
         for conv in (*(layer.conv for layer in self.decoder), self.conv_seg):
             kaiming_init(conv, mode='fan_in')
 

@@ -53,9 +53,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         in_index: Indices of the levels in the output of the backbone.
         channels: Channels of each branch of the pyramid and of the decoder (256 in the paper).
         low_channels: Channels of c1 in the decoder (48 in the paper).
-        expand_channels: Channels of a further 1x1 convolution on the last level; its result is c4
-            and the last level is c3. Use 1280 for MobileNetV2, whose last convolution is part of
-            the backbone in the paper and not in the host. None adds no convolution.
         dilations: Dilations of the 3x3 convolutions of the pyramid: (12, 24, 36) at output stride
             8, half of that at 16, a quarter at 32, twice that at 4.
         gates: Numbers of the gates to use, from 0 to 4.
@@ -82,7 +79,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         in_index: Sequence[int] | int = (0, 1, 2, 3),
         channels: int = 256,
         low_channels: int = 48,
-        expand_channels: int | None = None,
         dilations: Sequence[int] = (12, 24, 36),
         gates: Sequence[int] = (0, 1, 2, 3),
         attention: Mapping[str, Any] | None = None,
@@ -91,7 +87,7 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         **kwargs: Any,
     ) -> None:
         require_levels(self, in_channels)
-        if len(in_channels) < (1 if expand_channels else 2):
+        if len(in_channels) < 2:
             raise UserError(
                 f'HANetHead reads a fine level and the last two, got in_channels={in_channels}: '
                 'give two or more levels'
@@ -108,11 +104,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
         layers: Any = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         widths = list(in_channels)
         self.num_low = len(widths) - 1 if parallel else 1
-        self.expand: nn.Module | None = None
-        if expand_channels:
-            relu6 = layers | dict(act_cfg=dict(type='ReLU6'))
-            self.expand = ConvModule(widths[-1], expand_channels, 1, **relu6)
-            widths.append(expand_channels)
         pyramid = (len(dilations) + 2) * channels
         self.image_pool = ConvModule(widths[-1], channels, 1, **layers)
         self.aspp = ASPPModule((1, *dilations), widths[-1], channels, **layers)
@@ -193,8 +184,6 @@ class HANetHead(ReleasedInit, BaseDecodeHead):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Logits as from ``forward``, and the gates by number, (N, C, rows, 1) in (0, 1)."""
         levels = self._transform_inputs(inputs)
-        if self.expand is not None:
-            levels = [*levels, self.expand(levels[-1])]
         if row_index is None:
             row_index = torch.arange(self.rows, device=levels[0].device).expand(len(levels[0]), -1)
         gates: dict[int, Tensor] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...checkpoints.fit import starts_pretrained
 from ...errors import UserError
 from ...layers.sizes import Size, padding_of, without_padding
-from ...segmentors.batches import check_images, check_training_batch
+from ...segmentors.batches import check_images, check_logits, check_training_batch
 from ...segmentors.protocols import Maps, Pixel, no_single_pixels
 from .memory import MIB, PatchBatches, bytes_per_pixel, tiles_of
 from .patches import Corner, patch_meta, resize, roi_align
@@ -264,12 +264,16 @@ class MagNet(BaseSegmentor):
         height, width = inputs.shape[2:]
         tiles = self.tiles_of((height, width))
         if len(tiles) == 1:
-            return self.postprocess_result(self.encode_decode(inputs), data_samples)
+            logits = self.encode_decode(inputs)
+            check_logits(logits)
+            return self.postprocess_result(logits, data_samples)
         samples = data_samples or [SegDataSample() for _ in inputs]
         for image, sample in zip(inputs.split(1), samples, strict=True):
             label = torch.empty(height, width, dtype=torch.int16, device=inputs.device)
             for rows, columns in tiles:
-                label[rows, columns] = self.probabilities(image[..., rows, columns])[0].argmax(0)
+                probs = self.probabilities(image[..., rows, columns])[0]
+                check_logits(probs)
+                label[rows, columns] = probs.argmax(0)
             sample.set_data(dict(pred_sem_seg=PixelData(data=_as_file(label, sample)[None])))
         return samples
 

@@ -1,5 +1,6 @@
 """The wrapper head and its projection of features to vectors."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,7 @@ class PixelContrastHead(WrapperHead):
         proj_in = [widths[i] for i in self.proj_index]
         self.projection = Projection(proj_in, proj_channels, self.head.norm_cfg)
         self.loss_contrast = MODELS.build(loss_contrast or dict(type='PixelContrastLoss'))
+        self._warned = False
         self.bank = None
         if memory is not None:
             bank = dict(num_classes=self.head.num_classes, channels=proj_channels)
@@ -123,6 +125,8 @@ class PixelContrastHead(WrapperHead):
         # None outside of a training. Equal on all processes, as norms and the bank need it.
         iteration = MessageHub.get_current_instance().get_info('iter')
         warms_up = iteration is not None and iteration < self.loss_contrast.warmup_iters
+        if warms_up:
+            self._warn_of_short_training()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not warms_up):
             features = self._features(inputs)
         size, num_classes = size_of(features), self.head.num_classes
@@ -137,6 +141,18 @@ class PixelContrastHead(WrapperHead):
         if self.bank is not None and self.training:
             self.bank.update(label, features.detach(), self.projection.unit)
         return value
+
+    def _warn_of_short_training(self) -> None:
+        end = MessageHub.get_current_instance().get_info('max_iters')
+        warmup_iters = self.loss_contrast.warmup_iters
+        if end is not None and end <= warmup_iters and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f'the training ends after {end} iterations, within the warm-up of the contrast '
+                f'({warmup_iters} iterations), which is then never trained: set a smaller '
+                'loss_contrast.warmup_iters',
+                stacklevel=2,
+            )
 
     def _features(self, inputs: Sequence[Tensor]) -> Tensor:
         levels = [inputs[i] for i in self.proj_index]

@@ -19,9 +19,10 @@ PIXELS_AT_A_TIME = 2**15  # of each image, in class means
 class MemoryBank(nn.Module):
     """Unit vectors of each class from past images: means over an image, and single pixels.
 
-    In a full queue new vectors replace the oldest. Places that were never filled are not read. All
-    processes write the vectors of all processes, in the order of their ranks, so that their banks
-    are equal. Each process has to see the same number of images.
+    In a full queue new vectors replace the oldest. Places that were never filled are not read.
+    Pixels with a feature that is not finite are not written. All processes write the vectors of all
+    processes, in the order of their ranks, so that their banks are equal. Each process has to see
+    the same number of images.
 
     Args:
         num_classes: Number of classes (K).
@@ -109,7 +110,7 @@ class MemoryBank(nn.Module):
         self._write(torch.cat(rows, dim=2), torch.stack(added, dim=1).view(n, k, -1))
 
     def _write(self, rows: Tensor, added: Tensor) -> None:
-        """Appends vectors to the queues.
+        """Appends vectors to the queues, without vectors of length 0 or NaN.
 
         Args:
             rows: Vectors (N, K, R, D), along R those of the first queue, then those of the second.
@@ -120,10 +121,12 @@ class MemoryBank(nn.Module):
         widths = [1 if queue == 'region' else self.pixels_per_image for queue in self.queues]
         for i, new in enumerate(rows.split(widths, dim=2)):
             rank = torch.arange(widths[i], device=rows.device)
-            order = exclusive_cumsum(added[:, :, i])[..., None] + rank  # (N, K, width)
-            total = added[:, :, i].sum(0)
+            is_vector = (rank < added[:, :, i, None]) & (new.norm(dim=3) > 0)  # (N, K, width)
+            count = is_vector.sum(2)
+            order = exclusive_cumsum(count)[..., None] + is_vector.cumsum(2) - 1
+            total = count.sum(0)
             # Of two writes to a row either may win, so only the last M vectors are written.
-            is_written = (rank < added[:, :, i, None]) & (order >= (total - self.size)[:, None])
+            is_written = is_vector & (order >= (total - self.size)[:, None])
             queue = torch.arange(k, device=rows.device)[:, None] * q + i
             row = (self.written[:, i, None] + order) % self.size + queue * self.size
             row = row.masked_fill(~is_written, len(self.rows) - 1)
@@ -138,6 +141,8 @@ def class_means(
 ) -> Tensor:
     """Mean direction of each class in each image, (N, K, D); 0 for a class without pixels.
 
+    Pixels with a feature that is not finite are left out.
+
     Args:
         label: Class indices (N, h, w), K where ignored.
         features: Features (N, C, h, w).
@@ -151,7 +156,8 @@ def class_means(
         label.flatten(1).split(PIXELS_AT_A_TIME, dim=1),
         strict=True,
     ):
-        unit = embed(pixels.mT)  # (N, pixels, D)
+        # (N, pixels, D); an infinite feature gives a vector of zeros and NaN
+        unit = embed(pixels.mT).nan_to_num()
         with torch.autocast(unit.device.type, enabled=False):
             total = total + (pixel_label[:, None] == classes[:, None]).to(unit.dtype) @ unit
     assert isinstance(total, Tensor)
