@@ -23,6 +23,7 @@ from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usa
 from mmseg_ext.checkpoints.read import read_checkpoint
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
+from mmseg_ext.datasets.transforms import read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
 from mmseg_ext.layers.sizes import padding_of
@@ -96,10 +97,9 @@ class Predictor:
         Raises:
             UserError: The file cannot be read, or ``pixel`` lies outside of the image.
         """
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise UserError(f'{path} cannot be read as an image: restore or remove it')
-        return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
+        return self._predict(
+            read_image(path), self._from_file(dict(img_path=str(path), seg_fields=[]))
+        )
 
     def frame(self, picture: np.ndarray) -> Prediction:
         """Predicts a uint8 array (H, W, 3) in BGR, as OpenCV reads it."""
