@@ -1,10 +1,13 @@
 """Comparison of a checkpoint with a model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import torch
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor, nn
 
@@ -12,7 +15,7 @@ from mmseg_ext.errors import UserError
 from mmseg_ext.layers.unwrapping import unwrap
 
 from .finite import first_not_finite
-from .read import is_pretrained, read_checkpoint, state_dict_of
+from .read import classes_of, is_pretrained, read_checkpoint, require_type, state_dict_of
 
 Shape = tuple[int, ...]
 
@@ -81,10 +84,8 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
     ours = module.state_dict()
     for name in ours.keys() & state.keys():
-        if not isinstance(state[name], Tensor):
-            fit.unusable[name] = f'is of type {type(state[name]).__name__} and no tensor'
-        elif first_not_finite({name: state[name]}):
-            fit.unusable[name] = 'is not finite'
+        if problem := _problem(state[name], ours[name]):
+            fit.unusable[name] = problem
     for error in errors:
         match = re.match(r'size mismatch for (\S+):', error)
         if match:
@@ -93,6 +94,28 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
         elif not fit.unusable:
             raise UserError(f'the checkpoint cannot be loaded: {error}')
     return fit
+
+
+def _problem(value: Any, ours: Tensor) -> str | None:
+    """Reason why a value cannot be loaded into a tensor of any shape, or None."""
+    if not isinstance(value, Tensor):
+        return f'is of type {type(value).__name__} and no tensor'
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return 'is a sparse or quantized tensor, or holds no values'
+    if ours.is_floating_point() and not value.is_floating_point():
+        return f'is of type {value.dtype} and not of {ours.dtype}'
+    return None if first_not_finite({'': value}) is None else 'is not finite'
+
+
+def require_class_order(checkpoint: str, classes: Sequence[str]) -> None:
+    """Refuses a checkpoint with the same classes as the data, but in another order."""
+    trained = classes_of(read_checkpoint(checkpoint))
+    if trained != tuple(classes) and sorted(map(str, trained)) == sorted(classes):
+        i = next(i for i, name in enumerate(classes) if trained[i] != name)
+        raise UserError(
+            f'{checkpoint} was trained with {trained[i]} as class {i}, which is {classes[i]} in '
+            'the data: give metainfo.classes of the config the order of the training'
+        )
 
 
 def starts_pretrained(module: nn.Module) -> bool:
@@ -162,13 +185,21 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
         has_schedule: Whether the training has a schedule.
 
     Raises:
-        UserError: A part is missing, as in a file of the best weights.
+        UserError: A part is missing, as in a file of the best weights, or is of another type.
     """
     loaded = read_checkpoint(checkpoint)
+    meta = loaded.get('meta') or {}
     keys = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
-    missing = [key for key in keys if key not in loaded]
-    missing += [key for key in ('epoch', 'iter') if key not in loaded.get('meta', {})]
+    missing = [key for key in keys if loaded.get(key) is None]
+    missing += [key for key in ('epoch', 'iter') if key not in meta]
     if not missing:
+        for key in keys:
+            types = (list, dict) if key == 'param_schedulers' else (dict,)
+            require_type(checkpoint, key, loaded[key], types)
+        for key in ('epoch', 'iter', 'seed'):
+            require_type(checkpoint, f'meta.{key}', meta.get(key, 0), (int, NoneType))
+        if min(meta['epoch'], meta['iter']) < 0:
+            raise UserError(f'{checkpoint} has less than 0 iterations done: give another file')
         return
     folder = Path(checkpoint).parent
     latest = find_latest_checkpoint(str(folder)) if (folder / 'last_checkpoint').is_file() else None
