@@ -95,7 +95,8 @@ def check_split(
             )
         check = _PairCheck(
             loader=_label_loader(leaf, dataset),
-            image_loader=_image_loader(leaf, dataset) if decode_images else None,
+            image_loader=_image_loader(leaf, dataset),
+            decode_images=decode_images,
             num_classes=len(report.classes),
             ignore_index=data.ignore_index,
         )
@@ -129,9 +130,13 @@ def _build(leaf: dict) -> BaseSegDataset:
         raise UserError(
             f'{error.filename} cannot be read ({error.strerror or error}): restore or remove it'
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{leaf.get("ann_file")} is no text: give a list of images') from error
     folder = data.data_prefix.get('img_path')
     if not data.ann_file and folder and os.path.isdir(folder):
         find_images(folder, as_list(data.img_suffix))  # refuses links that the host omits
+    if len(data) == 0 and data.ann_file:
+        raise UserError(f'{data.ann_file} lists no image: add names, or remove ann_file')
     if len(data) == 0:
         raise UserError(
             f'{leaf["type"]} finds no image ending in {data.img_suffix} under {folder}, which '
@@ -196,7 +201,8 @@ class _PairCheck:
     loader: AnyLoadAnnotations
     num_classes: int
     ignore_index: int
-    image_loader: LoadImageFromFile | None  # None for images that need not be decoded
+    image_loader: LoadImageFromFile | None
+    decode_images: bool
 
     def __call__(self, job: tuple[dict, bool]) -> dict:
         """Findings of a job (info of the pair from the data set, whether to read the label)."""
@@ -206,8 +212,8 @@ class _PairCheck:
             for key in ('img_path', 'seg_map_path'):
                 _require_no_pipe(info.get(key) or '')
             findings['size'] = self._image_size(info['img_path'])
-            if self.image_loader is not None:
-                findings['size'] = self._decoded_size(self.image_loader, info['img_path'])
+            if self.decode_images:
+                findings['size'] = self._decoded_size(info['img_path']) or findings['size']
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)
         except _Problem as problem:
@@ -233,9 +239,12 @@ class _PairCheck:
                 ) from error
             return None
 
-    def _decoded_size(self, loader: LoadImageFromFile, path: str) -> tuple[int, int]:
+    def _decoded_size(self, path: str) -> tuple[int, int] | None:
+        """(width, height) as loaded, after EXIF turned it; None for images of another kind."""
+        if self.image_loader is None:
+            return None
         try:
-            height, width = loader(dict(img_path=path))['img'].shape[:2]
+            height, width = self.image_loader(dict(img_path=path))['img'].shape[:2]
         except (OSError, ValueError) as error:
             raise _Problem(str(error)) from error
         return width, height
@@ -248,6 +257,7 @@ class _PairCheck:
         try:
             with Image.open(path) as header:
                 size, mode, bands = header.size, header.mode, len(header.getbands())
+                lossy = header.format == 'JPEG'
         except FileNotFoundError:
             raise _Problem(
                 f'{info["img_path"]}: its label {path} does not exist: add it or remove the image'
@@ -256,6 +266,14 @@ class _PairCheck:
             raise _Problem(f'{path}: {TOO_LARGE}') from error
         except UnidentifiedImageError:
             return self._count(info)
+        except OSError as error:
+            raise _Problem(
+                f'{path}: the label cannot be read ({error.strerror}): restore or remove it'
+            ) from error
+        if lossy:
+            raise _Problem(f'{path}: the label is a JPEG, which changes class indices: make a PNG')
+        if image_size and size != image_size:
+            image_size = self._decoded_size(info['img_path']) or image_size
         if image_size and size != image_size:
             raise _Problem(
                 f'{path}: the label has {size[0]}x{size[1]} pixels, '

@@ -60,8 +60,8 @@ class LoadSegMap(LoadAnnotations):
 
     Raises:
         UserError: The file cannot be decoded, has several channels, its size differs from the
-            image's, or it holds a value that is no class (checked where the data set gives
-            ``num_classes``).
+            image's, or it holds a fraction or a value that is no class (checked where the data set
+            gives ``num_classes``).
     """
 
     def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
@@ -93,6 +93,8 @@ class LoadSegMap(LoadAnnotations):
                 f'{path} has shape {label.shape}: a label needs one channel of class indices, so '
                 'turn colours into indices first'
             )
+        if label.dtype.kind == 'f' and (label % 1 != 0).any():
+            raise UserError(f'{path} holds fractions: a label needs whole numbers, class indices')
         if label.dtype.itemsize > 1 and not 0 <= label.min() <= label.max() <= IGNORE_INDEX:
             raise UserError(
                 f'{path} holds values from {label.min()} to {label.max()}: a label needs class '

@@ -44,10 +44,6 @@ def label(value: int | None = None, size: tuple[int, int] = SIZE) -> np.ndarray:
 # Changes of an image
 
 
-def as_image(image: Image.Image, format: str = 'PNG', **options: object) -> Change:
-    return lambda path, _: image.save(path, format, **options)
-
-
 def as_jpeg(image: Image.Image, **options: object) -> Change:
     def change(path: Path, _: Path) -> None:
         path.unlink()
@@ -59,11 +55,13 @@ def as_jpeg(image: Image.Image, **options: object) -> Change:
 def turned(path: Path, label_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a turn by 90 degrees when it is shown
-    as_jpeg(picture(size=SIZE[::-1]), exif=exif)(path, label_path)
+    image = picture(size=SIZE[::-1])
+    as_jpeg(image, exif=exif)(path.with_stem('0'), label_path)
+    image.save(path, exif=exif)
 
 
 def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    path.write_bytes(path.read_bytes()[:-14])  # nearly all pixels are there
 
 
 def truncated_jpeg(path: Path, label_path: Path) -> None:
@@ -100,12 +98,15 @@ def instead(make: Callable[[Path], object]) -> Change:
 
 def animated(path: Path, _: Path) -> None:
     frames = [picture().rotate(angle) for angle in (0, 90)]
-    frames[0].save(path, 'PNG', save_all=True, append_images=frames[1:])
+    frames[0].save(path, 'GIF', save_all=True, append_images=frames[1:])
 
 
-def both_in_grey(path: Path, _: Path) -> None:
-    picture('L').save(path.with_stem('0'))
-    picture('LA').save(path)
+def modes(first: str, second: str) -> Change:
+    def change(path: Path, _: Path) -> None:
+        picture(first).save(path.with_stem('0'))
+        picture(second).save(path)
+
+    return change
 
 
 # Changes of a label
@@ -124,12 +125,10 @@ def palette_label(_: Path, path: Path) -> None:
 # Changes of both, and of folders
 
 
-def of_size(*size: int) -> Change:
-    def change(path: Path, label_path: Path) -> None:
-        picture(size=size).save(path)
-        Image.fromarray(label(size=size)).save(label_path)
-
-    return change
+def tiny(path: Path, label_path: Path) -> None:
+    for stem, size in (('0', (1, 1)), (NAME, (48, 1))):
+        picture(size=size).save(path.with_stem(stem))
+        Image.fromarray(label(size=size)).save(label_path.with_stem(stem))
 
 
 def renamed(name: str, suffix: str = '.png') -> Change:
@@ -142,7 +141,7 @@ def renamed(name: str, suffix: str = '.png') -> Change:
 
 def in_a_folder(path: Path, label_path: Path) -> None:
     for file in (path, label_path):
-        target = file.parent / 'a/b.c' / file.name
+        target = file.parent / 'a/b.c' / (file.name if file is label_path else f'{NAME}.PNG')
         target.parent.mkdir(parents=True)
         file.rename(target)
         (file.parent / '.DS_Store').write_bytes(b'\0Bud1')
@@ -166,19 +165,21 @@ CASES: dict[str, tuple[Change, str]] = {
     'truncated JPEG': (truncated_jpeg, 'sssss'),
     'text named .png': (lambda image, _: image.write_text('image'), 'sssss'),
     'folder named .png': (instead(Path.mkdir), 'rrrrr'),
+    'folder that holds itself': (lambda image, _: image.with_suffix('').symlink_to('.'), 'sssss'),
     'pipe named .png': (instead(os.mkfifo), 'sssss'),
     'link to nothing': (instead(lambda path: path.symlink_to('nowhere.png')), 'sssss'),
     'link to itself': (instead(lambda path: path.symlink_to(path.name)), 'sssss'),
-    'grey image, without and with alpha': (both_in_grey, 'rrrrr'),
-    'image with alpha': (as_image(picture('RGBA')), 'rrrrr'),
-    'image with a palette': (as_image(picture('P')), 'rrrrr'),
+    'grey images, without and with alpha': (modes('L', 'LA'), 'rrrrr'),
+    'images with a palette and with alpha': (modes('P', 'RGBA'), 'rrrrr'),
     'image of 16 bits': (sixteen_bits, 'rrrrr'),
     'image of floats': (floats, 'sssss'),
     'huge declared size': (bomb, 'sssss'),
-    'JPEG that EXIF turns': (turned, 'rrrrr'),
+    'images that EXIF turns': (turned, 'rrrrr'),
     'JPEG in CMYK': (as_jpeg(picture('CMYK')), 'rrrrr'),
-    'animation': (animated, 'rrrrr'),
-    'GIF named .png': (as_image(picture('P'), 'GIF'), 'rrrrr'),
+    'animated GIF named .png': (animated, 'rrrrr'),
+    'label that is a folder': (lambda _, label: (label.unlink(), label.mkdir()), 'sssrr'),
+    'label in JPEG': (as_label(label(), 'JPEG'), 'sssrr'),
+    'label of fractions': (as_label(label() / np.float32(2), 'TIFF'), 'sssrr'),
     'label of 16 bits': (as_label(label().astype(np.uint16)), 'rrrrr'),
     'label in colours': (as_label(label()[..., None].repeat(3, 2)), 'sssrr'),
     'label with a palette': (palette_label, 'rrrrr'),
@@ -187,18 +188,16 @@ CASES: dict[str, tuple[Change, str]] = {
     'label with the value -1': (as_label(label().astype(np.int32) - 1, 'TIFF'), 'sssrr'),
     'label that ignores all': (as_label(label(255)), 'rrrrr'),
     'label of one class': (as_label(label(2)), 'rrrrr'),
-    'pair of 1x1 pixels': (of_size(1, 1), 'rrrrr'),
-    'pair of 1x48 pixels': (of_size(48, 1), 'rrrrr'),
+    'pairs of 1x1 and of 48x1 pixels': (tiny, 'rrrrr'),
     'name for a shell': (renamed(HOSTILE), 'rrrrr'),
-    'name in other scripts': (renamed('Straße 東京 🚦'), 'rrrrr'),
-    'suffix in upper case': (renamed(NAME, '.PNG'), 'rrrrr'),
+    'name in other scripts, and not in UTF-8': (renamed('Straße 東京 🚦 \udcff'), 'rrrrr'),
     'very long name': (renamed(LONG), 'rrrrr'),
     'two images of one name': (
         lambda image, _: picture().save(image.with_suffix('.jpg')),
         'sssss',
     ),
     'empty folder': (emptied, 'sssss'),
-    'folders inside, and hidden files': (in_a_folder, 'rrrrr'),
+    'folders, hidden files, upper case': (in_a_folder, 'rrrrr'),
 }
 
 
