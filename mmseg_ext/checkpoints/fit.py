@@ -51,7 +51,7 @@ class Fit:
         """Numbers of classes of the checkpoint and of the module; None if anything else differs."""
         classifies = all('_seg.' in name for name in self.other_shape)
         pairs = self.other_shape.values()
-        only_classes = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
+        only_classes = classifies and all(t[1:] == ours[1:] and t for t, ours in pairs)
         if self.missing or self.unexpected or not only_classes:
             return None
         counts = {(theirs[0], ours[0]) for theirs, ours in pairs}
@@ -104,7 +104,7 @@ def _problem(value: Any, ours: Tensor) -> str | None:
         return 'is a sparse or quantized tensor, or holds no values'
     if ours.is_floating_point() and not value.is_floating_point():
         return f'is of type {value.dtype} and not of {ours.dtype}'
-    return None if first_not_finite({'': value}) is None else 'is not finite'
+    return None if first_not_finite({'': value.to(ours.dtype)}) is None else 'is not finite'
 
 
 def require_class_order(checkpoint: str, classes: Sequence[str]) -> None:
@@ -193,13 +193,7 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
     missing = [key for key in keys if loaded.get(key) is None]
     missing += [key for key in ('epoch', 'iter') if key not in meta]
     if not missing:
-        for key in keys:
-            types = (list, dict) if key == 'param_schedulers' else (dict,)
-            require_type(checkpoint, key, loaded[key], types)
-        for key in ('epoch', 'iter', 'seed'):
-            require_type(checkpoint, f'meta.{key}', meta.get(key, 0), (int, NoneType))
-        if min(meta['epoch'], meta['iter']) < 0:
-            raise UserError(f'{checkpoint} has less than 0 iterations done: give another file')
+        _require_state_of_training(checkpoint, loaded)
         return
     folder = Path(checkpoint).parent
     latest = find_latest_checkpoint(str(folder)) if (folder / 'last_checkpoint').is_file() else None
@@ -210,6 +204,21 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
     raise UserError(
         f'{checkpoint} has no {missing[0]}, so that no training can resume from it: {advice}'
     )
+
+
+def _require_state_of_training(checkpoint: str, loaded: dict[str, Any]) -> None:
+    meta, messages = loaded['meta'], loaded['message_hub']
+    schedules = loaded.get('param_schedulers', [])
+    require_type(checkpoint, 'optimizer', loaded['optimizer'], (dict,))
+    require_type(checkpoint, 'param_schedulers', schedules, (list, dict, NoneType))
+    require_type(checkpoint, 'message_hub', messages, (dict,))
+    for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        require_type(checkpoint, f'message_hub.{key}', messages.get(key), (dict,))
+    for key in ('epoch', 'iter'):
+        require_type(checkpoint, f'meta.{key}', meta[key], (int,))
+    require_type(checkpoint, 'meta.seed', meta.get('seed'), (int, NoneType))
+    if min(meta['epoch'], meta['iter'], meta.get('seed') or 0) < 0:
+        raise UserError(f'{checkpoint} holds a negative epoch, iter or seed: give another file')
 
 
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:

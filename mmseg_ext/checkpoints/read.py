@@ -111,6 +111,8 @@ def _require_meta(checkpoint: str, loaded: dict[str, Any]) -> None:
     require_type(checkpoint, 'meta.dataset_meta', data, (dict, NoneType))
     classes = (data or {}).get('classes')
     require_type(checkpoint, 'meta.dataset_meta.classes', classes, (list, tuple, NoneType))
+    for name in classes or ():
+        require_type(checkpoint, f'the class {name!r}', name, (str,))
 
 
 def require_type(checkpoint: str, name: str, value: Any, types: tuple[type, ...]) -> None:

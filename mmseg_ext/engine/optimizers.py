@@ -38,8 +38,8 @@ def require_same_optimizer(
 
 
 def _problem(optimizer: Optimizer, saved: Any) -> str | None:
-    groups = saved.get('param_groups') if isinstance(saved, dict) else None
-    if not isinstance(groups, list) or _lengths(groups) != _lengths(optimizer.param_groups):
+    groups, state = (saved.get(key) for key in ('param_groups', 'state'))
+    if not isinstance(state, dict) or _lengths(groups) != _lengths(optimizer.param_groups):
         return 'has an optimizer of other parameters than the model'
     ours, theirs = optimizer.param_groups[0].keys(), groups[0].keys()
     # A version of PyTorch may add an option, but only another optimizer adds and lacks options.
@@ -48,7 +48,7 @@ def _problem(optimizer: Optimizer, saved: Any) -> str | None:
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     numbers = [number for group in groups for number in group['params']]
     for parameter, number in zip(parameters, numbers, strict=True):
-        values = saved['state'].get(number, {})
+        values = state.get(number, {})
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         if any(x.dim() == parameter.dim() and x.shape != parameter.shape for x in tensors.values()):
             return 'has an optimizer for parameters of other shapes'
@@ -57,5 +57,7 @@ def _problem(optimizer: Optimizer, saved: Any) -> str | None:
     return None
 
 
-def _lengths(groups: list[dict]) -> list[int]:
-    return [len(group['params']) for group in groups]
+def _lengths(groups: Any) -> list[int]:
+    """Number of parameters of each group; none where the groups are of another form."""
+    groups = groups if isinstance(groups, list) else []
+    return [len(group['params']) for group in groups if isinstance(group, dict)]

@@ -194,8 +194,16 @@ def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[
     classes = meta['classes']
     # Without a palette of all classes: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
-    palette = meta.get('palette') or random
-    return classes, palette if len(palette) == len(classes) else random
+    palette = meta.get('palette')
+    return classes, palette if _is_palette(palette, len(classes)) else random
+
+
+def _is_palette(palette: Any, length: int) -> bool:
+    """Whether a value of a checkpoint or config is a list of ``length`` RGB colours."""
+    if not isinstance(palette, list | tuple) or len(palette) != length:
+        return False
+    is_list = all(isinstance(color, list | tuple) and len(color) == 3 for color in palette)
+    return is_list and all(value in range(256) for color in palette for value in color)
 
 
 def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -> Pixel:
