@@ -194,7 +194,7 @@ def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[
     classes = meta['classes']
     # Without a palette of all classes: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
-    palette = meta.get('palette')
+    palette = meta.get('palette') or ()
     return classes, palette if _is_palette(palette, len(classes)) else random
 
 
