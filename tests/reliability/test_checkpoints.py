@@ -21,7 +21,7 @@ from torch import Tensor
 import mmseg_ext
 from mmseg_ext.convert import converters
 from mmseg_ext.errors import UserError
-from tests.reliability import commands, tally
+from tests.reliability import commands
 from tests.reliability.tally import RIGHT, SENTENCE, Tally, is_sentence
 
 COMMANDS = ('test', 'predict', 'auto_label', 'load', 'init', 'resume', 'convert')
@@ -319,7 +319,6 @@ def test_checkpoints(
 ) -> None:
     write, ends = CASES[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tally, 'LIMIT', 20)
     write(torch.load(experiment / 'trained/iter_1.pth'), Path(FILE))
     runs, tallied = Runs(experiment, Path(FILE)), Tally('checkpoints', request)
 

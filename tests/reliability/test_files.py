@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 
 from mmseg_ext.errors import UserError
-from tests.reliability import commands, tally
+from tests.reliability import commands
 from tests.reliability.tally import RIGHT, SENTENCE, Tally
 
 KINDS = ('images', 'labels')
@@ -270,7 +270,6 @@ def test_files(
     folder = experiment / case.replace(' ', '_').replace('/', '_')
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(tally, 'LIMIT', 20)
     commands.write_experiment(folder)
     named = []
     for split in ('train', 'val'):
