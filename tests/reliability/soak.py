@@ -194,6 +194,7 @@ class Training:
         cfg = Config(kept | dict(custom_imports=cfg.custom_imports))
         cfg.train_dataloader.update(batch_size=BATCH, num_workers=1)
         cfg.val_dataloader.update(num_workers=1)
+        cfg.optim_wrapper.optimizer.fused = True  # a loop over parameters takes longer than a model
         cfg.train_cfg.val_interval = self.epochs // VALIDATIONS
         cfg.default_hooks.checkpoint.interval = 1
         cfg.default_hooks.logger.interval = self._log_interval
