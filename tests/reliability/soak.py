@@ -131,10 +131,14 @@ def find_differences(a: Any, b: Any, path: str = '') -> Iterator[str]:
             else:
                 yield f'{path}.{key}'
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        if a.dtype != b.dtype or not torch.equal(a, b):
+        if a.dtype != b.dtype or a.shape != b.shape or not torch.equal(_bytes(a), _bytes(b)):
             yield path
     elif type(a) is not type(b) or a != b:
         yield path
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def smallest_config(paper: str) -> Path:
@@ -246,7 +250,7 @@ class Training:
 
     def sample(self) -> Sample:
         iteration = self.iteration()
-        counts = [_memory_and_descriptors(pid) for pid in self.tree()]
+        counts = [memory_and_descriptors(pid) for pid in self.tree()]
         return Sample(iteration, *map(sum, zip(*counts, strict=True)))
 
     def kill(self) -> None:
@@ -263,7 +267,7 @@ class Training:
         return checkpoint
 
 
-def _memory_and_descriptors(pid: int) -> tuple[int, int]:
+def memory_and_descriptors(pid: int) -> tuple[int, int]:
     """Memory in bytes and number of open files of a process; 0 for a process that has ended.
 
     Memory is what belongs to the processes: anonymous and shared pages, each page counted once.
