@@ -214,7 +214,7 @@ class Training:
     @property
     def pace(self) -> float:
         """Seconds between two samples, and longest wait before a kill."""
-        return min(1.0, max(0.05, self.iterations / 1000))
+        return min(1.0, max(0.1, self.iterations / 1000))
 
     def start(self, *options: str) -> None:
         env = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
