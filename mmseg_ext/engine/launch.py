@@ -24,7 +24,13 @@ from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.datasets.split_report import SplitReport
 from mmseg_ext.evaluation.class_iou import markdown_table
 
-from ..config.checks import check_writable, make_writable, translate_config_errors
+from ..config.checks import (
+    check_writable,
+    make_writable,
+    no_initial_weights,
+    other_batch,
+    translate_config_errors,
+)
 from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
@@ -49,7 +55,7 @@ def check_data(
     reports = dict(check_splits(cfg, splits, max_labels=max_labels))
     for split, report in reports.items():
         for warning in report.warnings[:3]:
-            print(f'warning: {split} data: {warning}')
+            _warn(f'{split} data: {warning}')
         if report.problems:
             num_hidden = len(report.problems) - 1
             also = f' ({num_hidden} more: tools/check_dataset.py lists them)' if num_hidden else ''
@@ -100,11 +106,22 @@ def train(cfg: Config) -> None:
 def _train(cfg: Config) -> None:
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
+    _warn_of_another_recipe(cfg, runner)
     check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
     with live_progress(runner):
         runner.train()
     if is_main_process():
         print(_summary(runner, cfg))
+
+
+def _warn(problem: str | None) -> None:
+    if problem and is_first_process():
+        print(f'warning: {problem}')
+
+
+def _warn_of_another_recipe(cfg: Config, runner: Runner) -> None:
+    _warn(no_initial_weights(cfg))
+    _warn(other_batch(cfg, runner.world_size))
 
 
 def _check_before_training(cfg: Config) -> None:
@@ -169,6 +186,7 @@ def dry_run(cfg: Config) -> None:
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
+        _warn_of_another_recipe(cfg, runner)
         unwrap(runner.model).init_weights()
         check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
