@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 
-.PHONY: install demo test
+.PHONY: install demo test soak
 
 install: $(DONE)
 
@@ -31,3 +31,7 @@ test: $(DONE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mmseg_ext
 	$(BIN)/pytest -n 2
+
+# For an hour: trains a small model of each paper, measures growth and kills; prints a table.
+soak: $(DONE)
+	$(BIN)/python -m tests.reliability.soak --out work_dirs/soak

@@ -255,3 +255,10 @@ def starting_weights(cfg: Config) -> list[str]:
         sources += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
         sources += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
     return list(dict.fromkeys(sources))
+
+
+def explain_unreadable_images(cfg: Config) -> None:
+    """Puts ``LoadImage`` in the place of the host's loader, whose errors name no file."""
+    for _, node in nested_dicts(what_is_read(cfg)):
+        if node.get('type') == 'LoadImageFromFile':
+            node['type'] = 'LoadImage'

@@ -91,6 +91,7 @@ def load_config(
     cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(path)
     cfg.launcher = launcher
     check_types(cfg)
+    overrides.explain_unreadable_images(cfg)
     check_keys(cfg)
     check_values(cfg)
     return cfg

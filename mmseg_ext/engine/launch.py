@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights, require_resumable
+from mmseg_ext.checkpoints.fit import check_weights, require_class_order, require_resumable
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.checks import check_splits
@@ -82,9 +82,16 @@ def build_runner(cfg: Config) -> Runner:
 
 
 class FreeCheckpointsHook(Hook):
-    """Frees the contents of checkpoints after the Runner has loaded its weights from them."""
+    """Frees the contents of checkpoints after the Runner has loaded its weights from them.
+
+    Before that it removes the config of the training, which the host would run as Python.
+    """
 
     priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        meta = checkpoint.get('meta') or {}
+        checkpoint['meta'] = {key: value for key, value in meta.items() if key != 'config'}
 
     def before_train(self, runner: Runner) -> None:
         read.forget_checkpoints()
@@ -129,7 +136,9 @@ def _check_before_training(cfg: Config) -> None:
         return
     if cfg.get('resume') and cfg.get('load_from'):
         require_resumable(cfg.load_from, has_schedule=bool(cfg.get('param_scheduler')))
-    check_data(cfg, ('train', 'val'))
+    reports = check_data(cfg, ('train', 'val'))
+    if cfg.get('resume') and cfg.get('load_from'):
+        require_class_order(cfg.load_from, reports['train'].classes)
     for source in starting_weights(cfg):
         read.state_dict_of(source)  # an address is downloaded once, for all processes
 
@@ -245,6 +254,8 @@ def run_test(
     """
     with translate_config_errors(), read.reading_once():
         reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
+        for report in reports.values():
+            require_class_order(cfg.load_from, report.classes)
         runner = build_runner(cfg)
         check_weights(runner, cfg.load_from, strict=True)
         if before_test is not None:

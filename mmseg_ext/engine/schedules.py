@@ -63,6 +63,8 @@ def _in_order(schedulers: Any) -> list[Any]:
 
 
 def _is_same(scheduler: _ParamScheduler, state: dict[str, Any]) -> bool:
+    if not isinstance(state, dict):
+        return False
     if getattr(scheduler, 'need_val_args', False):  # it follows the scores and not a schedule
         return True
     new = scheduler.state_dict()
