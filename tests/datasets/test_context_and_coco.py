@@ -52,6 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize('path', BASES, ids=lambda path: path.stem)
 def test_bases_read_the_hosts_folders(path: Path, folders: dict[str, Path]) -> None:
     cfg = Config.fromfile(path)
+    assert cfg.get('server_prefix') is None  # not the test server of a base
     kind = path.stem.partition('_')[0]
     classes = 171 if kind == 'coco' else 59 if 'context59' in path.stem else 60
     reduced = classes != 60

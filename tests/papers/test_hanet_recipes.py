@@ -115,5 +115,6 @@ def test_mobilenet_on_bdd_differs_from_cityscapes_in_its_data_alone() -> None:
     cityscapes = recipe('mobilenetv2_deeplabv3plus_cityscapes')
     assert cfg.model == cityscapes.model and cfg.optim_wrapper == cityscapes.optim_wrapper
     other = recipe('r101_deeplabv3plus_bdd100k')
+    assert cfg.get('server_prefix') is other.get('server_prefix') is None
     assert cfg.val_dataloader == other.val_dataloader
     assert cfg.train_dataloader.dataset == other.train_dataloader.dataset

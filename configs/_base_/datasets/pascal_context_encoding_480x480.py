@@ -13,3 +13,4 @@ lists = 'ImageSets/SegmentationContext/'
 train_dataloader = dict(dataset=dict(context, ann_file=lists + 'train.txt'))
 val_dataloader = dict(dataset=dict(context, ann_file=lists + 'val.txt'))
 test_dataloader = val_dataloader
+server_prefix = None  # all labels are public
