@@ -97,7 +97,7 @@ class EmbeddingsHook(Hook):
         if bank is not None:
             # The message hub is saved in checkpoints and restored from them.
             fill = dict(runner.message_hub.get_info('bank_fill') or {})
-            fill[runner.iter] = (bank.count / bank.size).tolist()
+            fill[runner.iter] = (bank.count / bank.count.new_tensor(bank.sizes)).tolist()
             runner.message_hub.update_info('bank_fill', fill)
         if not self._drawn:
             return
