@@ -153,5 +153,5 @@ def reliability_table(written: dict[str, Any]) -> Table:
         per_cent = [f'{100 * value:.1f}' if row['pixels'] else '-' for value in values]
         if name == EVERYTHING:
             table.add_section()
-        table.add_row(name, f'{row["pixels"]:,}', *shown)
+        table.add_row(name, f'{row["pixels"]:,}', *per_cent)
     return table
