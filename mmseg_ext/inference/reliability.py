@@ -7,6 +7,7 @@ ICML 2017, with 15 bins, for each class that the model predicts.
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,12 +156,15 @@ def draw_reliability(out: Path, hits: Hits, written: dict[str, Any], rank: int) 
     from mmseg_ext.visualization.reliability import draw_curves
 
     bins = bins_of(with_everything(hits))
+    has_pixels = bins.total.sum(1) > 0
     names = [
         f'{name} ({100 * error:.1f} %)'
         for name, error in zip((*written['classes'], EVERYTHING), bins.error, strict=True)
     ]
-    filled = np.maximum(bins.total, 1)
-    curves = np.where(bins.total > 0, np.stack([bins.probability, bins.right]) / filled, np.nan)
+    colors = [*written['palette'], [0, 0, 0]]
+    counts = np.maximum(bins.total, 1)
+    curves = np.where(bins.total > 0, np.stack([bins.probability, bins.right]) / counts, np.nan)
     path = out / f'{rank}.{PICTURE}'  # a file per process: several may write at the same time
-    draw_curves(path, curves[0], curves[1], names, [*written['palette'], [0, 0, 0]])
+    names, colors = (list(compress(values, has_pixels.tolist())) for values in (names, colors))
+    draw_curves(path, curves[0, has_pixels], curves[1, has_pixels], names, colors)
     os.replace(path, out / PICTURE)

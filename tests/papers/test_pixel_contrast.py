@@ -950,13 +950,18 @@ def test_a_killed_run_goes_on_with_the_same_bank(
     assert written[:, 0].max() == 20  # two epochs of the ten images, of all processes
 
 
-def test_a_step_that_fails_leaves_the_bank_as_it_was(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_step_that_fails_leaves_the_bank_as_it_was(
+    processes: int, data: Path, tmp_path: Path
+) -> None:
     whole = contrast_run(data, tmp_path / 'whole')
     cut = contrast_run(data, tmp_path / 'cut', stop={5: 'backward'})
-    assert train(whole) == [(0, '')]
-    assert [text for _, text in train(cut)] == ['RuntimeError: no memory']
+    cut.default_hooks.checkpoint.interval = 100
+    assert train(whole, processes=processes) == [(0, '')] * processes
+    errors = [text for _, text in train(cut, processes=processes)]
+    assert errors == ['RuntimeError: no memory'] * processes
     assert last_checkpoint(tmp_path / 'cut')['meta']['iter'] == 4
-    assert train(resumed(cut)) == [(0, '')]
+    assert train(resumed(cut), processes=processes) == [(0, '')] * processes
     assert_same(*(last_checkpoint(tmp_path / name) for name in ('cut', 'whole')))
 
 
