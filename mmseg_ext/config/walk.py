@@ -17,6 +17,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'model_wrapper_cfg',
     'paper',
     'runner_type',
+    'server_prefix',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

@@ -265,6 +265,8 @@ def _report_test(
             f'time per batch: {np.median(batches):.3f} s (median); '
             f'peak memory: {_peak_memory():.0f} MiB'
         )
+        if not metrics:  # no labels
+            return
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))
         print(f'scores: {table}')

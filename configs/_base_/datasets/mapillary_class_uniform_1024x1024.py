@@ -58,3 +58,4 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+server_prefix = dict(img_path='testing/images')  # tools/test.py --format-only
