@@ -29,6 +29,7 @@ from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
+from ..segmentors.protocols import training_parts_of
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 from .lock import only_training
@@ -228,7 +229,8 @@ def run_test(
     with translate_config_errors(), read.reading_once():
         reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
         runner = build_runner(cfg)
-        check_weights(runner, cfg.load_from, strict=True)
+        training_parts = training_parts_of(unwrap(runner.model))
+        check_weights(runner, cfg.load_from, strict=True, not_needed=training_parts)
         if before_test is not None:
             before_test(runner)
         return runner, runner.test(), reports

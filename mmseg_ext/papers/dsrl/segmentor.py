@@ -89,6 +89,8 @@ class DSRL(WindowedEncoderDecoder):
             or a reconstruction without loss.
     """
 
+    training_parts = ('auxiliary_head', *TRAINING_ONLY)
+
     # Modules, or None in a model without them.
     sisr: Any
     loss_sisr: Any
