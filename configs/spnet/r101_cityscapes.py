@@ -1,6 +1,6 @@
 """SPNet (arXiv 2003.13328), ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/spnet/r101_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r101_cityscapes.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r101_cityscapes.py CHECKPOINT --tta
 
 Paper: 82.0 mIoU on test, 81.9 on val (as others cite it).
@@ -13,6 +13,10 @@ _base_ = [
     '../_base_/schedules/120e.py',
     '../_base_/default_runtime.py',
 ]
+initial_weights = (
+    'ResNet-50 or -101 for ImageNet of PyTorch-Encoding (resnet50-25c4b509.pth, '
+    'resnet101-2a57e44d.pth of zhanghang1989/PyTorch-Encoding, read by convert_checkpoint.py spnet)'
+)
 model = dict(
     backbone=dict(_delete_=True, type='SPNetResNet', depth=101, norm_cfg=_base_.norm_cfg),
     decode_head=dict(type='SPNetHead'),
@@ -34,5 +38,5 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.005),
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=180, **_base_.per_iter)]
 paper = dict(miou=81.9, split='Cityscapes val', source='paper, as others cite it; 82.0 on test')
