@@ -113,3 +113,18 @@ def test_plain_weights_are_loaded_by_a_contrast_but_not_explained(tmp_path: Path
     )
     with pytest.raises(UserError, match='lacks weights that the maps of --explain may need'):
         Predictor(cfg, path, 'cpu', explain=True)
+
+
+@pytest.mark.parametrize('name', ['hrnet_cityscapes', 'r101_deeplabv3_cityscapes'])
+def test_released_weights_without_projection_fit_the_baseline_and_both_contrasts(name: str) -> None:
+    folder = CONFIG_DIR / 'pixel_contrast'
+    plain = tiny(folder / f'{name}_plain.py')
+    state = plain.state_dict()
+    for contrast in (name, f'{name}_memory'):
+        model = tiny(folder / f'{contrast}.py')
+        fit = load_and_compare(model, state)
+        assert any(n.startswith('decode_head.projection.') for n in fit.missing)
+        assert not str(fit.without(training_parts_of(model)))
+        x = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(model.eval()(x), plain.eval()(x), rtol=0, atol=0)
