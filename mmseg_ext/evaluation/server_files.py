@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.evaluator import BaseMetric
-from mmseg.registry import DATASETS, METRICS, TRANSFORMS
+from mmseg.registry import DATASETS, METRICS
 from PIL import Image
 
 from ..config.walk import leaf_datasets
+from ..datasets.transforms import without_label_transforms
 from ..errors import UserError
 from ..segmentors.protocols import HasLabelIds
 
@@ -83,26 +83,7 @@ def write_server_files(cfg: Config, out: str | None) -> None:
             f'has {len(classes)} others: remove metainfo.classes'
         )
     leaf['data_prefix'] = dict(cfg.server_prefix)
-    leaf['pipeline'] = _without_labels(leaf['pipeline'])
+    leaf['pipeline'] = without_label_transforms(leaf['pipeline'])
     leaf.pop('ann_file', None)
     values = list(dataset.label_ids) if isinstance(dataset, HasLabelIds) else None
     cfg.test_evaluator = dict(type='ServerFiles', folder=out, values=values)
-
-
-def _without_labels(pipeline: Sequence) -> list:
-    """Transforms without those that load labels; lists of ``TestTimeAug`` that get empty go too."""
-    kept = []
-    for transform in pipeline:
-        if isinstance(transform, list | tuple):
-            transform = _without_labels(transform)
-            if not transform:
-                continue
-        else:
-            kind = transform['type']
-            cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-            if issubclass(cls, LoadAnnotations):
-                continue
-            if 'transforms' in transform:
-                transform = {**transform, 'transforms': _without_labels(transform['transforms'])}
-        kept.append(transform)
-    return kept

@@ -33,6 +33,7 @@ NUMBERS = {
     'hmsa/hrnet_ocr_cityscapes_autolabel': 86.3,
     'hmsa/hrnet_ocr_cityscapes_averaged': 84.9,
     'hmsa/hrnet_ocr_mapillary': 61.1,
+    'hmsa/hrnet_ocr_mapillary_2177': 61.05,
     'magnet/hrnet18s_ocr_cityscapes': 68.2,
     'magnet/hrnet18s_ocr_cityscapes_fast': 67.37,
     'magnet/hrnet18s_ocr_cityscapes_plain': 63.24,
