@@ -49,7 +49,7 @@ class ServerFiles(BaseMetric):
         """Returns no scores; ``size`` is the number of images of all processes."""
         barrier()
         if is_main_process():
-            print(f'{size} predictions for the test server: {self.folder}')
+            print(f'files for the test server: {size} in {self.folder}')
         return {}
 
     def compute_metrics(self, results: list) -> dict:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
 from mmseg_ext.config import prepare
@@ -36,20 +36,37 @@ model = dict(
 )
 test_dataloader = dict(num_workers=0, persistent_workers=False)
 """
-SPLITS = {  # classes, root of the data, an image of the test split, values of the first classes
-    'cityscapes': (
-        19,
-        'c',
-        'leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png',
-        LABEL_IDS,
-    ),
+BERLIN = 'leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png'
+SMALL = 'test_dataloader.dataset.pipeline.1.scale=(64,64)'
+# Classes, root of the data, an image of the test split, values of the classes, options without and
+# with --tta; the last two have the protocols of DANet and FastFCN, and of SPNet.
+SPLITS: dict[str, tuple] = {
+    'cityscapes': (19, 'c', BERLIN, LABEL_IDS, [], []),
     'ade20k': (
         150,
         'ade/ADEChallengeData2016',
         '../release_test/testing/ADE_test_7.jpg',
         range(1, 151),
+        [SMALL],
+        ['tta_pipeline.1.scale=(64,64)'],
     ),
-    'mapillary_class_uniform_1024x1024': (65, 'm', 'testing/images/abc.jpg', range(65)),
+    'mapillary_class_uniform_1024x1024': (
+        65,
+        'm',
+        'testing/images/abc.jpg',
+        range(65),
+        [SMALL],
+        ['tta_pipeline.1.scale=(64,64)'],
+    ),
+    'cityscapes_encoding_480x480': (
+        19,
+        'c',
+        BERLIN,
+        LABEL_IDS,
+        [SMALL],
+        ['tta_model.base_size=64', 'tta_model.crop_size=48', 'tta_model.scales=(0.5,1.0)'],
+    ),
+    'cityscapes_semseg_768x768': (19, 'c', BERLIN, LABEL_IDS, [], []),
 }
 
 
@@ -61,8 +78,6 @@ def config_of(tmp_path, data):
 
 def save_weights(path, config):
     """Weights with which every pixel has the last class."""
-    from mmseg.registry import MODELS
-
     init_default_scope('mmseg')
     model = MODELS.build(prepare.load_config(str(config)).model)
     torch.nn.init.zeros_(model.decode_head.conv_seg.weight)
@@ -73,7 +88,7 @@ def save_weights(path, config):
 @pytest.mark.parametrize('tta', [[], ['--tta']], ids=['plain', 'tta'])
 @pytest.mark.parametrize('data', list(SPLITS))
 def test_predictions_of_images_without_labels(data, tta, tmp_path, monkeypatch, capfd):
-    _, root, image, values = SPLITS[data]
+    _, root, image, values, *changes = SPLITS[data]
     (tmp_path / root).mkdir(parents=True)
     path = tmp_path / root / image
     path.parent.mkdir(parents=True)
@@ -82,13 +97,12 @@ def test_predictions_of_images_without_labels(data, tta, tmp_path, monkeypatch, 
     save_weights(tmp_path / 'x.pth', config)
     forget_visualizers()
     monkeypatch.chdir(tmp_path)
-    small = 'test_dataloader.dataset.pipeline.1.scale=(64,64)'
     options = ['--data-root', root, '--format-only', '--out', 'files', *tta]
-    if data != 'cityscapes' and not tta:
-        options += ['--cfg-options', small]
+    if changes[bool(tta)]:
+        options += ['--cfg-options', *changes[bool(tta)]]
     monkeypatch.setattr(sys, 'argv', ['test.py', str(config), 'x.pth', *options])
     runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
-    assert '1 predictions for the test server: files' in capfd.readouterr().out
+    assert 'files for the test server: 1 in files' in capfd.readouterr().out
     (file,) = (tmp_path / 'files').iterdir()
     assert file.name == Path(image).with_suffix('.png').name
     label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
