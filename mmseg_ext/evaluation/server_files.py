@@ -69,7 +69,8 @@ def write_server_files(cfg: Config, out: str | None) -> None:
     if not out:
         raise UserError('--format-only writes the predictions to a folder: name it with --out DIR')
     leaves = leaf_datasets(cfg.test_dataloader)
-    if not cfg.get('server_prefix') or len(leaves) != 1:
+    prefix = cfg.get('server_prefix')
+    if not isinstance(prefix, dict) or 'img_path' not in prefix or len(leaves) != 1:
         raise UserError(
             f'--format-only: {cfg.filename} names no images for a test server: give a config of '
             'Cityscapes, ADE20K or Mapillary, or set server_prefix=dict(img_path=FOLDER)'
@@ -82,7 +83,7 @@ def write_server_files(cfg: Config, out: str | None) -> None:
             f'--format-only: the test server takes all classes of {leaf["type"]}, but the config '
             f'has {len(classes)} others: remove metainfo.classes'
         )
-    leaf['data_prefix'] = dict(cfg.server_prefix)
+    leaf['data_prefix'] = dict(img_path=prefix['img_path'])
     leaf['pipeline'] = without_label_transforms(leaf['pipeline'])
     leaf.pop('ann_file', None)
     values = list(dataset.label_ids) if isinstance(dataset, HasLabelIds) else None

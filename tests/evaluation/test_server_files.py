@@ -168,6 +168,9 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     for name in ('hrnet18s_camvid.py', 'hrnet18s_streets.py'):
         with pytest.raises(UserError, match='names no images for a test server'):
             write_server_files(prepared(name), 'out')
+    options = {'server_prefix': 'images'}  # a folder in place of dict(img_path=FOLDER)
+    with pytest.raises(UserError, match='names no images for a test server'):
+        write_server_files(prepared('hrnet18s_camvid.py', cfg_options=options), 'out')
     few = prepare.prepare_test(
         str(ROOT / 'configs/danet/r50_cityscapes.py'),
         str(tmp_path / 'x.pth'),
