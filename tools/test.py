@@ -2,6 +2,8 @@
 
 Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/iter_100.pth --tta
 
+With --format-only it writes files for the test server of Cityscapes, ADE20K or Mapillary.
+
 With --table it tests many models and writes a table and a report. It uses the best checkpoint in
 the work directory of each config, or that of CONFIG=CHECKPOINT. The same command continues a
 stopped table.
@@ -19,9 +21,10 @@ from mmseg_ext.benchmark.table import make_table, rich_table
 from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import errors_in_a_line
+from mmseg_ext.evaluation.server_files import write_server_files
 
 CONTINUES = 'stopped: the same command continues the table'
-ONE_MODEL = ('show', 'show_dir', 'work_dir')
+ONE_MODEL = ('show', 'show_dir', 'work_dir', 'format_only')
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +42,11 @@ def parse_args() -> argparse.Namespace:
         type=expanduser,
         help='folder for the predicted classes, or for the table',
     )
+    parser.add_argument(
+        '--format-only',
+        action='store_true',
+        help='predict the test images without labels and write files for the test server to --out',
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument(
         '--show-dir',
@@ -54,7 +62,9 @@ def parse_args() -> argparse.Namespace:
     )
     args = parser.parse_intermixed_args()
     if args.table and any(getattr(args, name) for name in ONE_MODEL):
-        parser.error('--show, --show-dir and --work-dir are for one model, not for --table')
+        parser.error(
+            '--show, --show-dir, --work-dir and --format-only are for one model, not for --table'
+        )
     if not args.table and len(args.checkpoint) != 1:
         parser.error('give a config and a checkpoint, or --table and configs')
     return args
@@ -65,7 +75,11 @@ def main() -> None:
     args = vars(parse_args())
     table, config, checkpoint = (args.pop(name) for name in ('table', 'config', 'checkpoint'))
     if not table:
-        launch.test(prepare.prepare_test(config, checkpoint[0], **args))
+        format_only = args.pop('format_only')
+        cfg = prepare.prepare_test(config, checkpoint[0], **args)
+        if format_only:
+            write_server_files(cfg, args['out'])
+        launch.test(cfg)
         return
     for name in (*ONE_MODEL, 'wait_time'):
         del args[name]

@@ -54,6 +54,15 @@ class Fit:
             f'{len(names)} {relation}: {_short(names)}' for names, relation in differences if names
         )
 
+    def without(self, prefixes: tuple[str, ...]) -> 'Fit':
+        """Differences without names that start with one of ``prefixes``."""
+        return Fit(
+            [name for name in self.missing if not name.startswith(prefixes)],
+            [name for name in self.unexpected if not name.startswith(prefixes)],
+            {n: shapes for n, shapes in self.other_shape.items() if not n.startswith(prefixes)},
+            self.unusable,
+        )
+
     def class_counts(self) -> tuple[int, int] | None:
         """Numbers of classes of the checkpoint and of the module; None if anything else differs."""
         classifies = all('_seg.' in name for name in self.other_shape)
@@ -228,7 +237,13 @@ def _require_state_of_training(checkpoint: str, loaded: dict[str, Any]) -> None:
         raise UserError(f'{checkpoint} holds a negative epoch, iter or seed: give another file')
 
 
-def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:
+def check_weights(
+    runner: Runner,
+    checkpoint: str | None,
+    *,
+    strict: bool,
+    not_needed: tuple[str, ...] = (),
+) -> None:
     """Loads a checkpoint and refuses that of another model.
 
     Args:
@@ -236,6 +251,8 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
         checkpoint: Path or address; None loads the local files of ``Pretrained`` submodules.
         strict: Whether every tensor must match. Otherwise only ``starting_parts`` must, and the
             other differences are printed.
+        not_needed: Prefixes of names that may differ, such as those of parts that only training
+            has.
 
     Raises:
         UserError: The checkpoint is of another model, and the message has the names that differ; or
@@ -243,7 +260,8 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
     """
     model = unwrap(runner.model)
     if checkpoint is not None:
-        _check_fit(model, checkpoint, ('',) if strict else starting_parts(model), strict=strict)
+        needed = ('',) if strict else starting_parts(model)
+        _check_fit(model, checkpoint, needed, strict=strict, not_needed=not_needed)
         return
     require_frozen_part(model)
     for _, submodule in model.named_modules():
@@ -254,7 +272,12 @@ def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> No
 
 
 def _check_fit(
-    module: nn.Module, checkpoint: str, needed: tuple[str, ...], *, strict: bool = False
+    module: nn.Module,
+    checkpoint: str,
+    needed: tuple[str, ...],
+    *,
+    strict: bool = False,
+    not_needed: tuple[str, ...] = (),
 ) -> None:
     """Loads a checkpoint into a module and refuses it if it does not fit.
 
@@ -263,9 +286,11 @@ def _check_fit(
         checkpoint: Path or address.
         needed: Prefixes of the names that the checkpoint must hold.
         strict: Whether names that the module does not have are refused too.
+        not_needed: Prefixes of names that may differ.
     """
     fit = load_and_compare(module, state_dict_of(checkpoint))
     require_usable(checkpoint, fit)
+    fit = fit.without(not_needed)
     lacking = [name for name in (*fit.missing, *fit.other_shape) if name.startswith(needed)]
     frozen_part: Any = getattr(module, 'frozen_part', None)
     starts_frozen = bool(frozen_part) and needed == (frozen_part,)

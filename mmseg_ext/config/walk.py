@@ -18,6 +18,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'model_wrapper_cfg',
     'paper',
     'runner_type',
+    'server_prefix',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

@@ -13,6 +13,7 @@ from .transforms import (
     LoadSegMap,
     RandomGaussianBlur,
     RandomScaleCrop,
+    SetOriginalSize,
     ShiftBrightness,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     'PseudoLabelDataset',
     'RandomGaussianBlur',
     'RandomScaleCrop',
+    'SetOriginalSize',
     'ShiftBrightness',
 ]
 

@@ -4,14 +4,16 @@ Sizes are (h, w), points are (x, y), and images are uint8, BGR. Random numbers c
 ``np.random`` alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmcv.transforms import LoadAnnotations as AnyLoadAnnotations
 from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
@@ -101,6 +103,38 @@ class LoadSegMap(LoadAnnotations):
                 f'indices from 0 to {IGNORE_INDEX}'
             )
         return label.astype(np.uint8)
+
+
+@TRANSFORMS.register_module()
+class SetOriginalSize(BaseTransform):
+    """Makes the present size of an image its original size, at which a prediction is scored.
+
+    It follows a resize of image and label. A prediction without labels omits it.
+    """
+
+    def transform(self, results: dict) -> dict:
+        results['ori_shape'] = results['img'].shape[:2]
+        return results
+
+
+def without_label_transforms(transforms: Sequence[Any]) -> list:
+    """Configs of transforms without those for labels, also inside nested transforms."""
+    selected = []
+    for transform in transforms:
+        if isinstance(transform, list | tuple):
+            transform = without_label_transforms(transform)
+            if not transform:  # ``TestTimeAug`` would make no image of an empty list
+                continue
+        else:
+            kind = transform['type']
+            cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+            if issubclass(cls, AnyLoadAnnotations | SetOriginalSize):
+                continue
+            if 'transforms' in transform:
+                inner = without_label_transforms(transform['transforms'])
+                transform = {**transform, 'transforms': inner}
+        selected.append(transform)
+    return selected
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
+from ..segmentors.protocols import training_parts_of
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
 from .lock import only_training
@@ -267,7 +268,8 @@ def run_test(
         for report in reports.values():
             require_class_order(cfg.load_from, report.classes)
         runner = build_runner(cfg)
-        check_weights(runner, cfg.load_from, strict=True)
+        training_parts = training_parts_of(unwrap(runner.model))
+        check_weights(runner, cfg.load_from, strict=True, not_needed=training_parts)
         if before_test is not None:
             before_test(runner)
         return runner, runner.test(), reports
@@ -304,6 +306,8 @@ def _report_test(
             f'time per batch: {np.median(batches):.3f} s (median); '
             f'peak memory: {_peak_memory():.0f} MiB'
         )
+        if not metrics:  # no labels
+            return
         table = Path(cfg.work_dir) / 'table.md'
         table.write_text('\n'.join([markdown_table(metrics), *(f'- {note}' for note in notes), '']))
         print(f'scores: {table}')

@@ -7,4 +7,5 @@ from . import (  # noqa: F401
     encoding_tta,
     logit_tta,
     saved_predictions,
+    server_files,
 )

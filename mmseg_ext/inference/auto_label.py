@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmseg.models import SegTTAModel
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -38,7 +37,7 @@ from mmseg_ext.datasets.pseudo_label import (
     check_number_of_thresholds,
     first_kept_of_classes,
 )
-from mmseg_ext.datasets.transforms import IGNORE_INDEX
+from mmseg_ext.datasets.transforms import IGNORE_INDEX, without_label_transforms
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.auto_label_summary import (
     STATISTICS,
@@ -192,7 +191,7 @@ class _Teacher:
         pipeline = next(iter(leaf_datasets(config.test_dataloader)))['pipeline']
         if tta:
             self.model, pipeline = _with_tta(config, predictor.model)
-        self.pipeline = Compose(_without_labels(pipeline))
+        self.pipeline = Compose(without_label_transforms(pipeline))
         self.num_workers = config.test_dataloader.get('num_workers', 0)
         check_class_names(f'{checkpoint}: dataset_meta.classes', predictor.classes)
         self.classes = list(predictor.classes)
@@ -250,22 +249,6 @@ def _with_tta(config: Config, model: torch.nn.Module) -> tuple[torch.nn.Module, 
             "set tta_model=dict(type='LogitTTAModel') in the config"
         )
     return augmented, config.tta_pipeline
-
-
-def _without_labels(transforms: Sequence[Any]) -> list:
-    """Transforms without those that load labels, also inside nested transforms."""
-    selected = []
-    for transform in transforms:
-        if isinstance(transform, list | tuple):
-            transform = _without_labels(transform)
-            if not transform:
-                continue
-        elif issubclass(TRANSFORMS.get(transform['type']), LoadAnnotations):
-            continue
-        elif 'transforms' in transform:
-            transform = {**transform, 'transforms': _without_labels(transform['transforms'])}
-        selected.append(transform)
-    return selected
 
 
 def _label_ids(config: Config, classes: Sequence[str]) -> Sequence[int]:

@@ -23,11 +23,11 @@ from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usa
 from mmseg_ext.checkpoints.read import classes_of, read_checkpoint, state_dict_in
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
-from mmseg_ext.datasets.transforms import read_image
+from mmseg_ext.datasets.transforms import SetOriginalSize, read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
 from mmseg_ext.layers.sizes import padding_of
-from mmseg_ext.segmentors.protocols import Pixel
+from mmseg_ext.segmentors.protocols import Pixel, training_parts_of
 from mmseg_ext.visualization.pictures import (
     Palette,
     Panel,
@@ -75,10 +75,11 @@ class Predictor:
         pixel: Pixel | None = None,
     ) -> None:
         check_device(device)
-        self.model, meta = load_model(config, checkpoint)
+        explain = explain or pixel is not None
+        self.model, meta = load_model(config, checkpoint, explain=explain)
         self.model.to(device)
         self.classes, self.palette = classes_and_palette(config, meta)
-        self.explain, self.pixel = explain or pixel is not None, pixel
+        self.explain, self.pixel = explain, pixel
         self._check_explain()
         self._from_file, self._from_array = image_pipelines(config)
 
@@ -146,16 +147,17 @@ class Predictor:
 def image_pipelines(config: Config) -> tuple[Compose, Compose]:
     """Transforms of the test without those of labels, for image files and for arrays."""
     transforms = Compose(_test_dataset(config)['pipeline']).transforms
-    transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
+    transforms = [t for t in transforms if not isinstance(t, LoadAnnotations | SetOriginalSize)]
     return Compose(transforms), Compose([LoadImageFromNDArray(), *transforms[1:]])
 
 
 def load_model(
-    config: Config, checkpoint: str | Path | None
+    config: Config, checkpoint: str | Path | None, *, explain: bool = False
 ) -> tuple[BaseSegmentor, dict[str, Any]]:
     """The config's model in eval mode with the checkpoint's weights, and the checkpoint's meta.
 
-    Without a checkpoint the weights are random, and the meta is empty.
+    Without a checkpoint the weights are random, and the meta is empty. Parts that only training
+    needs may differ, unless ``explain`` is set: maps are made of some of them.
 
     Raises:
         UserError: The checkpoint does not exist, cannot be read or used, or its names or shapes are
@@ -170,8 +172,14 @@ def load_model(
     model = revert_sync_batchnorm(MODELS.build(config.model))
     fit = load_and_compare(model, state_dict_in(str(checkpoint), loaded))
     require_usable(checkpoint, fit)
-    if str(fit):
-        raise UserError(other_model(checkpoint, model, fit))
+    differences = fit.without(training_parts_of(model))
+    if str(differences):
+        raise UserError(other_model(checkpoint, model, differences))
+    if explain and (fit.missing or fit.other_shape):
+        raise UserError(
+            f'{checkpoint} lacks weights that the maps of --explain may need ({fit}): omit '
+            '--explain, or give a checkpoint of a training'
+        )
     names = classes_of(loaded)
     if names and isinstance(model, EncoderDecoder) and len(names) != model.num_classes:
         raise UserError(

@@ -219,6 +219,7 @@ class DANetHead(PyTorchInit, DAHead):
     host_counterpart = dict(type='DAHead', pam_channels=64)
 
     aux_logits = (1, 2)
+    training_parts = ('pam_conv_seg', 'cam_conv_seg')
     explains_pixels = True
 
     def __init__(

@@ -255,6 +255,7 @@ class FastFCNEncHead(PyTorchInit, BaseDecodeHead):
     """
 
     explains_pixels = False
+    training_parts = ('se_layer',)
     host_counterpart = dict(type='EncHead')
 
     def __init__(

@@ -207,6 +207,8 @@ class HMSA(WindowedEncoderDecoder):
                 'name a second scale, e.g. (0.5, 1.0)'
             )
         super().__init__(**kwargs)
+        if len(self.test_scales) == 1:
+            self.training_parts = ('auxiliary_head', 'decode_head.scale_attn')
         self.loss_single: Any = MODELS.build(loss_single) if loss_single else None
 
     def _init_decode_head(self, decode_head: Any) -> None:

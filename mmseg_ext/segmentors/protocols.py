@@ -10,7 +10,7 @@ submodules of a ``torch.nn.Module``. So a member is a method, a property or a pl
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers.sizes import Size
@@ -139,6 +139,15 @@ class HasPredictionLoss(Protocol):
 
 
 @runtime_checkable
+class HasTrainingParts(Protocol):
+    """A model, or a part of one, with modules that a prediction does not need."""
+
+    @property
+    def training_parts(self) -> Sequence[str]:
+        """Names of these modules inside the part; the part need not have them."""
+
+
+@runtime_checkable
 class HasDataInfo(Protocol):
     """A data set that names the files of a sample without loading them."""
 
@@ -192,6 +201,16 @@ class UndoesWrites(Protocol):
 
     def undo_writes(self) -> None:
         """Restores all buffers as they were at the last call of ``record_writes``."""
+
+
+def training_parts_of(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the weights that a prediction of ``model`` does not need."""
+    return tuple(
+        f'{name}.{part}.' if name else f'{part}.'
+        for name, module in model.named_modules()
+        if isinstance(module, HasTrainingParts)
+        for part in module.training_parts
+    )
 
 
 def no_single_pixels(name: str) -> UserError:

@@ -83,6 +83,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
             windows, or a head that reads other levels than the backbone or neck gives.
     """
 
+    training_parts: Sequence[str] = ('auxiliary_head',)
+
     def __init__(
         self,
         *,

@@ -4,10 +4,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_ext.datasets.transforms import LoadSegMap, RandomScaleCrop, crop_start, crop_window
+from mmseg_ext.datasets.transforms import (
+    LoadSegMap,
+    RandomScaleCrop,
+    crop_start,
+    crop_window,
+    without_label_transforms,
+)
 
 
 def build(**cfg):
@@ -308,3 +315,24 @@ def test_a_label_may_be_one_pixel_high_or_wide(tmp_path, size):
     assert cv2.imwrite(path, np.full(size, 3, np.uint8))
     results = LoadSegMap()(dict(seg_map_path=path, seg_fields=[], label_map=None))
     assert results['gt_seg_map'].shape == size and (results['gt_seg_map'] == 3).all()
+
+
+def test_a_prediction_is_scored_at_the_size_that_is_set(tmp_path):
+    image, label = tmp_path / 'a.jpg', tmp_path / 'a.png'
+    cv2.imwrite(str(image), np.zeros((30, 40, 3), np.uint8))
+    cv2.imwrite(str(label), np.zeros((30, 40), np.uint8))
+    pipeline = [
+        dict(type='LoadImage'),
+        dict(type='LoadSegMap'),
+        dict(type='Resize', scale=(20, 20), keep_ratio=True),
+        dict(type='SetOriginalSize'),
+        dict(type='PackSegInputs'),
+    ]
+    info = dict(img_path=str(image), seg_map_path=str(label), seg_fields=[])
+    sample = Compose(pipeline)(dict(info))['data_samples']
+    assert sample.ori_shape == sample.img_shape == (15, 20)
+    assert sample.gt_sem_seg.shape == (15, 20)
+    info.pop('seg_map_path')
+    bare = without_label_transforms([*pipeline[:3], [pipeline[1]], [pipeline[3]], pipeline[4]])
+    assert [transform['type'] for transform in bare] == ['LoadImage', 'Resize', 'PackSegInputs']
+    assert Compose(bare)(info)['data_samples'].ori_shape == (30, 40)

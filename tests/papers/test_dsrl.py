@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
 from mmseg_ext.papers.dsrl import FeatureAffinityLoss, ReconstructionLoss, affinity
-from mmseg_ext.papers.dsrl.segmentor import halved, unpadded
+from mmseg_ext.papers.dsrl.segmentor import halved, peak_signal_to_noise, unpadded
 from tests.oracles.dsrl import affinity_one_by_one, affinity_released
 from tests.test_swap import BATCH_NORM, HEADS, shrunk
 from tests.tiny import CONFIG_DIR, build, make_batch, small_hrnet, tiny, total_loss
@@ -356,7 +356,7 @@ def test_every_head_takes_part(head: str, tmp_path: Path) -> None:
     images, samples = make_batch(model)
     losses = model.loss(images, samples)
     own = {f'decode.{key}' for key in keys}
-    assert set(losses) == own | {'sisr.loss_mse', 'fa.loss_fa'}
+    assert set(losses) == own | {'sisr.loss_mse', 'sisr.psnr', 'fa.loss_fa'}
     sum(value.mean() for name, value in losses.items() if 'loss' in name).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     model.eval()
@@ -427,16 +427,36 @@ def test_affinity_compares_features_before_the_dropout() -> None:
 def test_parts_are_left_out_one_by_one() -> None:
     keys = {'decode.loss_ce', 'decode.acc_seg'}
     for changes, more in (
-        (dict(loss_fa=None), {'sisr.loss_mse'}),
+        (dict(loss_fa=None), {'sisr.loss_mse', 'sisr.psnr'}),
         (dict(sisr=None), set()),
         (dict(sisr=None, sssr=None), set()),
-        (dict(fa_in='outputs'), {'sisr.loss_mse', 'fa.loss_fa'}),
+        (dict(fa_in='outputs'), {'sisr.loss_mse', 'sisr.psnr', 'fa.loss_fa'}),
     ):
         model = dsrl(**changes).train()
         loss = model.loss(*make_batch(model))
         assert set(loss) == keys | more
         sum(v for k, v in loss.items() if 'loss' in k).backward()
         assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_psnr_of_the_reconstruction_is_that_of_its_picture() -> None:
+    model = dsrl().train()
+    images, samples = make_batch(model, size=(64, 96), ignored=0.5)
+    pictures: list[Tensor] = []
+    model.sisr.register_forward_hook(lambda *args: pictures.append(args[2][0].detach()))
+    logged = model.loss(images, samples)['sisr.psnr']
+    assert not logged.requires_grad
+    error = (model._rgb(pictures[0]) - model._rgb(images)).square().mean()
+    torch.testing.assert_close(logged, 10 * torch.log10(1 / error), rtol=1e-4, atol=1e-4)
+
+
+def test_the_psnr_counts_valid_pixels_only() -> None:
+    reference = torch.rand(1, 3, 4, 6)
+    image, valid = reference.clone(), torch.ones(1, 1, 4, 6, dtype=torch.bool)
+    image[..., :2] += 0.1
+    assert peak_signal_to_noise(image, reference, valid).item() == pytest.approx(24.771, abs=1e-2)
+    valid[..., :2] = False
+    assert peak_signal_to_noise(image, reference, valid).item() == pytest.approx(100)
 
 
 @torch.no_grad()

@@ -377,3 +377,34 @@ def test_scaled_sizes_are_exact() -> None:
     for scale in hmsa_scales([0.1, 0.3, 0.7, 1.0, 1.1]):
         for n in (1, 10, 33, 2049):
             assert scaled_size((n, n), scale)[0] == math.floor(round(n * float(scale), 9))
+
+
+@pytest.mark.parametrize(
+    ('name', 'plain'),
+    [
+        ('hrnet_ocr_cityscapes', 'hrnet_ocr_cityscapes_averaged'),
+        ('hrnet_ocr_mapillary', 'hrnet_ocr_mapillary_plain'),
+    ],
+)
+def test_the_baselines_of_the_paper_differ_by_the_attention_alone(name: str, plain: str) -> None:
+    full, bare = (Config.fromfile(CONFIG_DIR / f'hmsa/{n}.py').to_dict() for n in (name, plain))
+    for cfg in (full, bare):
+        for key in ('paper', 'bce', 'tta_pipeline'):
+            cfg.pop(key, None)
+    head = full['model']['decode_head']
+    assert head['type'] == 'HMSAHead' and bare['model']['decode_head'] == head['head']
+    for key in ('decode_head', 'type', 'train_scales', 'test_scales', 'loss_single'):
+        full['model'].pop(key, None)
+        bare['model'].pop(key, None)
+    assert full == bare
+
+
+def test_the_teacher_reads_train_val_and_crops_of_coarse_labels_for_75_epochs() -> None:
+    cfg = Config.fromfile(CONFIG_DIR / 'hmsa/hrnet_ocr_cityscapes_teacher.py')
+    data = cfg.train_dataloader.dataset
+    folders = [leaf.data_prefix.seg_map_path for leaf in data.dataset.datasets]
+    assert folders == ['gtFine/train', 'gtFine/val']
+    assert data.extra.data_prefix.seg_map_path == 'gtCoarse/train_extra'
+    assert 'extra_epochs' not in cfg.train_dataloader.sampler
+    assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[0].end) == (75, 75)
+    assert cfg.default_hooks.checkpoint.save_best is None  # val is trained on

@@ -33,6 +33,8 @@ from mmseg_ext.papers.magnet.patches import (
     roi_align,
 )
 from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
+from mmseg_ext.papers.magnet.refinement import Refinement
+from mmseg_ext.papers.magnet.samples import mean_iou
 from mmseg_ext.papers.magnet.scales import doubled_sizes
 from mmseg_ext.papers.magnet.settings import Inference
 from tests.oracles.magnet import (
@@ -683,9 +685,52 @@ def test_accuracies_are_logged_beside_the_loss() -> None:
     assert set(losses) == {
         f'refiner_{i}.{key}'
         for i in (0, 1)
-        for key in ('loss_ohem', 'acc_coarse', 'acc_fine', 'acc_refined')
+        for key in (
+            'loss_ohem',
+            *(
+                f'{kind}_{part}'
+                for kind in ('acc', 'miou')
+                for part in ('coarse', 'fine', 'refined')
+            ),
+        )
     }
-    assert all(0 <= x <= 100 for name, x in losses.items() if 'acc' in name)
+    assert all(0 <= x <= 100 for name, x in losses.items() if 'loss' not in name)
+
+
+def test_the_mean_iou_is_that_of_the_classes_of_the_batch() -> None:
+    label = torch.tensor([[[0, 0, 1, 255]]])
+    scores = F.one_hot(torch.tensor([[[0, 1, 1, 3]]]), 5).movedim(-1, 1).float()
+    # class 0: 1 of 2, class 1: 1 of 2; classes 2 to 4 do not occur at valid pixels
+    assert mean_iou(scores, label, 255).item() == 50
+    assert mean_iou(scores, torch.full_like(label, 255), 255).item() == 0
+
+
+@torch.no_grad()
+def test_confident_patches_can_be_skipped() -> None:
+    model = magnet()
+    coarse = torch.rand(1, 5, *SCALES[2], dtype=torch.double).softmax(1)
+    coarse[:, :, :16, :24] = F.one_hot(torch.tensor(3), 5)[:, None, None].double()  # one patch
+    image, corners = torch.randn(1, 3, *SCALES[2]).double(), patch_corners(SCALES[2], SCALES[0])
+
+    def refinement(**settings: Any) -> Refinement:
+        model.inference = Inference(n_points=0.5, smooth_kernel=1, **settings)
+        return model._refinement(1)
+
+    limited = refinement(min_patch_uncertainty=0.2)
+    assert set(corners) - set(limited._choose(coarse, corners)) == {(0, 0)}
+    points = limited.refine(image, coarse, SCALES[2]).points
+    assert points.any() and not points[:16, :24].any()
+    everywhere = refinement().refine(image, coarse, SCALES[2])
+    unlimited = refinement(min_patch_uncertainty=1e-6).refine(image, coarse, SCALES[2])
+    assert torch.equal(unlimited.probs, everywhere.probs)  # no patch is so confident
+    none = refinement(min_patch_uncertainty=1.0).refine(image, coarse, SCALES[2])
+    assert torch.equal(none.probs, coarse) and not none.points.any()
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.5])
+def test_a_limit_of_the_uncertainty_is_a_probability(value: float) -> None:
+    with pytest.raises(ValueError, match='min_patch_uncertainty=.* must be in'):
+        magnet(test_cfg=dict(min_patch_uncertainty=value))
 
 
 def test_grey_files_are_read_in_three_channels(tmp_path: Path) -> None:

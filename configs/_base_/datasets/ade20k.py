@@ -53,3 +53,5 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+# release_test.zip, unpacked into data/ade: tools/test.py --format-only
+server_prefix = dict(img_path='../release_test/testing')

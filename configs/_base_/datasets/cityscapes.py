@@ -30,3 +30,4 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+server_prefix = dict(img_path='leftImg8bit/test')  # tools/test.py --format-only

@@ -13,3 +13,4 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(data_root='data/streets', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(data_root='data/streets'))
 test_dataloader = val_dataloader
+server_prefix = None

@@ -89,6 +89,8 @@ class DSRL(WindowedEncoderDecoder):
             or a reconstruction without loss.
     """
 
+    training_parts = ('auxiliary_head', *TRAINING_ONLY)
+
     # Modules, or None in a model without them.
     sisr: Any
     loss_sisr: Any
@@ -178,6 +180,8 @@ class DSRL(WindowedEncoderDecoder):
     def compute_losses(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the full-size logits by the decode head, and losses of the reconstruction.
 
+        ``sisr.psnr`` is the peak signal-to-noise ratio of the reconstruction, in decibels.
+
         Args:
             inputs: Images (N, 3, H, W), normalised.
             data_samples: Data samples with ``gt_sem_seg``, class indices (1, H, W).
@@ -195,6 +199,8 @@ class DSRL(WindowedEncoderDecoder):
         image, sr_feats = self.sisr(levels, size)
         valid = unpadded(inputs, data_samples, self.decode_head.ignore_index)
         losses[f'sisr.{self.loss_sisr.loss_name}'] = self.loss_sisr(image, inputs, valid)
+        with torch.no_grad():
+            losses['sisr.psnr'] = peak_signal_to_noise(self._rgb(image), self._rgb(inputs), valid)
         if self.loss_fa is not None:
             seg, sr = self._compared(feats, full, image, sr_feats)
             losses[f'fa.{self.loss_fa.loss_name}'] = self.loss_fa(seg, sr, size)
@@ -280,6 +286,13 @@ class DSRL(WindowedEncoderDecoder):
             elif not names:
                 state_dict.update(module.state_dict(prefix=start))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def peak_signal_to_noise(images: Tensor, references: Tensor, valid: Tensor) -> Tensor:
+    """PSNR in decibels, at most 100, of images (N, 3, H, W) in [0, 1], at valid pixels alone."""
+    error = (images - references).square().mean(1, keepdim=True)
+    mean = torch.where(valid, error, 0).sum() / valid.sum().clamp(min=1)
+    return -10 * mean.clamp(min=1e-10).log10()
 
 
 def unpadded(images: Tensor, data_samples: list, ignore_index: int = 255) -> Tensor:

@@ -86,7 +86,7 @@ class Refinement:
         score = certainty(nearest(refined, self.input_size))
         score *= 1 - certainty(nearest(coarse, self.input_size))
         covered = None
-        if self.inference.n_patches is not None:
+        if self.inference.n_patches is not None or len(corners) < len(all_corners):
             covered = self._cover(corners, size, framed=True).to(coarse.device) > 0
             score *= nearest(covered, self.input_size)
         score = median_filter(score[0, 0], self.inference.smooth_kernel)
@@ -97,8 +97,8 @@ class Refinement:
 
     def _choose(self, coarse: Tensor, corners: list[Corner]) -> list[Corner]:
         """Patches to refine, in the order in which the released code pastes them."""
-        count = self.inference.n_patches
-        if count is None and not self.as_released:
+        count, least = self.inference.n_patches, self.inference.min_patch_uncertainty
+        if count is None and not least and not self.as_released:
             return corners
         uncertainty = 1 - certainty(coarse)
         means = torch.cat(
@@ -107,8 +107,10 @@ class Refinement:
                 for corner in corners
             ]
         )
-        order = means.sort(descending=not self.as_released, stable=True).indices
-        return [corners[i] for i in order[:count].tolist()]
+        values, order = means.sort(descending=not self.as_released, stable=True)
+        certain = (values < least).tolist()
+        pairs = zip(order[:count].tolist(), certain, strict=False)
+        return [corners[i] for i, is_certain in pairs if not is_certain]
 
     def _refine_patches(self, scaled: Tensor, coarse: Tensor, corners: list[Corner]) -> Tensor:
         """Probabilities (1, K, h, w) from the refiner; 0 outside of all patches.

@@ -69,3 +69,15 @@ def accuracy(scores: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     valid = label != ignore_index
     correct = (scores.argmax(dim=1) == label) & valid
     return 100 * correct.sum() / valid.sum().clamp(min=1)
+
+
+def mean_iou(scores: Tensor, label: Tensor, ignore_index: int) -> Tensor:
+    """Mean IoU in per cent of the classes in labels (N, h, w) or predictions (N, K, h, w)."""
+    k = scores.shape[1]
+    pairs = torch.where(label == ignore_index, k * k, label.long() * k + scores.argmax(dim=1))
+    counts = torch.zeros(k * k + 1, dtype=torch.long, device=scores.device)
+    counts = counts.index_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+    confusion = counts[:-1].view(k, k)  # labels in rows
+    intersection = confusion.diagonal()
+    union = confusion.sum(0) + confusion.sum(1) - intersection
+    return 100 * (intersection / union.clamp(min=1)).sum() / (union > 0).sum().clamp(min=1)

@@ -21,7 +21,7 @@ from .memory import MIB, PatchBatches, bytes_per_pixel, tiles_of
 from .patches import Corner, patch_meta, resize, roi_align
 from .points import nearest
 from .refinement import Refinement, Stage, softmax
-from .samples import Sample, accuracy, draw_sample, unpad
+from .samples import Sample, accuracy, draw_sample, mean_iou, unpad
 from .scales import check_scales, check_size, doubled_sizes, refined_sizes, refiner_index
 from .settings import Inference
 
@@ -160,7 +160,8 @@ class MagNet(BaseSegmentor):
 
         Beside the losses it returns the per cent of correct pixels in the patch: in the prediction
         of the whole image (``acc_coarse``), in the segmentor's prediction of the patch
-        (``acc_fine``), and after the refiner (``acc_refined``).
+        (``acc_fine``), and after the refiner (``acc_refined``); and the mean IoU of each, over the
+        classes of the batch (``miou_coarse``, ``miou_fine``, ``miou_refined``).
 
         Raises:
             UserError: An image has no finer scale, or an image or a label is damaged.
@@ -185,6 +186,7 @@ class MagNet(BaseSegmentor):
             losses[name] = self.loss_refiner(logits, label, ignore_index=self.ignore_index)
             for key, scores in dict(coarse=context, fine=fine, refined=logits.detach()).items():
                 losses[f'{prefix}acc_{key}'] = accuracy(scores, label, self.ignore_index)
+                losses[f'{prefix}miou_{key}'] = mean_iou(scores, label, self.ignore_index)
         return losses
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ class Inference:
             taken of, as many pixels as these patches have of all patches.
         n_patches: Number of patches refined per scale, those with the largest mean uncertainty
             (MagNet-Fast); None refines all patches.
+        min_patch_uncertainty: Smallest mean uncertainty, in [0, 1], of a patch that is refined; 0
+            refines confident patches too.
         smooth_kernel: Side of the median filter of the scores, odd.
         border: Width of the frame of a chosen patch that is not refined, because context is missing
             there, in pixels of the scale; at most a quarter of a patch.
@@ -34,6 +36,7 @@ class Inference:
 
     n_points: float = 32768
     n_patches: int | None = None
+    min_patch_uncertainty: float = 0.0
     smooth_kernel: int = 5
     border: int = 10
     stages: int | None = None
@@ -48,6 +51,10 @@ class Inference:
         if self.smooth_kernel % 2 == 0:
             raise UserError(
                 f'test_cfg.smooth_kernel={self.smooth_kernel} has no middle: take an odd number'
+            )
+        if not 0 <= self.min_patch_uncertainty <= 1:
+            raise UserError(
+                f'test_cfg.min_patch_uncertainty={self.min_patch_uncertainty} must be in [0, 1]'
             )
         if self.memory_limit <= 0:
             raise UserError(f'test_cfg.memory_limit={self.memory_limit} must be above 0 MiB')

@@ -71,6 +71,7 @@ class PixelContrastHead(WrapperHead):
     """
 
     explains_pixels = True
+    training_parts = ('projection', 'bank')
 
     bank: MemoryBank | None
 
