@@ -203,12 +203,14 @@ def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[
     # Without a palette of all classes: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
     palette = meta.get('palette') or ()
-    return classes, palette if _is_palette(palette, len(classes)) else random
+    if not _is_palette(palette, len(classes)):
+        return classes, random
+    return classes, list(palette)[: len(classes)]
 
 
 def _is_palette(palette: Any, length: int) -> bool:
-    """Whether a value of a checkpoint or config is a list of ``length`` RGB colours."""
-    if not isinstance(palette, list | tuple) or len(palette) != length:
+    """Whether a value of a checkpoint or config has ``length`` RGB colours or more."""
+    if not isinstance(palette, list | tuple) or len(palette) < length:
         return False
     is_list = all(isinstance(color, list | tuple) and len(color) == 3 for color in palette)
     return is_list and all(value in range(256) for color in palette for value in color)
