@@ -46,6 +46,7 @@ REGISTRIES = (
     'METRICS',
     'MODELS',
     'OPTIM_WRAPPERS',
+    'PARAM_SCHEDULERS',
     'RUNNERS',
     'TRANSFORMS',
 )

@@ -143,6 +143,23 @@ def test_a_dry_run_writes_nothing(config, run, tmp_path):
     assert sorted(tmp_path.rglob('*')) == before
 
 
+def test_a_training_says_where_it_is_not_the_recipe(config, run):
+    config.write_text(config.read_text() + "initial_weights = 'weights of elsewhere'\n")
+    other = ('--cfg-options', 'auto_scale_lr.base_batch_size=8')
+    out, end = run('train.py', config, '--dry-run', *other)
+    assert end is None
+    assert 'warning: the training starts from random weights, but the recipe' in out
+    assert 'warning: a batch has 2 images (1 x 2), but the learning rate is for 8: ' in out
+    out, end = run(
+        'train.py', config, '--max-iters', 1, '--init', 'none', *other, '--auto-scale-lr'
+    )
+    assert end is None
+    assert 'Scaling the original LR by 0.25.' in out
+    assert 'warning: ' not in out
+    _, end = run('train.py', config, '--dry-run', '--auto-scale-lr')
+    assert 'give --cfg-options auto_scale_lr.base_batch_size=N' in one_line(end)
+
+
 def test_images_smaller_than_the_crop_are_padded(config, run):
     _, end = run('train.py', config, '--dry-run', '--crop-size', 64, 96)
     assert end is None

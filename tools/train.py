@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='size of training crops in pixels',
+        help='size of training crops in pixels, and of what depends on it; resizes stay',
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
@@ -53,6 +53,11 @@ def parse_args() -> argparse.Namespace:
         default='config',
         metavar='{config,none,PATH}',
         help='starting weights: those of the config (default), none, or a checkpoint file',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="multiply the learning rate by the batch of all processes, divided by the recipe's",
     )
     parser.add_argument(
         '--dry-run', action='store_true', help='run all checks and two batches, and write no file'

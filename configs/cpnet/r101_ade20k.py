@@ -1,6 +1,6 @@
 """CPNet (arXiv 2004.01547), ResNet-101, ADE20K, on MMSegmentation's schedule.
 
-python tools/train.py configs/cpnet/r101_ade20k.py --amp
+bash tools/dist_train.sh configs/cpnet/r101_ade20k.py 4 --amp
 python tools/test.py configs/cpnet/r101_ade20k.py CHECKPOINT --tta
 
 Paper, Table 4: 46.27 mIoU on val, scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4), 160k

@@ -1,6 +1,6 @@
 """CPNet (arXiv 2004.01547), ResNet-101, Cityscapes, on MMSegmentation's schedule.
 
-python tools/train.py configs/cpnet/r101_cityscapes.py --amp
+bash tools/dist_train.sh configs/cpnet/r101_cityscapes.py 4 --amp
 python tools/test.py configs/cpnet/r101_cityscapes.py CHECKPOINT --tta
 
 Paper, Table 6: 81.3 mIoU on test, fine labels only, scales and flip. Ours: not measured. Batch 8 (4

@@ -1,6 +1,6 @@
 """CPNet (arXiv 2004.01547), ResNet-50, ADE20K, on MMSegmentation's schedule.
 
-python tools/train.py configs/cpnet/r50_ade20k.py --amp
+bash tools/dist_train.sh configs/cpnet/r50_ade20k.py 4 --amp
 python tools/test.py configs/cpnet/r50_ade20k.py CHECKPOINT --tta
 
 Paper, Table 4: 44.46 mIoU on val, scales and flip. Ours: not measured. Batch 16 (4 GPUs x 4), 160k
@@ -15,6 +15,7 @@ _base_ = [
 ]
 model = dict(
     num_classes=150,
+    data_preprocessor=dict(size=_base_.crop_size, size_divisor=None),  # pads crops to the prior
     decode_head=dict(type='CPNetHead', prior_size=64),  # crop / 8
     auxiliary_head=dict(
         type='FCNHead',

@@ -1,6 +1,6 @@
 """DANet (arXiv 1809.02983), ResNet-101, ADE20K: the defaults of the released code of 2020.
 
-python tools/train.py configs/danet/r101_ade20k.py
+bash tools/dist_train.sh configs/danet/r101_ade20k.py 4
 python tools/test.py configs/danet/r101_ade20k.py CHECKPOINT --tta
 
 Paper: no number on this data set; the host's DAHead: 44.17 mIoU on val (its model zoo, 160k
@@ -18,7 +18,7 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=101,
-        init_cfg=dict(checkpoint='torchvision://resnet101'),
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
     ),
     decode_head=dict(type='DANetHead'),
 )

@@ -1,6 +1,6 @@
 """DANet (arXiv 1809.02983), ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/danet/r101_cityscapes.py
+bash tools/dist_train.sh configs/danet/r101_cityscapes.py 4
 python tools/test.py configs/danet/r101_cityscapes.py CHECKPOINT --tta
 
 Released weights: 79.93 mIoU on val with --tta, 81.49 at eight scales (README.md beside this file).
@@ -18,7 +18,7 @@ model = dict(
         type='ResNet',  # a stem of one 7x7 convolution
         depth=101,
         multi_grid=(4, 8, 16),
-        init_cfg=dict(checkpoint='torchvision://resnet101'),
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
     ),
     decode_head=dict(type='DANetHead'),
 )

@@ -16,6 +16,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 norm_cfg = dict(type='SyncBN', requires_grad=True)
+initial_weights = "weights of EdgeNets' ESPNetv2 of width 2.0 (see configs/dsrl/README.md)"
 model = dict(
     type='DSRL',
     num_classes=19,
@@ -49,6 +50,7 @@ tta_pipeline = [
     ),
 ]
 train_dataloader = dict(batch_size=25)  # EdgeNets
+auto_scale_lr = dict(base_batch_size=25)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
@@ -60,7 +62,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(
-        type='PolyLR',
+        type='PolyLRToEnd',
         power=1.0,
         eta_min=0,
         by_epoch=True,

@@ -38,5 +38,6 @@ tta_pipeline = [
 train_dataloader = dict(batch_size=6, dataset=dict(pipeline=train_pipeline))  # EdgeNets
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+auto_scale_lr = dict(base_batch_size=6)
 optim_wrapper = dict(optimizer=dict(lr=5e-3))  # EdgeNets
 paper = dict(miou=66.50, split='Cityscapes val', source='released weights, 512x1024')

@@ -25,7 +25,10 @@ model = dict(
         multi_grid=(2, 4, 8),  # the dilations of its blocks
         out_indices=(0, 3),
         norm_cfg=_base_.norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth',
+        ),
     ),
     neck=dict(type='ASPPNeck', in_channels=(256, 2048), norm_cfg=_base_.norm_cfg),
     decode_head=dict(type='DenseDeepLabHead'),

@@ -1,6 +1,6 @@
 """FastFCN (arXiv 1903.11816) with DeepLabV3's head, ResNet-50, ADE20K: the released recipe.
 
-python tools/train.py configs/fastfcn/r50_jpu_aspp_ade20k.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/fastfcn/r50_jpu_aspp_ade20k.py 4 --init IMAGENET.pth
 
 Paper: no number on this data set. Ours: not measured. Batch 16 (4 GPUs x 4), 120 epochs, crop
 480x480.

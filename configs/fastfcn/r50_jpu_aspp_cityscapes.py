@@ -1,6 +1,6 @@
 """FastFCN (arXiv 1903.11816) with DeepLabV3's head, ResNet-50, Cityscapes: the released recipe.
 
-python tools/train.py configs/fastfcn/r50_jpu_aspp_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/fastfcn/r50_jpu_aspp_cityscapes.py 4 --init IMAGENET.pth
 
 Paper: no number on this data set. Ours: not measured. Batch 16 (4 GPUs x 4), 240 epochs, crop
 480x480.

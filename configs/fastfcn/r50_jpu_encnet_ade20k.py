@@ -1,6 +1,6 @@
 """FastFCN (arXiv 1903.11816) with EncNet's head, ResNet-50, ADE20K: the released recipe.
 
-python tools/train.py configs/fastfcn/r50_jpu_encnet_ade20k.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/fastfcn/r50_jpu_encnet_ade20k.py 4 --init IMAGENET.pth
 
 Paper: 42.75 mIoU on val, six scales and flip; 41.11 with a dilated backbone.
 Ours: not measured. Batch 16 (4 GPUs x 4), 120 epochs, crop 480x480.

@@ -21,5 +21,5 @@ model = dict(
     decode_head=dict(type='GSCNNHead'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))
-param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=175)]
+param_scheduler = [dict(type='PolyLRToEnd', power=1.0, by_epoch=True, begin=0, end=175)]
 test_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]

@@ -13,6 +13,9 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 norm_cfg = dict(type='SyncBN', requires_grad=True)
+initial_weights = (
+    'WiderResNet-38 for ImageNet (of mapillary/inplace_abn, read by convert_checkpoint.py gscnn)'
+)
 model = dict(
     type='GSCNN',
     num_classes=19,
@@ -24,6 +27,6 @@ model = dict(
     decode_head=dict(type='GSCNNHead'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))
-param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=175)]
+param_scheduler = [dict(type='PolyLRToEnd', power=1.0, by_epoch=True, begin=0, end=175)]
 test_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]
 paper = dict(miou=80.8, split='Cityscapes val', source='Table 1, one scale')

@@ -21,4 +21,5 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=1)
+auto_scale_lr = dict(base_batch_size=8)  # official: 8 GPUs x 1
 paper = dict(miou=80.8, split='Cityscapes val', source='Table 1, one scale')

@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-101 of output stride 8, BDD100K.
 
-python tools/train.py configs/hanet/r101_deeplabv3plus_bdd100k.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/hanet/r101_deeplabv3plus_bdd100k.py 2 --init IMAGENET.pth
 
 Paper: 64.56 mIoU on val, 63.75 without gates (as others cite it). Ours: not measured. The recipe
 was not released. This is the recipe of Cityscapes without class-uniform sampling, batch 8 (2 GPUs x

@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-101 of output stride 8, Cityscapes.
 
-python tools/train.py configs/hanet/r101_deeplabv3plus_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/hanet/r101_deeplabv3plus_cityscapes.py 2 --init IMAGENET.pth
 python tools/test.py configs/hanet/r101_deeplabv3plus_cityscapes.py CHECKPOINT
 
 Released weights: 80.29 mIoU on val, one scale; 82.05 by sliding windows at three scales, which
@@ -14,6 +14,10 @@ _base_ = [
     '../_base_/schedules/40k.py',
     '../_base_/default_runtime.py',
 ]
+initial_weights = (
+    'ResNet-101 for ImageNet of MIT CSAIL (resnet101-imagenet.pth of '
+    'CSAILVision/semantic-segmentation-pytorch, read by convert_checkpoint.py hanet)'
+)
 model = dict(
     backbone=dict(depth=101, stem_channels=128, contract_dilation=False, init_cfg=None),
     decode_head=dict(type='HANetHead', in_channels=[256, 1024, 2048], in_index=[0, 2, 3]),

@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-101 of output stride 16, Cityscapes.
 
-python tools/train.py configs/hanet/r101_deeplabv3plus_cityscapes_os16.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/hanet/r101_deeplabv3plus_cityscapes_os16.py 2 --init IMAGENET.pth
 
 Paper: 79.31 mIoU on val, 77.80 without gates (as others cite it). Ours: not measured. Batch 8 (2
 GPUs x 4), 40k iterations, crop 768x768.

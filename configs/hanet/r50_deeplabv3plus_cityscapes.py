@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNet-50 of output stride 16, Cityscapes.
 
-python tools/train.py configs/hanet/r50_deeplabv3plus_cityscapes.py
+bash tools/dist_train.sh configs/hanet/r50_deeplabv3plus_cityscapes.py 2
 
 Paper: 77.78 mIoU on val, 76.84 without gates (as others cite it). Ours: not measured. Batch 8 (2
 GPUs x 4), 40k iterations, crop 768x768.
@@ -15,7 +15,10 @@ model = dict(
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),
         norm_cfg=_base_.norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+        ),
     )
 )
 paper = dict(miou=77.78, split='Cityscapes val', source='paper, as others cite it')

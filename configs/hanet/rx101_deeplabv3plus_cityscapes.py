@@ -1,6 +1,6 @@
 """HANet (arXiv 2003.05128), DeepLabV3+ on ResNeXt-101 32x8d, Cityscapes, for the test server.
 
-python tools/train.py configs/hanet/rx101_deeplabv3plus_cityscapes.py --init MAPILLARY.pth
+bash tools/dist_train.sh configs/hanet/rx101_deeplabv3plus_cityscapes.py 6 --init MAPILLARY.pth
 
 Official: 83.2 mIoU on test, with weights from Mapillary Vistas and with crops of the coarse labels
 of classes 3, 4, 12 and 14 to 17. This config has no such crops. Ours: not measured. Trains on train
@@ -13,6 +13,7 @@ class_weight = [
     *(0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 ]
+initial_weights = 'a training on Mapillary Vistas, which is not published'
 weighted = dict(type='WeightedCELoss', class_weight=class_weight)
 model = dict(
     backbone=dict(
@@ -58,9 +59,10 @@ train_dataloader = dict(
         )
     ),
 )
+auto_scale_lr = dict(base_batch_size=12)
 train_cfg = dict(max_iters=90000, val_interval=9000)
 default_hooks = dict(checkpoint=dict(save_best=None))  # the images of val are trained on
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=0, end=90000)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=90000)]
 paper = dict(
     miou=83.2, split='Cityscapes test', source='paper, with coarse labels and Mapillary weights'
 )

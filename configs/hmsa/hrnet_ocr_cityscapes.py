@@ -1,6 +1,6 @@
 """HMSA (arXiv 2005.10821), HRNet-W48 and OCR, Cityscapes: the official recipe on the fine images.
 
-python tools/train.py configs/hmsa/hrnet_ocr_cityscapes.py --amp
+bash tools/dist_train.sh configs/hmsa/hrnet_ocr_cityscapes.py 8 --amp
 
 Paper, Table 2: 85.4 mIoU on val, from a Mapillary checkpoint (--init PATH); official code: 84.7.
 Ours: not measured. Batch 8 (8 GPUs x 1), 175 epochs, crop 1024x2048.

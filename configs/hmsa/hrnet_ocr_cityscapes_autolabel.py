@@ -2,7 +2,7 @@
 
 python tools/auto_label.py TEACHER_CONFIG TEACHER data/cityscapes/leftImg8bit/train_extra \
     data/cityscapes/autolabels/train_extra
-python tools/train.py configs/hmsa/hrnet_ocr_cityscapes_autolabel.py --amp
+bash tools/dist_train.sh configs/hmsa/hrnet_ocr_cityscapes_autolabel.py 16 --amp
 
 Paper, Table 2: 86.3 mIoU on val, from a Mapillary checkpoint (--init PATH); official code: 86.8.
 Ours: not measured. Batch 16 (16 GPUs x 1), 175 epochs, crop 1024x2048.
@@ -39,5 +39,6 @@ train_dataloader = dict(
         )
     ),
 )
+auto_scale_lr = dict(base_batch_size=16)
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
 paper = dict(miou=86.3, split='Cityscapes val', source='Table 2, from a Mapillary checkpoint')

@@ -1,6 +1,6 @@
 """HMSA (arXiv 2005.10821), HRNet-W48 and OCR, Mapillary Vistas, 65 classes: the official script.
 
-python tools/train.py configs/hmsa/hrnet_ocr_mapillary.py --amp
+bash tools/dist_train.sh configs/hmsa/hrnet_ocr_mapillary.py 8 --amp
 python tools/test.py configs/hmsa/hrnet_ocr_mapillary.py CHECKPOINT --tta
 
 Paper: 61.1 mIoU on val, four scales and flip; official weights: 61.05. Ours: not measured. Batch 16
@@ -28,5 +28,5 @@ model = dict(
     test_scales=(0.25, 0.5, 1.0, 2.0),
 )
 train_cfg = dict(max_epochs=200)
-param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0, by_epoch=True, begin=0, end=200)]
+param_scheduler = [dict(type='PolyLRToEnd', power=1.0, by_epoch=True, begin=0, end=200)]
 paper = dict(miou=61.1, split='Mapillary65 val', source='paper, four scales and flip')

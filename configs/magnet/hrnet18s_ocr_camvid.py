@@ -25,4 +25,4 @@ train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(max_epochs=6, val_interval=3)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=6, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=6, **_base_.per_iter)]

@@ -22,6 +22,7 @@ test_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='Pac
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_epochs=50, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [

@@ -2,8 +2,8 @@
 
 python tools/train.py configs/magnet/hrnet18s_ocr_cityscapes_plain.py
 
-Images shrunk to 256x128. Released code: 63.24 mIoU on val. Ours: not measured. Batch 12 per GPU,
-484 epochs.
+Images shrunk to 256x128. Released code: 63.24 mIoU on val. Ours: not measured. Batch 12 per
+GPU; the number of GPUs is not known, here it is 1. 484 epochs.
 """
 
 _base_ = [
@@ -41,6 +41,7 @@ test_pipeline = [
 ]
 tta_pipeline = None  # the network is trained for this size only
 train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
+auto_scale_lr = dict(base_batch_size=12)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 paper = dict(miou=63.24, split='Cityscapes val', source='released weights')

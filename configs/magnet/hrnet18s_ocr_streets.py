@@ -23,4 +23,4 @@ train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=8, val_interval=2)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=8, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=8, **_base_.per_iter)]

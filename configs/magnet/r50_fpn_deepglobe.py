@@ -22,6 +22,7 @@ test_pipeline = [dict(type='LoadImage'), _base_.load_mask, dict(type='PackSegInp
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_epochs=50, val_interval=10)
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[10, 20, 30, 40, 45], gamma=0.1, by_epoch=True, end=50)

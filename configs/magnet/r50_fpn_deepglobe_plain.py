@@ -3,7 +3,7 @@
 python tools/train.py configs/magnet/r50_fpn_deepglobe_plain.py
 
 Whole images shrunk to 508x508. Released code: 67.22 mIoU on test. Ours: not measured. Batch 12 per
-GPU, 484 epochs, crops of 612, 1224 and 2448 pixels.
+GPU; the number of GPUs is not known, here it is 1. 484 epochs, crops of 612, 1224 and 2448 pixels.
 """
 
 _base_ = [
@@ -22,7 +22,10 @@ model = dict(
         type='ResNet',
         depth=50,
         norm_cfg=norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+        ),
     ),
     neck=dict(
         type='FPN',
@@ -41,6 +44,7 @@ test_pipeline = [
 ]
 tta_pipeline = None  # the network is trained for this size only
 train_dataloader = dict(batch_size=12)
+auto_scale_lr = dict(base_batch_size=12)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -1,6 +1,6 @@
 """Pixel contrast (arXiv 2101.11939), HRNet-W48, Cityscapes: the released recipe, without memory.
 
-python tools/train.py configs/pixel_contrast/hrnet_cityscapes.py --amp
+bash tools/dist_train.sh configs/pixel_contrast/hrnet_cityscapes.py 4 --amp
 
 Released: 80.18 mIoU on val, single scale, 79.27 without contrast (its README). Ours: not measured.
 Batch 8 (4 GPUs x 2), 40k iterations, crop 512x1024.

@@ -1,6 +1,6 @@
 """Pixel contrast (arXiv 2101.11939), HRNet-W48, Cityscapes: the released recipe with memory.
 
-python tools/train.py configs/pixel_contrast/hrnet_cityscapes_memory.py --amp
+bash tools/dist_train.sh configs/pixel_contrast/hrnet_cityscapes_memory.py 4 --amp
 
 Paper, HRNet on val: 81.0 with both queues and semi-hard draws, 79.0 without contrast (as cited;
 ``loss_contrast.semi_hard=0.1`` sets these draws). Released: no number. Ours: not measured. Batch 8

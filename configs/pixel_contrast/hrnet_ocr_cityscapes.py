@@ -1,6 +1,6 @@
 """Pixel contrast (arXiv 2101.11939), HRNet-W48 and OCR, Cityscapes: the released network.
 
-python tools/train.py configs/pixel_contrast/hrnet_ocr_cityscapes.py --amp
+bash tools/dist_train.sh configs/pixel_contrast/hrnet_ocr_cityscapes.py 4 --amp
 
 Paper: 83.2 mIoU on test, with memory (as cited). Ours: not measured. Batch 8 (4 GPUs x 2),
 40k iterations, crop 512x1024.

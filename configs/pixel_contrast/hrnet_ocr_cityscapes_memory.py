@@ -1,6 +1,6 @@
 """Pixel contrast (arXiv 2101.11939), HRNet-W48 and OCR, Cityscapes, with memory.
 
-python tools/train.py configs/pixel_contrast/hrnet_ocr_cityscapes_memory.py --amp
+bash tools/dist_train.sh configs/pixel_contrast/hrnet_ocr_cityscapes_memory.py 4 --amp
 
 Paper: 83.2 mIoU on test (as cited). Ours: not measured. Batch 8 (4 GPUs x 2), 40k iterations, crop
 512x1024.

@@ -1,6 +1,7 @@
 """Pixel contrast (arXiv 2101.11939), DeepLabV3 on ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes.py --init IMAGENET.pth --amp
+bash tools/dist_train.sh configs/pixel_contrast/r101_deeplabv3_cityscapes.py 4 \
+    --init IMAGENET.pth --amp
 
 Released: 77.67 mIoU on val, single scale (its README). Ours: not measured. Batch 8 (4 GPUs x 2),
 40k iterations, crop 512x1024. The host has no weights for this stem, which ends in 128 channels.
@@ -18,6 +19,10 @@ ce = dict(
         *(0.8373, 0.9180, 0.8660, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
         *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
     ],
+)
+initial_weights = (
+    'ResNet-101 for ImageNet with a stem of 128 channels (resnet101-imagenet.pth of '
+    'CSAILVision/semantic-segmentation-pytorch, read by convert_checkpoint.py pixel_contrast)'
 )
 model = dict(
     # as released: blue, green, red, with the statistics of red, green, blue

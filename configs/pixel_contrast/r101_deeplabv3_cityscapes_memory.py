@@ -1,6 +1,7 @@
 """Pixel contrast (arXiv 2101.11939), DeepLabV3 on ResNet-101, Cityscapes, with memory.
 
-python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes_memory.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/pixel_contrast/r101_deeplabv3_cityscapes_memory.py 4 \
+    --init IMAGENET.pth
 
 Paper: 79.2 mIoU on test (as cited). Ours: not measured. Batch 8 (4 GPUs x 2), 40k iterations, crop
 512x1024.

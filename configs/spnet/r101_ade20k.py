@@ -1,6 +1,6 @@
 """SPNet (arXiv 2003.13328), ResNet-101, ADE20K: the released recipe.
 
-python tools/train.py configs/spnet/r101_ade20k.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r101_ade20k.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r101_ade20k.py CHECKPOINT --tta
 
 Paper: 45.60 mIoU on val, six scales and flip.

@@ -1,11 +1,10 @@
 """SPNet (arXiv 2003.13328), ResNet-101, Cityscapes: the released recipe.
 
-python tools/train.py configs/spnet/r101_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r101_cityscapes.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r101_cityscapes.py CHECKPOINT --tta
 
 Public listings of results: 82.0 mIoU on test, 81.9 on val. They are not from the
-paper.
-Ours: not measured. Batch 8 (4 GPUs x 2), 180 epochs, crop 768x768.
+paper. Ours: not measured. Batch 8 (4 GPUs x 2), 180 epochs, crop 768x768.
 """
 
 _base_ = [
@@ -14,6 +13,10 @@ _base_ = [
     '../_base_/schedules/120e.py',
     '../_base_/default_runtime.py',
 ]
+initial_weights = (
+    'ResNet-50 or -101 for ImageNet of PyTorch-Encoding (resnet50-25c4b509.pth, '
+    'resnet101-2a57e44d.pth of zhanghang1989/PyTorch-Encoding, read by convert_checkpoint.py spnet)'
+)
 model = dict(
     backbone=dict(_delete_=True, type='SPNetResNet', depth=101, norm_cfg=_base_.norm_cfg),
     decode_head=dict(type='SPNetHead'),
@@ -35,5 +38,5 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.005),
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=180, **_base_.per_iter)]
 paper = dict(miou=81.9, split='Cityscapes val', source='public listings; 82.0 on test')

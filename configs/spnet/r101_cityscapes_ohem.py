@@ -1,6 +1,6 @@
 """SPNet of r101_cityscapes.py, trained on hard pixels; the released code has this switched off.
 
-python tools/train.py configs/spnet/r101_cityscapes_ohem.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r101_cityscapes_ohem.py 4 --init IMAGENET.pth
 
 The paper's Cityscapes runs probably used it. Ours: not measured.
 """

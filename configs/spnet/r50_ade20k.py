@@ -1,6 +1,6 @@
 """SPNet (arXiv 2003.13328), ResNet-50, ADE20K: the released recipe.
 
-python tools/train.py configs/spnet/r50_ade20k.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r50_ade20k.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r50_ade20k.py CHECKPOINT --tta
 
 Paper: 45.03 mIoU on val, six scales and flip (as others cite it, not verified).
@@ -13,6 +13,10 @@ _base_ = [
     '../_base_/schedules/120e.py',
     '../_base_/default_runtime.py',
 ]
+initial_weights = (
+    'ResNet-50 or -101 for ImageNet of PyTorch-Encoding (resnet50-25c4b509.pth, '
+    'resnet101-2a57e44d.pth of zhanghang1989/PyTorch-Encoding, read by convert_checkpoint.py spnet)'
+)
 model = dict(
     num_classes=150,
     backbone=dict(_delete_=True, type='SPNetResNet', depth=50, norm_cfg=_base_.norm_cfg),

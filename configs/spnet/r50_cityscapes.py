@@ -1,6 +1,6 @@
 """SPNet (arXiv 2003.13328), ResNet-50, Cityscapes: the released recipe of ResNet-101.
 
-python tools/train.py configs/spnet/r50_cityscapes.py --init IMAGENET.pth
+bash tools/dist_train.sh configs/spnet/r50_cityscapes.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r50_cityscapes.py CHECKPOINT --tta
 
 Official code: 79.5 mIoU on val, without hard pixels (houqb/SPNet#13).

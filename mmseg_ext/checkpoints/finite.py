@@ -10,8 +10,8 @@ from torch import Tensor
 
 def float_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors of a state dict whose values may be infinite, by name."""
-    return {
-        name: tensor.detach()
+    return {  # PyTorch has no norms of types with 8 bits
+        name: tensor.detach().float() if tensor.dtype.itemsize == 1 else tensor.detach()
         for name, tensor in state.items()
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel()
     }

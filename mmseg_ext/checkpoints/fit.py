@@ -1,10 +1,13 @@
 """Comparison of a checkpoint with a model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -12,7 +15,14 @@ from mmseg_ext.errors import UserError
 from mmseg_ext.layers.unwrapping import unwrap
 
 from .finite import first_not_finite
-from .read import is_pretrained, latest_checkpoint, read_checkpoint, state_dict_of
+from .read import (
+    classes_of,
+    is_pretrained,
+    latest_checkpoint,
+    read_checkpoint,
+    require_type,
+    state_dict_of,
+)
 
 Shape = tuple[int, ...]
 
@@ -48,7 +58,7 @@ class Fit:
         """Numbers of classes of the checkpoint and of the module; None if anything else differs."""
         classifies = all('_seg.' in name for name in self.other_shape)
         pairs = self.other_shape.values()
-        only_classes = classifies and all(theirs[1:] == ours[1:] for theirs, ours in pairs)
+        only_classes = classifies and all(t[1:] == ours[1:] and t for t, ours in pairs)
         if self.missing or self.unexpected or not only_classes:
             return None
         counts = {(theirs[0], ours[0]) for theirs, ours in pairs}
@@ -81,10 +91,8 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
     fit.missing = [name for name in fit.missing if not name.endswith('num_batches_tracked')]
     ours = module.state_dict()
     for name in ours.keys() & state.keys():
-        if not isinstance(state[name], Tensor):
-            fit.unusable[name] = f'is of type {type(state[name]).__name__} and no tensor'
-        elif first_not_finite({name: state[name]}):
-            fit.unusable[name] = 'is not finite'
+        if problem := _problem(state[name], ours[name]):
+            fit.unusable[name] = problem
     for error in errors:
         match = re.match(r'size mismatch for (\S+):', error)
         if match:
@@ -93,6 +101,28 @@ def load_and_compare(module: nn.Module, state: dict[str, Any]) -> Fit:
         elif not fit.unusable:
             raise UserError(f'the checkpoint cannot be loaded: {error}')
     return fit
+
+
+def _problem(value: Any, ours: Tensor) -> str | None:
+    """Reason why a value cannot be loaded into a tensor of any shape, or None."""
+    if not isinstance(value, Tensor):
+        return f'is of type {type(value).__name__} and no tensor'
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return 'is a sparse or quantized tensor, or holds no values'
+    if ours.is_floating_point() and not value.is_floating_point():
+        return f'is of type {value.dtype} and not of {ours.dtype}'
+    return None if first_not_finite({'': value.to(ours.dtype)}) is None else 'is not finite'
+
+
+def require_class_order(checkpoint: str, classes: Sequence[str]) -> None:
+    """Refuses a checkpoint with the same classes as the data, but in another order."""
+    trained = classes_of(read_checkpoint(checkpoint))
+    if trained != tuple(classes) and sorted(map(str, trained)) == sorted(classes):
+        i = next(i for i, name in enumerate(classes) if trained[i] != name)
+        raise UserError(
+            f'{checkpoint} was trained with {trained[i]} as class {i}, which is {classes[i]} in '
+            'the data: give metainfo.classes of the config the order of the training'
+        )
 
 
 def starts_pretrained(module: nn.Module) -> bool:
@@ -162,13 +192,15 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
         has_schedule: Whether the training has a schedule.
 
     Raises:
-        UserError: A part is missing, as in a file of the best weights.
+        UserError: A part is missing, as in a file of the best weights, or is of another type.
     """
     loaded = read_checkpoint(checkpoint)
+    meta = loaded.get('meta') or {}
     keys = ('optimizer', 'message_hub', 'meta', *(['param_schedulers'] if has_schedule else []))
-    missing = [key for key in keys if key not in loaded]
-    missing += [key for key in ('epoch', 'iter') if key not in loaded.get('meta', {})]
+    missing = [key for key in keys if loaded.get(key) is None]
+    missing += [key for key in ('epoch', 'iter') if key not in meta]
     if not missing:
+        _require_state_of_training(checkpoint, loaded)
         return
     folder = Path(checkpoint).parent
     latest = latest_checkpoint(folder)
@@ -179,6 +211,21 @@ def require_resumable(checkpoint: str, *, has_schedule: bool) -> None:
     raise UserError(
         f'{checkpoint} has no {missing[0]}, so that no training can resume from it: {advice}'
     )
+
+
+def _require_state_of_training(checkpoint: str, loaded: dict[str, Any]) -> None:
+    meta, messages = loaded['meta'], loaded['message_hub']
+    schedules = loaded.get('param_schedulers', [])
+    require_type(checkpoint, 'optimizer', loaded['optimizer'], (dict,))
+    require_type(checkpoint, 'param_schedulers', schedules, (list, dict, NoneType))
+    require_type(checkpoint, 'message_hub', messages, (dict,))
+    for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        require_type(checkpoint, f'message_hub.{key}', messages.get(key), (dict,))
+    for key in ('epoch', 'iter'):
+        require_type(checkpoint, f'meta.{key}', meta[key], (int,))
+    require_type(checkpoint, 'meta.seed', meta.get('seed'), (int, NoneType))
+    if min(meta['epoch'], meta['iter'], meta.get('seed') or 0) < 0:
+        raise UserError(f'{checkpoint} holds a negative epoch, iter or seed: give another file')
 
 
 def check_weights(runner: Runner, checkpoint: str | None, *, strict: bool) -> None:

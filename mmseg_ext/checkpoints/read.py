@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from types import NoneType
 from typing import Any
 
 from mmengine.model import PretrainedInit
@@ -78,8 +79,8 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
     """Content of a checkpoint, a path or an address, on the CPU.
 
     Raises:
-        UserError: It cannot be fetched, is damaged or no checkpoint, or reading it would run code
-            from it.
+        UserError: It cannot be fetched, is damaged or no checkpoint, reading it would run code
+            from it, or its meta is not as the host writes it.
     """
     try:
         if Path(checkpoint).is_file() and not is_trusting():
@@ -99,13 +100,51 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         ) from error
     if not isinstance(loaded, dict):
         raise UserError(f'{checkpoint} {NO_CHECKPOINT}')
+    _require_meta(checkpoint, loaded)
     return loaded
 
 
+def _require_meta(checkpoint: str, loaded: dict[str, Any]) -> None:
+    meta = loaded.get('meta')
+    require_type(checkpoint, 'meta', meta, (dict, NoneType))
+    data = (meta or {}).get('dataset_meta')
+    require_type(checkpoint, 'meta.dataset_meta', data, (dict, NoneType))
+    classes = (data or {}).get('classes')
+    require_type(checkpoint, 'meta.dataset_meta.classes', classes, (list, tuple, NoneType))
+    for name in classes or ():
+        require_type(checkpoint, f'the class {name!r}', name, (str,))
+
+
+def require_type(checkpoint: str, name: str, value: Any, types: tuple[type, ...]) -> None:
+    """Refuses a checkpoint that holds a value of another type under a name."""
+    if not isinstance(value, types):
+        raise UserError(
+            f'{checkpoint} holds {name} of type {type(value).__name__} and not '
+            f'{types[0].__name__}: give another file'
+        )
+
+
+def classes_of(loaded: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the classes in a checkpoint's meta, or none."""
+    meta = loaded.get('meta') or {}
+    return tuple((meta.get('dataset_meta') or {}).get('classes') or ())
+
+
 def state_dict_of(checkpoint: str) -> dict[str, Any]:
-    """State dict of a checkpoint, without the prefix of a parallel model."""
-    loaded = read_checkpoint(checkpoint)
+    """State dict of a checkpoint, a path or an address."""
+    return state_dict_in(checkpoint, read_checkpoint(checkpoint))
+
+
+def state_dict_in(checkpoint: str, loaded: dict[str, Any]) -> dict[str, Any]:
+    """State dict of a checkpoint that was read, without the prefix of a parallel model.
+
+    Raises:
+        UserError: It is no dict by name.
+    """
     state = loaded.get('state_dict', loaded)
+    require_type(checkpoint, 'its state_dict', state, (dict,))
+    for name in state:
+        require_type(checkpoint, f'the name {name!r} of a weight', name, (str,))
     return {name.removeprefix('module.'): tensor for name, tensor in state.items()}
 
 

@@ -1,5 +1,6 @@
 """Writing a file so that a kill or a full disk leaves the old or the new one whole."""
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 
 UNFINISHED = '.unfinished'
+LONGEST = 255  # bytes of a file's name, in nearly every file system
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:
@@ -17,7 +19,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
             at ``path`` stands, and nothing unfinished is left.
     """
     path = Path(path)
-    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished = path.with_name(_short(path.name) + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, 'wb') as file:
@@ -37,3 +39,10 @@ def write_atomically(content: bytes, path: str | Path) -> None:
             f'{path} cannot be written ({error.strerror or error}), and older files stand: '
             'make room or name another folder'
         ) from error
+
+
+def _short(name: str) -> str:
+    """The name, or its hash where the name leaves no room for an ending."""
+    encoded = os.fsencode(name)
+    fits = len(encoded) + len(UNFINISHED) <= LONGEST
+    return name if fits else hashlib.sha256(encoded).hexdigest()

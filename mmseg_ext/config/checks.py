@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..host import class_that_failed
+from .overrides import starting_weights
 
 PACKAGE = Path(__file__).parents[1]
 # Beginnings of messages that say what to do; all others stay errors.
@@ -27,6 +29,35 @@ def check_device(device: str) -> None:
         raise UserError(f'device {device!r} is unknown: give cpu, cuda or cuda:1') from error
     if parsed.type == 'cuda' and (parsed.index or 0) >= torch.cuda.device_count():
         raise UserError(f'PyTorch sees no device {device} here: --device cpu works everywhere')
+
+
+def other_batch(cfg: Config, num_processes: int) -> str | None:
+    """Warning that the learning rate is for another batch; None if it is not."""
+    scaling = cfg.get('auto_scale_lr') or {}
+    usual = scaling.get('base_batch_size')
+    batch_size = cfg.train_dataloader.get('batch_size', 1)
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if scaling.get('enable') or usual in (None, batch_size * num_processes * steps):
+        return None
+    factors = [f'{num_processes} x {batch_size}', *([f'{steps} steps'] if steps > 1 else [])]
+    return (
+        f'a batch has {batch_size * num_processes * steps} images ({" x ".join(factors)}), but the '
+        f'learning rate is for {usual}: --auto-scale-lr scales it'
+    )
+
+
+def no_initial_weights(cfg: Config) -> str | None:
+    """Warning that a training starts from random weights, unlike its recipe; None if it does not.
+
+    ``initial_weights`` of a config describes the weights of the recipe that have no address.
+    """
+    weights = cfg.get('initial_weights')
+    if not weights or cfg.get('resume') or starting_weights(cfg):
+        return None
+    return (
+        f'the training starts from random weights, but the recipe starts from {weights}: give '
+        'them by --init PATH, or --init none to start without'
+    )
 
 
 def make_writable(folder: str | Path) -> None:

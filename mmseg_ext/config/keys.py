@@ -67,6 +67,7 @@ PARTS = {
     },
     ('BaseSegDataset', 'data_prefix'): {
         *('img_path', 'seg_map_path', 'img_path2', 'depth_map_path'),
+        'human_path',  # PseudoLabelDataset
     },
     ('EncoderDecoder', 'levels'): LEVELS,
     ('EncoderDecoder', 'head_level'): LEVELS,

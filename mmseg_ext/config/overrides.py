@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
 from mmseg_ext.checkpoints.read import is_pretrained, state_dict_of
 from mmseg_ext.config.values import check_kind
@@ -88,31 +88,57 @@ def set_cache_dir(cfg: Config, folder: str) -> None:
 def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
     """Sets every ``crop_size`` (h, w) and the values that depend on it.
 
-    The stride of a sliding window changes in proportion. The data preprocessor pads to the new
-    size.
+    The data preprocessor pads to the new size. The stride of sliding windows, the size of ``Pad``
+    and the arguments that a class names in ``follows_crop`` change in proportion. Resizes stay.
+
+    Raises:
+        UserError: A side is below 1, or the training has no crops or crops of several sizes.
     """
     if min(size) < 1:
         raise UserError(f'--crop-size {size[0]} {size[1]}: give at least 1 pixel for each side')
-    has_crop = False
+    before = _training_crop(cfg)
     for path, node in nested_dicts(what_is_read(cfg)):
-        if 'stride' in node and _is_pair(node.get('crop_size')):
-            node['stride'] = tuple(
-                max(round(stride * new / old), 1)
-                for stride, new, old in zip(node['stride'], size, node['crop_size'], strict=True)
-            )
-        if _is_pair(node.get('crop_size')) or isinstance(node.get('crop_size'), int):
+        if node.get('crop_size') is not None:
+            if node.get('stride') is not None:
+                node['stride'] = _in_proportion(node['stride'], size, _pair(node['crop_size']))
             node['crop_size'] = size
-            has_crop = True
         if path.endswith('data_preprocessor') and node.get('size') is not None:
             node['size'] = size
-    if not has_crop:
-        raise UserError(f'--crop-size: no crop_size in {cfg.filename}')
+        if node.get('type') == 'Pad' and node.get('size') is not None:  # (w, h)
+            node['size'] = _in_proportion(node['size'], size[::-1], before[::-1])
+        cls = MODELS.get(node['type']) if isinstance(node.get('type'), str) else None
+        for key in getattr(cls, 'follows_crop', ()):
+            if key in node:
+                node[key] = _in_proportion(node[key], size, before)
     if 'crop_size' in cfg:  # a variable of the file, which the config in the work directory shows
         cfg.crop_size = size
 
 
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2
+def _training_crop(cfg: Config) -> tuple[int, int]:
+    """Size (h, w) of the crops that the training pipelines make."""
+    crops = {
+        _pair(node['crop_size'])
+        for _, node in nested_dicts(cfg.get('train_dataloader'))
+        if node.get('crop_size') is not None
+    }
+    if not crops:
+        raise UserError(f'--crop-size: no crop_size in the training data of {cfg.filename}')
+    if len(crops) > 1:
+        raise UserError(
+            f'--crop-size: {cfg.filename} trains on crops of several sizes, '
+            f'{", ".join(map(str, sorted(crops)))}: change its pipeline instead'
+        )
+    return crops.pop()
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+
+
+def _in_proportion(value: Any, new: tuple[int, int], old: tuple[int, int]) -> tuple[int, int]:
+    """Pair of sizes that are to ``new`` as ``value`` is to ``old``, rounded up."""
+    first, second = (-(-v * n // o) for v, n, o in zip(_pair(value), new, old, strict=True))
+    return first, second
 
 
 def set_training_length(
@@ -168,8 +194,22 @@ def _stretch(schedulers: Any, by_epoch: bool, new: int, old: int) -> Any:
         if scheduler.get(key):
             scheduler[key] = max(round(scheduler[key] * new / old), 1)
     if 'milestones' in scheduler:
-        scheduler['milestones'] = [round(m * new / old) for m in scheduler['milestones']]
+        scheduler['milestones'] = [max(round(m * new / old), 1) for m in scheduler['milestones']]
     return scheduler
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Lets the host scale the learning rate with the batch of all processes.
+
+    Raises:
+        UserError: The config does not say for which batch its learning rate is.
+    """
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which batch its learning rate is: '
+            'give --cfg-options auto_scale_lr.base_batch_size=N'
+        )
+    cfg.auto_scale_lr['enable'] = True
 
 
 def set_initial_weights(cfg: Config, init: str) -> None:
@@ -190,6 +230,7 @@ def set_initial_weights(cfg: Config, init: str) -> None:
             else:
                 del node['init_cfg']
     cfg.load_from = None
+    cfg.pop('initial_weights', None)
     if init == 'none':
         return
     if not Path(init).is_file():
@@ -214,3 +255,10 @@ def starting_weights(cfg: Config) -> list[str]:
         sources += [node['pretrained']] if isinstance(node.get('pretrained'), str) else []
         sources += [i['checkpoint'] for i in as_list(node.get('init_cfg')) if is_pretrained(i)]
     return list(dict.fromkeys(sources))
+
+
+def explain_unreadable_images(cfg: Config) -> None:
+    """Puts ``LoadImage`` in the place of the host's loader, whose errors name no file."""
+    for _, node in nested_dicts(what_is_read(cfg)):
+        if node.get('type') == 'LoadImageFromFile':
+            node['type'] = 'LoadImage'

@@ -91,6 +91,7 @@ def load_config(
     cfg.work_dir = work_dir or cfg.get('work_dir') or default_work_dir(path)
     cfg.launcher = launcher
     check_types(cfg)
+    overrides.explain_unreadable_images(cfg)
     check_keys(cfg)
     check_values(cfg)
     return cfg
@@ -116,6 +117,7 @@ def prepare_training(
     max_iters: int | None = None,
     max_epochs: int | None = None,
     init: str = 'config',
+    auto_scale_lr: bool = False,
     **common: Any,
 ) -> Config:
     """Config of a training command.
@@ -130,6 +132,7 @@ def prepare_training(
         max_iters: Length of training, for configs that count iterations.
         max_epochs: Length of training, for configs that count epochs.
         init: Starting weights: ``config``, ``none`` or a checkpoint file.
+        auto_scale_lr: Whether the learning rate follows the batch of all processes.
         **common: Arguments of ``load_config``.
     """
     if init != 'config' and resume not in (None, 'auto'):
@@ -139,10 +142,13 @@ def prepare_training(
     cfg = load_config(path, **common)
     if crop_size is not None:
         overrides.set_crop_size(cfg, tuple(crop_size))  # type: ignore[arg-type]
+        overrides.merge_options(cfg, common.get('cfg_options') or {})  # these are exact
     if max_iters is not None or max_epochs is not None:
         overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
     if init != 'config':
         overrides.set_initial_weights(cfg, init)
+    if auto_scale_lr:
+        overrides.scale_learning_rate(cfg)
     if amp is not None:
         set_amp(cfg, None if amp == 'auto' else amp)
     if seed is not None:

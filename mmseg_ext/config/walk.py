@@ -14,6 +14,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'compile',
     'efficient_conv_bn_eval',
     'find_unused_parameters',
+    'initial_weights',
     'model_wrapper_cfg',
     'paper',
     'runner_type',

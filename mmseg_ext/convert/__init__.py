@@ -86,11 +86,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
-    weights = (
-        {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-        if isinstance(checkpoint, Mapping)
-        else {}
-    )
-    if not weights:
+    named = checkpoint if isinstance(checkpoint, Mapping) else {}
+    weights = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if not weights or not all(isinstance(name, str) for name in weights):
         raise UserError(f'{path} holds no tensors by name: give a checkpoint or a state_dict')
     return weights

@@ -13,11 +13,11 @@ BACKBONE = (
         (rf'mod(\d)\.block{block + 1}\.{old}', rf'backbone.mod\1.{block}.{new}')
         for block in range(6)
         for old, new in (
-            (r'bn1\.0\.', 'norms.0.'),
+            (r'bn1\.(0\.)?', 'norms.0.'),
             (r'convs\.conv1\.', 'convs.0.'),
-            (r'convs\.bn2\.0\.', 'norms.1.'),
+            (r'convs\.bn2\.(0\.)?', 'norms.1.'),
             (r'convs\.conv2\.', 'convs.1.'),
-            (r'convs\.bn3\.0\.', 'norms.2.'),
+            (r'convs\.bn3\.(0\.)?', 'norms.2.'),
             (r'convs\.conv3\.', 'convs.2.'),
             (r'proj_conv\.', 'project.'),
         )
@@ -65,13 +65,14 @@ CANCELLED = (
     ),
     *((f'gate{i}._gate_conv.3.bias', f'gate{i}._gate_conv.4.running_mean') for i in (1, 2, 3)),
 )
-UNUSED = re.compile(r'dsn1\.')
+UNUSED = re.compile(r'(dsn1|bn_out|classifier|fc)\.')  # all but dsn1: only for ImageNet
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of ``GSCNN`` with ``WiderResNetA2`` and ``GSCNNHead``, or of a part of it.
 
-    ``dsn1`` is omitted; the released model never uses it.
+    The released WiderResNet-38 for ImageNet becomes ``backbone``. ``dsn1`` is omitted; the released
+    model never uses it.
     """
     weights = {name: x for name, x in state_dict.items() if not UNUSED.match(name)}
     for bias, mean in CANCELLED:

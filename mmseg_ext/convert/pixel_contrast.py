@@ -20,13 +20,15 @@ BIASED = (
 )
 # Queues of the memory model: their layout differs here, so training starts with empty queues.
 QUEUES = (r'(segment|pixel)_queue(_ptr)?$',)
+CLASSIFIER = (r'fc\.',)  # only in weights for ImageNet
 BACKBONE = (
     *(
-        (rf'backbone\.resinit\.{kind}{i}\.', f'backbone.stem.{3 * (i - 1) + at}.')
+        (rf'(?:(?:backbone\.)?resinit\.)?{kind}{i}\.', f'backbone.stem.{3 * (i - 1) + at}.')
         for i in (1, 2, 3)
         for at, kind in enumerate(('conv', 'bn'))
     ),
     (r'backbone\.', 'backbone.'),
+    (r'(?:resinit\.)?(layer\d\.)', r'backbone.\1'),
 )
 PROJECTION = (
     (r'proj_head\.proj\.0\.', 'decode_head.projection.conv.'),
@@ -76,13 +78,14 @@ AUXILIARY = (
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of ``EncoderDecoder`` with a ``PixelContrastHead`` or, without projection, its head.
 
-    A ``PixelContrastHead`` loads both. Queues of the memory model are omitted.
+    A ``PixelContrastHead`` loads both. Queues of the memory model are omitted. A ResNet-101 for
+    ImageNet with three convolutions in its stem becomes ``backbone``.
     """
     weights = {name.removeprefix('encoder_q.'): tensor for name, tensor in state_dict.items()}
     weights = {
         name: tensor
         for name, tensor in weights.items()
-        if not any(re.match(queue, name) for queue in QUEUES)
+        if not any(re.match(pattern, name) for pattern in (*QUEUES, *CLASSIFIER))
     }
     _fold_biases(weights)
     project = 'decoder.layer_aspp.project.0.weight'

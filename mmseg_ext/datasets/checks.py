@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations as AnyLoadAnnotations
+from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
-from ..config.walk import leaf_datasets, nested_dicts
+from ..config.walk import as_list, leaf_datasets, nested_dicts
 from ..errors import UserError
 from ..host import is_subset
 from ..processes import end_with_parent
 from .folder import FolderDataset
+from .image_files import find_images
 from .split_report import SplitReport
-from .transforms import IGNORE_INDEX, TOO_LARGE, LoadSegMap
+from .transforms import IGNORE_INDEX, TOO_LARGE, LoadImage, LoadSegMap
 
 FEW = 64  # up to this number of files, one process is faster than starting several
 TURNED = (5, 6, 7, 8)  # EXIF orientations that turn an image by 90 degrees when it is loaded
@@ -96,9 +98,10 @@ def check_split(
             )
         check = _PairCheck(
             loader=_label_loader(leaf, dataset),
+            image_loader=_image_loader(leaf, dataset),
+            decode_images=decode_images,
             num_classes=len(report.classes),
             ignore_index=data.ignore_index,
-            decode_images=decode_images,
         )
         _check_files(report, data, check, max_labels, progress)
     _check_histogram(report)
@@ -135,10 +138,20 @@ def _build(leaf: dict) -> BaseSegDataset:
     """The data set without its pipeline; for the host's data sets the folders are checked first."""
     if not issubclass(DATASETS.get(leaf['type']), FolderDataset):
         _check_folders(leaf)
-    # Serialising an empty list fails in the host.
-    data = DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False})
+    try:  # serialising an empty list fails in the host
+        data = DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False})
+    except OSError as error:  # from the host's search for images, as of a link to itself
+        raise UserError(
+            f'{error.filename} cannot be read ({error.strerror or error}): restore or remove it'
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{leaf.get("ann_file")} is no text: give a list of images') from error
+    folder = data.data_prefix.get('img_path')
+    if not data.ann_file and folder and os.path.isdir(folder):
+        find_images(folder, as_list(data.img_suffix))  # refuses links that the host omits
+    if len(data) == 0 and data.ann_file:
+        raise UserError(f'{data.ann_file} lists no image: add names, or remove ann_file')
     if len(data) == 0:
-        folder = data.data_prefix.get('img_path')
         raise UserError(
             f'{leaf["type"]} finds no image ending in {data.img_suffix} under {folder}, which '
             f'holds {_suffixes(folder)}: correct --data-root, data_prefix or img_suffix'
@@ -178,6 +191,17 @@ def _label_loader(leaf: dict, dataset: dict) -> AnyLoadAnnotations:
     return LoadSegMap()
 
 
+def _image_loader(leaf: dict, dataset: dict) -> LoadImageFromFile | None:
+    """The transform that reads images in training; None for data of another kind."""
+    for _, node in (*nested_dicts(leaf), *nested_dicts(dataset)):
+        cls = TRANSFORMS.get(node['type']) if isinstance(node.get('type'), str) else None
+        if inspect.isclass(cls) and issubclass(cls, LoadImageFromFile):
+            # LoadImage reads the same images and explains errors.
+            plain = cls is LoadImageFromFile
+            return TRANSFORMS.build({**node, 'type': LoadImage} if plain else node)
+    return None
+
+
 def _require_no_pipe(path: str) -> None:
     """Refuses a file that a reader would wait for without end."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
@@ -191,6 +215,7 @@ class _PairCheck:
     loader: AnyLoadAnnotations
     num_classes: int
     ignore_index: int
+    image_loader: LoadImageFromFile | None
     decode_images: bool
 
     def __call__(self, job: tuple[dict, bool]) -> dict:
@@ -201,6 +226,8 @@ class _PairCheck:
             for key in ('img_path', 'seg_map_path'):
                 _require_no_pipe(info.get(key) or '')
             findings['size'] = self._image_size(info['img_path'])
+            if self.decode_images:
+                findings['size'] = self._decoded_size(info['img_path']) or findings['size']
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)
         except _Problem as problem:
@@ -211,8 +238,6 @@ class _PairCheck:
         """(width, height) as loaded; None for a format that PIL cannot read."""
         try:
             with Image.open(path) as image:
-                if self.decode_images:
-                    image.load()
                 photo = image.format in ('JPEG', 'MPO')  # for a PNG, ``getexif`` would decode it
                 turned = photo and image.getexif().get(0x0112) in TURNED
                 return (image.height, image.width) if turned else image.size
@@ -228,6 +253,16 @@ class _PairCheck:
                 ) from error
             return None
 
+    def _decoded_size(self, path: str) -> tuple[int, int] | None:
+        """(width, height) as loaded, after EXIF turned it; None for images of another kind."""
+        if self.image_loader is None:
+            return None
+        try:
+            height, width = self.image_loader(dict(img_path=path))['img'].shape[:2]
+        except (OSError, ValueError) as error:
+            raise _Problem(str(error)) from error
+        return width, height
+
     def _label(
         self, info: dict, image_size: tuple[int, int] | None, read: bool
     ) -> tuple[np.ndarray, int] | None:
@@ -236,6 +271,7 @@ class _PairCheck:
         try:
             with Image.open(path) as header:
                 size, mode, bands = header.size, header.mode, len(header.getbands())
+                lossy = header.format == 'JPEG'
         except FileNotFoundError:
             raise _Problem(
                 f'{info["img_path"]}: its label {path} does not exist: add it or remove the image'
@@ -244,6 +280,14 @@ class _PairCheck:
             raise _Problem(f'{path}: {TOO_LARGE}') from error
         except UnidentifiedImageError:
             return self._count(info)
+        except OSError as error:
+            raise _Problem(
+                f'{path}: the label cannot be read ({error.strerror}): restore or remove it'
+            ) from error
+        if lossy:
+            raise _Problem(f'{path}: the label is a JPEG, which changes class indices: make a PNG')
+        if image_size and size != image_size:
+            image_size = self._decoded_size(info['img_path']) or image_size
         if image_size and size != image_size:
             raise _Problem(
                 f'{path}: the label has {size[0]}x{size[1]} pixels, '

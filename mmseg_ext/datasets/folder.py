@@ -1,7 +1,7 @@
 """A data set of two folders, images and masks, that needs no new class; parent of our data sets."""
 
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine import fileio
@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 
 from ..errors import UserError
 from ..visualization.palette import distinct_colors
+from .image_files import find_images
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
@@ -34,7 +35,7 @@ class FolderDataset(BaseSegDataset):
 
     Raises:
         UserError: A folder is missing or holds no image, ``ann_file`` lists a name without image,
-            there are no classes, or an image would be its own mask.
+            there are no classes, an image would be its own mask, or two images would share a mask.
     """
 
     def __init__(
@@ -76,7 +77,10 @@ class FolderDataset(BaseSegDataset):
         for key in ('img_path', 'seg_map_path') if has_labels else ('img_path',):
             if not fileio.exists(self.data_prefix[key], backend_args=self.backend_args):
                 raise UserError(f'{self.data_prefix[key]} does not exist: {self.advice()}')
-        return [self._item(stem, name, has_labels) for stem, name in self._images()]
+        items = [self._item(stem, name, has_labels) for stem, name in self._images()]
+        if has_labels:
+            _refuse_shared_masks(items)
+        return items
 
     def _images(self) -> list[tuple[str, str]]:
         """Sorted pairs (name without suffix, name) of the files below the image folder."""
@@ -84,9 +88,7 @@ class FolderDataset(BaseSegDataset):
         suffixes = (self.img_suffix,) if isinstance(self.img_suffix, str) else self.img_suffix
         suffixes = tuple(sorted(suffixes, key=len, reverse=True))
         images = []
-        for name in fileio.list_dir_or_file(
-            folder, list_dir=False, recursive=True, backend_args=self.backend_args
-        ):
+        for name in self._names(folder, suffixes):
             suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
             if suffix is not None:
                 images.append((name[: -len(suffix)], name))
@@ -95,6 +97,12 @@ class FolderDataset(BaseSegDataset):
                 f'{folder} holds no image that ends in {" or ".join(suffixes)}: {self.advice()}'
             )
         return sorted(self._named_in_ann_file(images) if self.ann_file else images)
+
+    def _names(self, folder: str, suffixes: tuple[str, ...]) -> Iterable[str]:
+        backend = fileio.get_file_backend(folder, backend_args=self.backend_args)
+        if isinstance(backend, fileio.LocalBackend):
+            return [osp.relpath(path, folder) for path in find_images(folder, suffixes)]
+        return backend.list_dir_or_file(folder, list_dir=False, recursive=True)
 
     def _named_in_ann_file(self, images: list[tuple[str, str]]) -> list[tuple[str, str]]:
         by_stem = dict(images)
@@ -130,3 +138,15 @@ class FolderDataset(BaseSegDataset):
         """``file_map``, followed by the host's map to the classes that the user chose."""
         chosen = self.label_map or {}
         return {**chosen, **{value: chosen.get(c, c) for value, c in file_map.items()}} or None
+
+
+def _refuse_shared_masks(items: list[dict]) -> None:
+    """Refuses images that differ in their suffix only, of which the mask can fit one."""
+    images: dict[str, str] = {}
+    for item in items:
+        first = images.setdefault(item['seg_map_path'], item['img_path'])
+        if first != item['img_path']:
+            raise UserError(
+                f'{first} and {item["img_path"]} would have the same mask: rename one, or name the '
+                'ending of the images in img_suffix'
+            )

@@ -5,7 +5,8 @@ Sizes are (h, w), points are (x, y), and images are uint8, BGR. Random numbers c
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import cv2
 import mmcv
@@ -27,12 +28,28 @@ class LoadImage(LoadImageFromFile):
     """The host's ``LoadImageFromFile`` with an error that names a file that cannot be decoded.
 
     Raises:
-        UserError: The file is no image, or it is incomplete.
+        UserError: The file is no image, it is incomplete, or it has more pixels than PIL reads.
     """
 
     def transform(self, results: dict) -> dict | None:
         with naming(results['img_path'], 'an image'):
+            _require_pixels_in_memory(results['img_path'])
             return super().transform(results)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Image of a file, uint8 (H, W, 3) in BGR, turned as its EXIF says.
+
+    Raises:
+        UserError: See ``LoadImage``.
+    """
+    return LoadImage().transform(dict(img_path=str(path)))['img']  # type: ignore[index]
+
+
+def _require_pixels_in_memory(path: str) -> None:
+    """Raises PIL's error for a file whose header declares too many pixels, before decoding it."""
+    with suppress(OSError, SyntaxError, ValueError), Image.open(path):  # others may decode it
+        pass
 
 
 @TRANSFORMS.register_module()
@@ -43,8 +60,8 @@ class LoadSegMap(LoadAnnotations):
 
     Raises:
         UserError: The file cannot be decoded, has several channels, its size differs from the
-            image's, or it holds a value that is no class (checked where the data set gives
-            ``num_classes``).
+            image's, or it holds a fraction or a value that is no class (checked where the data set
+            gives ``num_classes``).
     """
 
     def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
@@ -76,6 +93,8 @@ class LoadSegMap(LoadAnnotations):
                 f'{path} has shape {label.shape}: a label needs one channel of class indices, so '
                 'turn colours into indices first'
             )
+        if label.dtype.kind == 'f' and (label % 1 != 0).any():
+            raise UserError(f'{path} holds fractions: a label needs whole numbers, class indices')
         if label.dtype.itemsize > 1 and not 0 <= label.min() <= label.max() <= IGNORE_INDEX:
             raise UserError(
                 f'{path} holds values from {label.min()} to {label.max()}: a label needs class '

@@ -9,6 +9,7 @@ from .distributed import init_dist_for_cpu_or_gpu
 from .early_logger_hook import EarlyLoggerHook
 from .runner import ResumableRunner
 from .runtime_info_hook import DeferredRuntimeInfoHook
+from .schedules import PolyLRToEnd
 from .train_data import BadSampleError
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'Bf16OptimWrapper',
     'DeferredRuntimeInfoHook',
     'EarlyLoggerHook',
+    'PolyLRToEnd',
     'ResumableRunner',
     'init_dist_for_cpu_or_gpu',
     'set_amp',

@@ -17,14 +17,20 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmseg_ext.checkpoints import read
-from mmseg_ext.checkpoints.fit import check_weights, require_resumable
+from mmseg_ext.checkpoints.fit import check_weights, require_class_order, require_resumable
 from mmseg_ext.config import overrides
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.datasets.split_report import SplitReport
 from mmseg_ext.evaluation.class_iou import markdown_table
 
-from ..config.checks import check_writable, make_writable, translate_config_errors
+from ..config.checks import (
+    check_writable,
+    make_writable,
+    no_initial_weights,
+    other_batch,
+    translate_config_errors,
+)
 from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
@@ -49,7 +55,7 @@ def check_data(
     reports = dict(check_splits(cfg, splits, max_labels=max_labels))
     for split, report in reports.items():
         for warning in report.warnings[:3]:
-            print(f'warning: {split} data: {warning}')
+            _warn(f'{split} data: {warning}')
         if report.problems:
             num_hidden = len(report.problems) - 1
             also = f' ({num_hidden} more: tools/check_dataset.py lists them)' if num_hidden else ''
@@ -76,9 +82,16 @@ def build_runner(cfg: Config) -> Runner:
 
 
 class FreeCheckpointsHook(Hook):
-    """Frees the contents of checkpoints after the Runner has loaded its weights from them."""
+    """Frees the contents of checkpoints after the Runner has loaded its weights from them.
+
+    Before that it removes the config of the training, which the host would run as Python.
+    """
 
     priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        meta = checkpoint.get('meta') or {}
+        checkpoint['meta'] = {key: value for key, value in meta.items() if key != 'config'}
 
     def before_train(self, runner: Runner) -> None:
         read.forget_checkpoints()
@@ -100,6 +113,7 @@ def train(cfg: Config) -> None:
 def _train(cfg: Config) -> None:
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
+    _warn_of_another_recipe(cfg, runner)
     check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
     with live_progress(runner):
         runner.train()
@@ -107,12 +121,24 @@ def _train(cfg: Config) -> None:
         print(_summary(runner, cfg))
 
 
+def _warn(problem: str | None) -> None:
+    if problem and is_first_process():
+        print(f'warning: {problem}')
+
+
+def _warn_of_another_recipe(cfg: Config, runner: Runner) -> None:
+    _warn(no_initial_weights(cfg))
+    _warn(other_batch(cfg, runner.world_size))
+
+
 def _check_before_training(cfg: Config) -> None:
     if not is_first_process():
         return
     if cfg.get('resume') and cfg.get('load_from'):
         require_resumable(cfg.load_from, has_schedule=bool(cfg.get('param_scheduler')))
-    check_data(cfg, ('train', 'val'))
+    reports = check_data(cfg, ('train', 'val'))
+    if cfg.get('resume') and cfg.get('load_from'):
+        require_class_order(cfg.load_from, reports['train'].classes)
     for source in starting_weights(cfg):
         read.state_dict_of(source)  # an address is downloaded once, for all processes
 
@@ -169,6 +195,7 @@ def dry_run(cfg: Config) -> None:
         cfg.work_dir, cfg.log_level = folder, 'WARNING'
         overrides.set_cache_dir(cfg, folder)
         runner = build_runner(cfg)
+        _warn_of_another_recipe(cfg, runner)
         unwrap(runner.model).init_weights()
         check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -227,6 +254,8 @@ def run_test(
     """
     with translate_config_errors(), read.reading_once():
         reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
+        for report in reports.values():
+            require_class_order(cfg.load_from, report.classes)
         runner = build_runner(cfg)
         check_weights(runner, cfg.load_from, strict=True)
         if before_test is not None:

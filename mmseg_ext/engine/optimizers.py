@@ -1,10 +1,13 @@
-"""Settings of the optimizer of a training that resumes: those of the config hold."""
+"""The optimizer of a training that resumes: its state is checked, the config's settings hold."""
 
 from typing import Any
 
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from torch import Tensor
+from torch.optim import Optimizer
 
+from ..checkpoints.finite import first_not_finite
 from ..errors import UserError
 
 Settings = list[dict[str, Any]]
@@ -21,34 +24,6 @@ def settings_of(wrapper: Any) -> Settings:
 def _groups(wrapper: Any) -> list[dict[str, Any]]:
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return [group for single in wrappers for group in single.param_groups]
-
-
-def check_saved_optimizer(filename: str, wrapper: Any, saved: dict[str, Any]) -> None:
-    """Refuses the state of another kind of optimizer, or of other groups of parameters.
-
-    Args:
-        filename: Checkpoint, for the message.
-        wrapper: Optimizer of this training.
-        saved: Its state in the checkpoint.
-
-    Raises:
-        UserError: The state does not fit.
-    """
-    several = isinstance(wrapper, OptimWrapperDict)
-    pairs = [(w, saved.get(k, {})) for k, w in wrapper.items()] if several else [(wrapper, saved)]
-    for single, state in pairs:
-        new, old = single.optimizer.state_dict()['param_groups'], state.get('param_groups', [])
-        kinds = [{frozenset(_kind(group)) for group in groups} for groups in (new, old)]
-        if len(new) != len(old) or kinds[0] != kinds[1]:
-            raise UserError(
-                f'{filename} comes from a training with another optimizer than '
-                f'{type(single.optimizer).__name__} and the paramwise_cfg of this config: take '
-                f'those of that training, or start anew from its weights by --init {filename}'
-            )
-
-
-def _kind(group: dict[str, Any]) -> set[str]:
-    return {key for key in group if not key.startswith('initial_')}
 
 
 def keep_settings(runner: Runner, settings: Settings) -> bool:
@@ -74,3 +49,56 @@ def keep_settings(runner: Runner, settings: Settings) -> bool:
             f'{name} differs from that of the checkpoint and replaces it: {values}'
         )
     return any(f'initial_{name}' in new for name in changed for new in settings)
+
+
+def require_same_optimizer(
+    checkpoint: str, optim_wrapper: OptimWrapper | OptimWrapperDict, saved: dict[str, Any]
+) -> None:
+    """Refuses a checkpoint whose optimizer cannot go on.
+
+    Args:
+        checkpoint: Path or address, for the message.
+        optim_wrapper: Optimizer of the run.
+        saved: Value of ``optimizer`` in the checkpoint.
+
+    Raises:
+        UserError: The optimizer is of another type, has other parameters or is not finite.
+    """
+    several = isinstance(optim_wrapper, OptimWrapperDict)
+    wrappers = dict(optim_wrapper.items()) if several else {'': optim_wrapper}
+    states = saved if several else {'': saved}
+    problem: str | None = 'has other optimizers than the config'
+    if wrappers.keys() == states.keys():
+        pairs = ((wrapper.optimizer, states[name]) for name, wrapper in wrappers.items())
+        problem = next(filter(None, (_problem(*pair) for pair in pairs)), None)
+    if problem:
+        raise UserError(
+            f'{checkpoint} {problem}: resume with the config of its training, or start anew from '
+            f'its weights by --init {checkpoint}'
+        )
+
+
+def _problem(optimizer: Optimizer, saved: Any) -> str | None:
+    groups, state = (saved.get(key) for key in ('param_groups', 'state'))
+    if not isinstance(state, dict) or _lengths(groups) != _lengths(optimizer.param_groups):
+        return 'has an optimizer of other parameters than the model'
+    ours, theirs = optimizer.param_groups[0].keys(), groups[0].keys()
+    # A version of PyTorch may add an option, but only another optimizer adds and lacks options.
+    if optimizer.defaults.keys() - theirs and theirs - ours - {'initial_lr'}:
+        return f'has an optimizer of another type than {type(optimizer).__name__}'
+    parameters = [p for group in optimizer.param_groups for p in group['params']]
+    numbers = [number for group in groups for number in group['params']]
+    for parameter, number in zip(parameters, numbers, strict=True):
+        values = state.get(number, {})
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        if any(x.dim() == parameter.dim() and x.shape != parameter.shape for x in tensors.values()):
+            return 'has an optimizer for parameters of other shapes'
+        if name := first_not_finite(tensors):
+            return f'has an optimizer whose {name} is not finite'
+    return None
+
+
+def _lengths(groups: Any) -> list[int]:
+    """Number of parameters of each group; none where the groups are of another form."""
+    groups = groups if isinstance(groups, list) else []
+    return [len(group['params']) for group in groups if isinstance(group, dict)]

@@ -1,5 +1,6 @@
 """Hooks that draw while a model trains: its curves, and its predictions on validation images."""
 
+import gc
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,6 +118,7 @@ class CurvesHook(Hook):
             path = Path(runner.work_dir, 'curves.png')
             names = (('loss', 'main_loss', 'val_loss'), 'lr', self.metric)
             draw_curves(path, list(self.points.values()), names, Path(runner.work_dir).name)
+            gc.collect()  # a figure, about 5 MB, refers to itself: it would stay for long
 
 
 @HOOKS.register_module()

@@ -28,7 +28,7 @@ from ..errors import UserError
 from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasLabelLimits
 from .distributed import init_dist_for_cpu_or_gpu
-from .optimizers import check_saved_optimizer, keep_settings, settings_of
+from .optimizers import keep_settings, require_same_optimizer, settings_of
 from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
@@ -53,6 +53,7 @@ class ResumableRunner(Runner):
     """
 
     _train_dataloader: DataLoader | dict
+    optim_wrapper: Any
     failure: Exception | None = None  # of a hook, raised when the iteration or epoch is complete
 
     @classmethod
@@ -145,8 +146,7 @@ class ResumableRunner(Runner):
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(*args, **kwargs)
         self._saved_schedules = checkpoint.get('param_schedulers')
-        if self._resume and 'optimizer' in checkpoint:
-            check_saved_optimizer(args[0], self.optim_wrapper, checkpoint['optimizer'])
+        self._saved_optimizer = checkpoint.get('optimizer')
         return checkpoint
 
     def resume(
@@ -156,9 +156,14 @@ class ResumableRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: Any = 'default',
     ) -> None:
-        settings = settings_of(self.optim_wrapper)
-        super().resume(filename, resume_optimizer, False, map_location)
-        starts_anew = keep_settings(self, settings)
+        super().resume(filename, False, False, map_location)
+        starts_anew = False
+        if resume_optimizer and self._saved_optimizer is not None:
+            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+            require_same_optimizer(filename, self.optim_wrapper, self._saved_optimizer)
+            settings = settings_of(self.optim_wrapper)
+            self.optim_wrapper.load_state_dict(self._saved_optimizer)
+            starts_anew = keep_settings(self, settings)
         if resume_param_scheduler and self.param_schedulers and self._saved_schedules is not None:
             resume_schedules(self, None if starts_anew else self._saved_schedules)
         loader = self.train_dataloader

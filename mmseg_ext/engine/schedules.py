@@ -1,13 +1,33 @@
-"""Schedules of a training that resumes and may be longer than before."""
+"""Schedules: a decay that lasts to the end of a training, and those of a resumed training."""
 
 import warnings
 from typing import Any
 
-from mmengine.optim import _ParamScheduler
+from mmengine.optim import PolyLR, _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmseg.registry import PARAM_SCHEDULERS
 
 # Attributes of a scheduler that change in every step; all others are its schedule.
 PROGRESS = {'last_step', '_global_step', '_last_value', 'base_values', 'verbose'}
+
+
+@PARAM_SCHEDULERS.register_module()
+class PolyLRToEnd(PolyLR):
+    """Polynomial decay of released codes: the rate of step t of T is ``base * (1 - t / T)**power``.
+
+    The host's ``PolyLR`` divides by T - 1, so that its last step, which may be an epoch, trains at
+    a rate of ``eta_min``.
+
+    Args:
+        *args: Optimizer, the first argument of ``PolyLR``.
+        begin: Step at which the decay starts.
+        end: Step after the last step.
+        **kwargs: Other arguments of ``PolyLR``.
+    """
+
+    def __init__(self, *args: Any, begin: int = 0, end: int, **kwargs: Any) -> None:
+        super().__init__(*args, begin=begin, end=end, **kwargs)
+        self.total_iters = end - begin
 
 
 def resume_schedules(runner: Runner, saved: Any) -> None:
@@ -43,6 +63,8 @@ def _in_order(schedulers: Any) -> list[Any]:
 
 
 def _is_same(scheduler: _ParamScheduler, state: dict[str, Any]) -> bool:
+    if not isinstance(state, dict):
+        return False
     if getattr(scheduler, 'need_val_args', False):  # it follows the scores and not a schedule
         return True
     new = scheduler.state_dict()

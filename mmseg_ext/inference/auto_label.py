@@ -38,7 +38,7 @@ from mmseg_ext.config.checks import make_writable
 from mmseg_ext.config.values import check_class_names
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.datasets.pseudo_label import LABELS, PROBABILITIES, SUMMARY, first_kept
-from mmseg_ext.datasets.transforms import IGNORE_INDEX
+from mmseg_ext.datasets.transforms import IGNORE_INDEX, read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.predict import check_outside, find_inputs
 from mmseg_ext.inference.predictor import Predictor
@@ -361,7 +361,7 @@ def _draw_some(
     panels: list[Panel] = []
     for i in np.linspace(0, len(files) - 1, min(DRAWN, len(files))).round().astype(int):
         path, name = files[i]
-        image = cv2.imread(str(path))[..., ::-1].copy()  # type: ignore[index]  # readable, as it was labelled
+        image = read_image(path)[..., ::-1].copy()
         label = of_id[np.asarray(Image.open(out / LABELS / name))]
         row = [Panel(str(name.with_suffix(path.suffix)), image)]
         row.append(label_panel('label', image, label, palette))

@@ -9,6 +9,7 @@ import numpy as np
 from rich.progress import track
 
 from mmseg_ext.config.checks import make_writable
+from mmseg_ext.datasets.image_files import find_images
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.predictor import Predictor
 from mmseg_ext.visualization.pictures import write_picture
@@ -21,23 +22,16 @@ def find_inputs(source: Path) -> list[Path]:
     """Sorted images of a folder and its sub-folders; for a file, this file.
 
     Raises:
-        UserError: The file or folder does not exist, the folder holds no image or something that is
-            named like an image and is no file, or two images differ in their suffix only, so that
-            their results would have the same name.
+        UserError: The file or folder does not exist, the folder holds no image, two images differ
+            in their suffix only, so that their results would have the same name, or see
+            ``find_images``.
     """
     if source.is_file():
         return [source]
     if not source.is_dir():
         problem = 'is no file' if source.exists() else 'does not exist'
         raise UserError(f'{source} {problem}: give an image, a folder or a video')
-    named = sorted(p for p in source.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    paths = [path for path in named if not path.is_dir()]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(
-                f'{path} is named like an image and is no file, but a pipe, a device or a broken '
-                'link: remove it'
-            )
+    paths = [Path(path) for path in find_images(source, IMAGE_SUFFIXES)]
     if not paths:
         raise UserError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)})')
     name, count = Counter(path.with_suffix('') for path in paths).most_common(1)[0]

@@ -14,15 +14,16 @@ from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.datasets.transforms import LoadImageFromNDArray
-from mmseg.models import BaseSegmentor
+from mmseg.models import BaseSegmentor, EncoderDecoder
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usable
-from mmseg_ext.checkpoints.read import read_checkpoint
+from mmseg_ext.checkpoints.read import classes_of, read_checkpoint, state_dict_in
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
+from mmseg_ext.datasets.transforms import read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
 from mmseg_ext.layers.sizes import padding_of
@@ -96,10 +97,9 @@ class Predictor:
         Raises:
             UserError: The file cannot be read, or ``pixel`` lies outside of the image.
         """
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise UserError(f'{path} cannot be read as an image: restore or remove it')
-        return self._predict(picture, self._from_file(dict(img_path=str(path), seg_fields=[])))
+        return self._predict(
+            read_image(path), self._from_file(dict(img_path=str(path), seg_fields=[]))
+        )
 
     def frame(self, picture: np.ndarray) -> Prediction:
         """Predicts a uint8 array (H, W, 3) in BGR, as OpenCV reads it."""
@@ -168,11 +168,17 @@ def load_model(
         raise UserError(f'the checkpoint {checkpoint} does not exist')
     loaded = read_checkpoint(str(checkpoint))
     model = revert_sync_batchnorm(MODELS.build(config.model))
-    fit = load_and_compare(model, loaded.get('state_dict', loaded))
+    fit = load_and_compare(model, state_dict_in(str(checkpoint), loaded))
     require_usable(checkpoint, fit)
     if str(fit):
         raise UserError(other_model(checkpoint, model, fit))
-    return model.eval(), loaded.get('meta', {})
+    names = classes_of(loaded)
+    if names and isinstance(model, EncoderDecoder) and len(names) != model.num_classes:
+        raise UserError(
+            f'{checkpoint}: the model predicts {model.num_classes} classes, but its data set has '
+            f'{len(names)} ({", ".join(map(str, names[:3]))}, ...): give another checkpoint'
+        )
+    return model.eval(), loaded.get('meta') or {}
 
 
 def _test_dataset(config: Config) -> dict[str, Any]:
@@ -186,9 +192,18 @@ def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[
         dataset = _test_dataset(config)
         meta = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
     classes = meta['classes']
-    # Without a palette: the random colours that the host uses for such a data set.
+    # Without a palette of all classes: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
-    return classes, meta.get('palette') or random
+    palette = meta.get('palette') or ()
+    return classes, palette if _is_palette(palette, len(classes)) else random
+
+
+def _is_palette(palette: Any, length: int) -> bool:
+    """Whether a value of a checkpoint or config is a list of ``length`` RGB colours."""
+    if not isinstance(palette, list | tuple) or len(palette) != length:
+        return False
+    is_list = all(isinstance(color, list | tuple) and len(color) == 3 for color in palette)
+    return is_list and all(value in range(256) for color in palette for value in color)
 
 
 def _pixel_of_input(pixel: Pixel, shape: Sequence[int], sample: SegDataSample) -> Pixel:

@@ -240,6 +240,7 @@ def _draw_entry(
 
 def _write(canvas: np.ndarray, text: str, origin: tuple[int, int], room: int) -> None:
     """Writes black text from its lower left ``origin``; it shrinks to ``room`` pixels of width."""
+    text = text.encode(errors='replace').decode()  # OpenCV ends the process for other names
     scale = FONT_SIZE * min(1, room / max(1, _text_width(text)))
     cv2.putText(canvas, text, origin, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
 
@@ -258,6 +259,13 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture):
-        raise UserError(f'{path} cannot be written: is the disk full or the folder read-only?')
+    # OpenCV ends the process where it writes to a name that is not UTF-8.
+    content = cv2.imencode(path.suffix, picture)[1].tobytes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written ({error.strerror or error}): make room or name another '
+            'folder'
+        ) from error

@@ -250,3 +250,21 @@ def test_all_class_names_are_listed_without_dots(root):
     cfg = dict(model=model, train_dataloader=dict(dataset=dataset(root)))
     ((_, report),) = check_splits(cfg)
     assert '3 classes (wall, floor, cat): set it to 3' in report.problems[-1]
+
+
+def test_a_link_that_the_host_omits_or_cannot_follow_is_named(root):
+    path = root / 'images/train/1.png'
+    for target, sentence in (('nowhere', 'a broken link'), ('1.png', 'cannot be read')):
+        path.unlink()
+        path.symlink_to(target)
+        with pytest.raises(ValueError, match=rf'images/train/1\.png .*{sentence}'):
+            check_split(dataset(root))
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'), [(b'\xff\xfe', 'list.txt is no text'), (b'\n', 'lists no image')]
+)
+def test_a_list_without_names_is_named(root, content, sentence):
+    (root / 'list.txt').write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        check_split(dataset(root, ann_file='list.txt') | dict(type='FolderDataset'))

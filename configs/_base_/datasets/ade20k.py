@@ -1,4 +1,8 @@
-"""ADE20K, 150 classes, under data/ade/ADEChallengeData2016, as in MMSegmentation; crop 512x512."""
+"""ADE20K, 150 classes, under data/ade/ADEChallengeData2016, as in MMSegmentation; crop 512x512.
+
+Crops of small images are smaller. As in MMSegmentation, the config of a model pads them:
+``data_preprocessor=dict(size=_base_.crop_size, size_divisor=None)``.
+"""
 
 _base_ = './loaders.py'
 crop_size = (512, 512)
@@ -39,6 +43,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     )
 )
+auto_scale_lr = dict(base_batch_size=16)
 val_dataloader = dict(
     dataset=dict(
         type='ADE20KDataset',

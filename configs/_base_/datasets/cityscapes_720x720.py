@@ -15,3 +15,4 @@ train_dataloader = dict(
     batch_size=2,  # official: 8 GPUs x 1 or 2; the paper writes 16 in all
     dataset=dict(pipeline=train_pipeline),
 )
+auto_scale_lr = dict(base_batch_size=16)

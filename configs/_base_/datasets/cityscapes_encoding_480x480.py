@@ -34,5 +34,6 @@ tta_model = dict(
     scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25),
 )
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+auto_scale_lr = dict(base_batch_size=16)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -15,6 +15,17 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadImage'), load_mask, dict(type='PackSegInputs')]
+tta_pipeline = [
+    dict(type='LoadImage'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [load_mask],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
 folders = dict(img_path='train/images', seg_map_path='train/gt')
 dataset = dict(type='InriaDataset', data_root='data/inria', data_prefix=folders)
 train_dataloader = dict(dataset=dict(tiles=tuple(range(6, 37)), pipeline=train_pipeline, **dataset))

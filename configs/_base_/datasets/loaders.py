@@ -25,6 +25,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
+# the batch of all processes that the learning rate is for; enabled by --auto-scale-lr
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,

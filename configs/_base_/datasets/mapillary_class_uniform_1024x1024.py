@@ -49,6 +49,7 @@ train_dataloader = dict(
         ),
     ),
 )
+auto_scale_lr = dict(base_batch_size=16)
 val_dataloader = dict(
     dataset=dict(
         type='Mapillary65Dataset',

@@ -5,6 +5,10 @@ it: start from released weights with ``--init PATH`` (see configs/fastfcn/README
 """
 
 _base_ = './r50-d8.py'
+initial_weights = (
+    'ResNet-50 for ImageNet of PyTorch-Encoding (resnet50-25c4b509.pth of '
+    'zhanghang1989/PyTorch-Encoding, read by convert_checkpoint.py fastfcn)'
+)
 model = dict(
     backbone=dict(
         stem_channels=128,

@@ -7,4 +7,4 @@ optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
 )
 per_iter = dict(by_epoch=True, convert_to_iter_based=True)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=120, **per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=120, **per_iter)]

@@ -8,4 +8,4 @@ optim_wrapper = dict(
     # official; the paper writes a weight decay of 5e-4
     optimizer=dict(type='SGD', lr=5e-3, momentum=0.9, weight_decay=1e-4),
 )
-param_scheduler = [dict(type='PolyLR', power=2.0, eta_min=0, by_epoch=True, begin=0, end=175)]
+param_scheduler = [dict(type='PolyLRToEnd', power=2.0, by_epoch=True, begin=0, end=175)]

@@ -2,4 +2,4 @@
 
 _base_ = './120e.py'
 train_cfg = dict(max_epochs=180)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=180, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=180, **_base_.per_iter)]

@@ -2,4 +2,4 @@
 
 _base_ = './80k.py'
 train_cfg = dict(max_iters=40000, val_interval=4000)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=0, end=40000)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=40000)]

@@ -7,5 +7,5 @@ _base_ = './camvid.py'
 train_cfg = dict(max_epochs=25, val_interval=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),
-    dict(type='PolyLR', power=0.9, eta_min=0, begin=1, end=25, **_base_.per_iter),
+    dict(type='PolyLRToEnd', power=0.9, begin=1, end=25, **_base_.per_iter),
 ]

@@ -106,6 +106,7 @@ class CPNetHead(BaseDecodeHead):
     """
 
     host_counterpart = dict(type='PSPHead')
+    follows_crop = ('prior_size',)
 
     def __init__(
         self,
