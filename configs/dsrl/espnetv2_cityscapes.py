@@ -5,8 +5,8 @@ python tools/train.py configs/dsrl/espnetv2_cityscapes.py --init ENCODER
 
 Released weights: 60.61 mIoU on val, the network sees 256x512. Ours: not measured. ENCODER holds
 converted weights of EdgeNets (see README.md beside this file). The training of DSRL was not
-released. This is the first stage of ESPNetv2's recipe with a linear decay, batch 25, crop 512x1024;
-the second stage is espnetv2_cityscapes_1024x2048.py.
+released. This is the first stage of ESPNetv2's recipe with a linear decay, batch 25, images shrunk
+to 1024x512, crop 512x1024; the second stage is espnetv2_cityscapes_1024x2048.py.
 """
 
 _base_ = [

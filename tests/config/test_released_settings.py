@@ -92,6 +92,11 @@ def test_no_checkpoint_is_the_best_on_images_that_it_was_trained_on(path: Path) 
         assert cfg.default_hooks.checkpoint.save_best is None
 
 
+def test_dsrl_s_second_stage_asks_for_the_checkpoint_of_the_first() -> None:
+    second = CONFIG_DIR / 'dsrl/espnetv2_cityscapes_1024x2048.py'
+    assert 'configs/dsrl/espnetv2_cityscapes.py' in Config.fromfile(second).initial_weights
+
+
 def test_dsrl_s_first_stage_trains_on_images_of_the_tested_size() -> None:
     cfg = Config.fromfile(CONFIG_DIR / 'dsrl/espnetv2_cityscapes.py')
     pipeline = cfg.train_dataloader.dataset.pipeline
