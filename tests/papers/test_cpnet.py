@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -21,7 +19,6 @@ from tests.oracles.cpnet import (
     contexts_released,
     label_at,
 )
-from tests.tiny import CONFIG_DIR
 
 SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
     'CPNetHead': dict(channels=16, prior_channels=8, prior_size=(8, 12), am_kernel_size=5),
@@ -394,11 +391,3 @@ def test_prior_moves_to_another_grid_like_an_image() -> None:
     torch.testing.assert_close(bias[0, 1], 0.75 * old[0, 0] + 0.25 * old[0, 1])
     with pytest.raises(ValueError, match='has 36 cells, these weights have 24'):
         resize_prior(weights, (6, 6), (8, 12))
-
-
-def test_the_networks_size_is_what_the_readme_says() -> None:
-    cfg = Config.fromfile(CONFIG_DIR / 'cpnet' / 'r50_ade20k.py').model
-    millions = sum(p.numel() for p in MODELS.build(cfg).parameters()) / 1e6
-    rows = (CONFIG_DIR.parent / 'README.md').read_text().splitlines()
-    (row,) = [line for line in rows if line.startswith('|') and 'configs/cpnet' in line]
-    assert row.endswith(f'| {millions:.2f} M |')
