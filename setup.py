@@ -58,7 +58,7 @@ setup(
             'regex',
             'setuptools<81',
         ],
-        'vis': ['matplotlib'],
+        'vis': ['matplotlib', 'scikit-learn'],
         'report': ['jinja2', 'plotly'],
         'tests': [
             'jinja2',
@@ -69,6 +69,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist',
             'ruff',
+            'scikit-learn',
             'setuptools',
         ],
     },

@@ -13,6 +13,13 @@ import mmseg_ext  # noqa: F401
 from tests.reliability.tally import OUTCOMES
 
 torch.set_num_threads(1)
+# Under nohup, or behind a script's &, they are ignored, and so they would be by all trainings.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mmseg_ext.config import prepare
 from mmseg_ext.errors import errors_in_a_line
-from mmseg_ext.inference.auto_label import auto_label, summary_table
+from mmseg_ext.inference.auto_label import auto_label
+from mmseg_ext.inference.auto_label_summary import reliability_table, summary_table
 
 
 def main() -> None:
@@ -30,8 +31,17 @@ def main() -> None:
     parser.add_argument(
         '--threshold',
         type=float,
-        help='ignore pixels of lower probability and write no probabilities (default: write '
-        'probabilities and choose the threshold when reading the labels)',
+        nargs='+',
+        metavar='T',
+        help='ignore pixels of lower probability and write no probabilities; a value, or a value '
+        'for each class (default: write probabilities; the reader of the labels has the threshold)',
+    )
+    parser.add_argument(
+        '--true-labels',
+        type=Path,
+        metavar='DIR',
+        help='compare probabilities with the true labels in DIR: reliability.png and the expected '
+        'calibration error of each class',
     )
     parser.add_argument(
         '--tta', action='store_true', help='use the test-time augmentation of the config'
@@ -42,6 +52,8 @@ def main() -> None:
         help='cpu, cuda or cuda:1 (default: the GPU of this process, or cpu without a GPU)',
     )
     args = vars(parser.parse_args())
+    if args['threshold'] is not None and len(args['threshold']) == 1:
+        (args['threshold'],) = args['threshold']
     rank, world_size = (
         int(os.environ.get(name, n)) for name, n in (('RANK', 0), ('WORLD_SIZE', 1))
     )
@@ -52,6 +64,8 @@ def main() -> None:
         print(f'process {rank + 1} of {world_size} is done')
     else:
         Console().print(summary_table(written))
+        if 'reliability' in written:
+            Console().print(reliability_table(written))
         print(f'{written["images"]} images are labelled in {args["out"]}; see auto_label.png there')
 
 

@@ -28,4 +28,5 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+server_prefix = None  # not that of Cityscapes
 paper = dict(miou=64.56, split='BDD100K val', source='paper, as others cite it')

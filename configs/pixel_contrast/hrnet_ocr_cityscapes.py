@@ -2,8 +2,8 @@
 
 bash tools/dist_train.sh configs/pixel_contrast/hrnet_ocr_cityscapes.py 4 --amp
 
-Paper: 83.2 mIoU on test, with memory (as cited). Ours: not measured. Batch 8 (4 GPUs x 2),
-40k iterations, crop 512x1024.
+No number is known without memory. Ours: not measured. Batch 8 (4 GPUs x 2), 40k iterations, crop
+512x1024.
 """
 
 _base_ = './hrnet_cityscapes.py'

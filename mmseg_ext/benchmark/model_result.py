@@ -95,7 +95,7 @@ def data_set_name(cfg: Config) -> tuple[str, str]:
     The split is the stem of ``ann_file``, else the last folder of images that is not ``images``.
     """
     leaf = next(iter(leaf_datasets(cfg.test_dataloader)))
-    name = str(leaf['type']).removesuffix('Dataset')
+    name = str(leaf['type']).replace('Dataset', '')
     root = Path(leaf.get('data_root') or '').name
     folders = Path((leaf.get('data_prefix') or {}).get('img_path') or '').parts
     splits = [Path(leaf.get('ann_file') or '').stem, *(f for f in folders[::-1] if f != 'images')]

@@ -105,7 +105,7 @@ def train(cfg: Config) -> None:
     with translate_config_errors(), read.reading_once():
         _check_before_training(cfg)
         make_writable(cfg.work_dir)
-        with only_training(cfg.work_dir) if is_first_process() else nullcontext():
+        with only_training(cfg.work_dir) if is_first_process(cfg.launcher) else nullcontext():
             _train(cfg)
     leave_process_group()
 
@@ -132,7 +132,7 @@ def _warn_of_another_recipe(cfg: Config, runner: Runner) -> None:
 
 
 def _check_before_training(cfg: Config) -> None:
-    if not is_first_process():
+    if not is_first_process(cfg.launcher):
         return
     if cfg.get('resume') and cfg.get('load_from'):
         require_resumable(cfg.load_from, has_schedule=bool(cfg.get('param_scheduler')))
@@ -143,11 +143,17 @@ def _check_before_training(cfg: Config) -> None:
         read.state_dict_of(source)  # an address is downloaded once, for all processes
 
 
-def is_first_process() -> bool:
+def is_first_process(launcher: str | None = None) -> bool:
     """Whether the launcher numbers this process 0; works before the process group exists.
 
-    Other processes wait for the first one when they build the Runner.
+    Other processes wait for the first one when they build the Runner. A run with the launcher
+    ``none`` is alone, whatever its environment says.
+
+    Args:
+        launcher: Launcher of the run; None trusts the environment.
     """
+    if launcher == 'none':
+        return True
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((int(rank) for rank in ranks if rank is not None), 0) == 0
 
@@ -253,7 +259,11 @@ def run_test(
         report.
     """
     with translate_config_errors(), read.reading_once():
-        reports = check_data(cfg, ('test',), max_labels=max_labels) if is_first_process() else {}
+        reports = (
+            check_data(cfg, ('test',), max_labels=max_labels)
+            if is_first_process(cfg.launcher)
+            else {}
+        )
         for report in reports.values():
             require_class_order(cfg.load_from, report.classes)
         runner = build_runner(cfg)
@@ -288,7 +298,7 @@ def _report_test(
             name, metrics['constant_mIoU'] = report.constant_prediction()
             notes.append(f'constant_mIoU: that of predicting {name} everywhere.')
             print(f'best constant prediction ({name} everywhere): {metrics["constant_mIoU"]:.2f}')
-    if is_first_process():
+    if is_first_process(cfg.launcher):
         batches = runner.message_hub.get_scalar('test/time').data[0]
         print(
             f'time per batch: {np.median(batches):.3f} s (median); '

@@ -1,6 +1,7 @@
 """The host's IoU with a value per class, and a Markdown table of the scores."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -39,6 +40,17 @@ def count_pairs(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int
     return counts.view(rows, columns)[: num_classes + 1]
 
 
+def areas_of(counts: Tensor) -> list[Tensor]:
+    """Intersection, union, predicted and labelled pixels of each class, (K,) each, float32.
+
+    Args:
+        counts: Number of pixels for each pair (label, prediction), (K + 1, K + 1).
+    """
+    pred, label, intersection = counts.sum(0)[:-1], counts.sum(1)[:-1], counts.diagonal()[:-1]
+    union = pred + label - intersection
+    return [area.float() for area in (intersection, union, pred, label)]
+
+
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
     """The host's ``IoUMetric``, which also returns the IoU of every class.
@@ -56,20 +68,31 @@ class ClassIoUMetric(IoUMetric):
     Args:
         unscored: Names of classes that ``mIoU`` omits. Their pixels are not ignored: they count as
             errors of the classes that are predicted there.
+        row_bands: Number of horizontal bands of equal height. With 2 or more, the log also gets the
+            mIoU of each band, such as ``mIoU.rows_0_25`` for the top quarter of all images. It is
+            the mean over the classes that occur in the band.
         **kwargs: Arguments of the host's ``IoUMetric``.
 
     Raises:
-        UserError: A name in ``unscored`` is no class; raised at evaluation.
+        UserError: ``row_bands`` is below 1. At evaluation: a name in ``unscored`` is no class.
     """
 
-    def __init__(self, *, unscored: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(self, *, unscored: Sequence[str] = (), row_bands: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if row_bands < 1:
+            raise UserError(f'row_bands={row_bands} must be 1 or more, for example 4 for quarters')
         self.unscored = frozenset(unscored)
+        self.row_bands = row_bands
         self.confusion: Tensor | None = None
         self._sums = ImageSums()
 
     # The host's ``process`` appends its return value to ``results`` for each image.
-    intersect_and_union = staticmethod(count_pairs)
+    def intersect_and_union(self, pred: Tensor, label: Tensor, *args: Any) -> Tensor:
+        """Counts of the pairs in each band of an image, (bands, K + 1, K + 1)."""
+        height = len(label)
+        edges = [height * band // self.row_bands for band in range(self.row_bands + 1)]
+        bands = [slice(*rows) for rows in pairwise(edges)]
+        return torch.stack([count_pairs(pred[rows], label[rows], *args) for rows in bands])
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Adds the counts of samples with ``pred_sem_seg`` and ``gt_sem_seg``, each (1, H, W)."""
@@ -84,26 +107,33 @@ class ClassIoUMetric(IoUMetric):
             return super().evaluate(size)
         images, counts = self._sums.take(size)
         num_classes = len(self.dataset_meta['classes'])
-        empty = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.int64)
+        shape = self.row_bands, num_classes + 1, num_classes + 1
+        empty = torch.zeros(shape, dtype=torch.int64)
         self.results.append(counts.cpu() if images else empty)
         return super().evaluate(get_world_size())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Scores from the counts (K + 1, K + 1) of each process."""
+        """Scores from the counts (bands, K + 1, K + 1) of each process."""
         if self.format_only:
             return super().compute_metrics(results)
         counts = sum(results)
-        self.confusion = counts[:-1, :-1]
-        pred, label, intersection = counts.sum(0)[:-1], counts.sum(1)[:-1], counts.diagonal()[:-1]
-        union = pred + label - intersection
-        areas = [area.float() for area in (intersection, union, pred, label)]
+        total = counts.sum(0)
+        self.confusion = total[:-1, :-1]
+        areas = areas_of(total)
         metrics = super().compute_metrics([areas])
         for name, iou in zip(self.dataset_meta['classes'], areas[0] / areas[1], strict=True):
             metrics[f'IoU.{name}'] = round(100 * iou.item(), 2)
         if self.unscored:
-            mean = (areas[0] / areas[1])[self._scored()].nanmean().item()
-            metrics['mIoU'] = round(100 * mean, 2)
+            metrics['mIoU'] = self._mean_iou(areas)
+        if self.row_bands > 1:
+            edges = [100 * band // self.row_bands for band in range(self.row_bands + 1)]
+            for (top, bottom), band in zip(pairwise(edges), counts, strict=True):
+                metrics[f'mIoU.rows_{top}_{bottom}'] = self._mean_iou(areas_of(band))
         return metrics
+
+    def _mean_iou(self, areas: Sequence[Tensor]) -> float:
+        """Mean of the scored classes that occur, in per cent."""
+        return round(100 * (areas[0] / areas[1])[self._scored()].nanmean().item(), 2)
 
     def _scored(self) -> Tensor:
         classes = self.dataset_meta['classes']

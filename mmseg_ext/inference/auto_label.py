@@ -7,16 +7,13 @@ stopped and continued, and several processes can share it without communication.
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
@@ -27,36 +24,44 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from rich import box
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_ext.checkpoints.write import write_atomically
-from mmseg_ext.config.checks import make_writable
 from mmseg_ext.config.values import check_class_names
 from mmseg_ext.config.walk import leaf_datasets
-from mmseg_ext.datasets.pseudo_label import LABELS, PROBABILITIES, SUMMARY, first_kept
-from mmseg_ext.datasets.transforms import IGNORE_INDEX, read_image
+from mmseg_ext.datasets.pseudo_label import (
+    LABELS,
+    PROBABILITIES,
+    Threshold,
+    check_number_of_thresholds,
+    first_kept_of_classes,
+)
+from mmseg_ext.datasets.transforms import IGNORE_INDEX
 from mmseg_ext.errors import UserError
+from mmseg_ext.inference.auto_label_summary import (
+    STATISTICS,
+    draw_some,
+    start_summary,
+    sum_statistics,
+    write_summary,
+)
 from mmseg_ext.inference.predict import check_outside, find_inputs
 from mmseg_ext.inference.predictor import Predictor
-from mmseg_ext.segmentors.protocols import HasLabelIds
-from mmseg_ext.visualization.pictures import (
-    Panel,
-    class_legend,
-    draw_maps,
-    draw_strip,
-    label_panel,
-    write_picture,
+from mmseg_ext.inference.reliability import (
+    check_comparison,
+    count_hits,
+    draw_reliability,
+    find_true_labels,
+    summarize_reliability,
 )
+from mmseg_ext.segmentors.protocols import HasLabelIds
 
-REPORTED = (0.5, 0.7, 0.9, 0.95)  # thresholds of the summary where the reader chooses one
-STATISTICS = 'auto_label'  # key of the text in a label PNG: pixels per class, all and kept
+# Thresholds of the summary where the reader chooses one.
+REPORTED: Sequence[Threshold] = (0.5, 0.7, 0.9, 0.95)
 BLOCK = 2**22  # number of logits whose exponentials are in memory at a time
 WAITING = 8  # number of images that may wait to be written
-PICTURE, DRAWN = 'auto_label.png', 4  # file, and number of images in it
 
 
 def highest_probability(logits: Tensor) -> Tensor:
@@ -92,7 +97,8 @@ def auto_label(
     images: Path,
     out: Path,
     *,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
+    true_labels: Path | None = None,
     tta: bool = False,
     device: str = 'cpu',
     rank: int = 0,
@@ -103,14 +109,18 @@ def auto_label(
     The classes of ``images/a/b.jpg`` go to ``out/label/a/b.png``, as Cityscapes' labelIds if the
     test data set is ``CityscapesIdsDataset``. Their probabilities p go to ``out/prob/a/b.png`` as
     floor(255 p). ``out/auto_label.json`` names the model and its classes. After the last image it
-    also holds statistics, and ``out/auto_label.png`` shows some images.
+    also holds statistics, and ``out/auto_label.png`` shows some images. Where true labels exist,
+    ``out/reliability.png`` compares the probabilities with them.
 
     Args:
         config: Config of the experiment; its ``test_dataloader`` defines the pipeline.
         checkpoint: Checkpoint of the model.
         images: Folder of images, or an image.
         out: Output folder, new or from a stopped run.
-        threshold: Lowest probability; lower pixels become 255, and no probabilities are written.
+        threshold: Lowest probability, of all classes or of each class; lower pixels become 255, and
+            no probabilities are written.
+        true_labels: Folder of true labels, named as in the test data set of the config; images
+            without a true label are left out of the comparison.
         tta: Whether the config's ``tta_model`` predicts.
         device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...
         rank: Rank of this process; it labels the images ``rank``, ``rank + world_size``, ...
@@ -121,18 +131,23 @@ def auto_label(
 
     Raises:
         UserError: A folder, image or checkpoint does not exist or cannot be read, the checkpoint
-            is another model's, or ``out`` holds files of another model, threshold or tool.
+            is another model's, ``out`` holds files of another model, threshold or tool, or true
+            labels cannot be compared.
     """
     paths = find_inputs(images)
     root = images if images.is_dir() else images.parent
     check_outside(images, out)
     thresholds = REPORTED if threshold is None else (threshold,)
-    limits = [first_kept(t) for t in thresholds]
+    limits = [first_kept_of_classes(value) for value in thresholds]
     teacher = _Teacher(config, checkpoint, device, tta=tta)
-    written: dict[str, Any] = {**teacher.description, 'threshold': threshold}
-    _start(out, written, rank)
-
+    check_number_of_thresholds(threshold, teacher.num_classes)
     names = [path.relative_to(root).with_suffix('.png') for path in paths]
+    truth: dict[Path, dict] = {}
+    if true_labels is not None:
+        check_comparison(threshold)
+        truth = find_true_labels(config, root, true_labels, names, teacher.classes)
+    written: dict[str, Any] = {**teacher.description, 'threshold': threshold}
+    start_summary(out, written, rank)
     folders = [out / LABELS] + ([out / PROBABILITIES] if threshold is None else [])
     pending = [
         (path, name)
@@ -155,9 +170,16 @@ def auto_label(
     if not all((folder / name).exists() for folder in folders for name in names):
         return None
     written['images'] = len(names)
-    written['pixels'] = _sum_of_statistics(out, names, written['classes'], thresholds)
-    _write_summary(out, written, rank)
-    _draw_some(out, list(zip(paths, names, strict=True)), written, rank)
+    columns = [
+        'its threshold' if isinstance(value, Sequence) else str(value) for value in thresholds
+    ]
+    written['pixels'] = sum_statistics(out, names, written['classes'], columns)
+    if truth:
+        counts = count_hits(out, truth, teacher.label_ids)
+        written['reliability'] = summarize_reliability(counts, teacher.classes)
+        draw_reliability(out, counts, written, rank)
+    write_summary(out, written, rank)
+    draw_some(out, list(zip(paths, names, strict=True)), written, rank)
     return written
 
 
@@ -173,7 +195,8 @@ class _Teacher:
         self.pipeline = Compose(_without_labels(pipeline))
         self.num_workers = config.test_dataloader.get('num_workers', 0)
         check_class_names(f'{checkpoint}: dataset_meta.classes', predictor.classes)
-        self.num_classes = len(predictor.classes)
+        self.classes = list(predictor.classes)
+        self.num_classes = len(self.classes)
         self.label_ids = _label_ids(config, predictor.classes)
         self.description = dict(
             config=str(config.filename),
@@ -183,7 +206,7 @@ class _Teacher:
                 repr((config.model, pipeline, config.get('tta_model') if tta else None)).encode()
             ).hexdigest(),
             tta=tta,
-            classes=list(predictor.classes),
+            classes=self.classes,
             palette=[list(map(int, color)) for color in predictor.palette],
             label_ids=list(self.label_ids),
         )
@@ -264,42 +287,11 @@ def _sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _start(out: Path, written: dict[str, Any], rank: int) -> None:
-    """Writes the summary into a new folder; refuses a folder of another model or tool."""
-    make_writable(out)
-    has_labels = (out / LABELS).exists()  # read first: another process may write the summary now
-    if not (out / SUMMARY).exists():
-        if has_labels:
-            raise UserError(
-                f'{out / LABELS} exists without {SUMMARY}, so another tool made its labels: '
-                'name another folder'
-            )
-        _write_summary(out, written, rank)
-        return
-    before = json.loads((out / SUMMARY).read_text())
-    for key in ('checkpoint_sha256', 'prediction_sha256', 'threshold', 'classes', 'label_ids'):
-        if before.get(key) != written[key]:
-            raise UserError(
-                f'{out} holds labels made with another {key} ({_short(before.get(key))}, now '
-                f'{_short(written[key])}; see {SUMMARY}): name another folder'
-            )
-
-
-def _short(value: Any) -> str:
-    return str(value)[:12]
-
-
-def _write_summary(out: Path, written: dict[str, Any], rank: int) -> None:
-    path = out / f'{SUMMARY}.{rank}'  # a file per process: several may write at the same time
-    write_atomically(json.dumps(written, indent=1).encode(), path)
-    os.replace(path, out / SUMMARY)
-
-
 class _Writer:
     """Writes the files of an image; the label comes last and marks the image as done."""
 
     def __init__(
-        self, out: Path, label_ids: Sequence[int], limits: Sequence[int], *, hard: bool
+        self, out: Path, label_ids: Sequence[int], limits: Sequence[np.ndarray], *, hard: bool
     ) -> None:
         self.out, self.limits, self.hard = out, limits, hard
         self.num_classes = len(label_ids)
@@ -310,12 +302,13 @@ class _Writer:
         joint = np.bincount(
             label.ravel().astype(np.int64) * 256 + prob.ravel(), minlength=256 * self.num_classes
         ).reshape(-1, 256)
-        statistics = [joint.sum(1).tolist(), *(joint[:, n:].sum(1).tolist() for n in self.limits)]
+        is_kept = np.arange(256) >= np.stack(self.limits)[:, : self.num_classes, None]
+        statistics = [joint.sum(1).tolist(), *(joint * is_kept).sum(2).tolist()]
         text = PngInfo()
         text.add_text(STATISTICS, json.dumps(statistics))
         values = self.ids[label]
         if self.hard:
-            values[prob < self.limits[0]] = IGNORE_INDEX
+            values[prob < self.limits[0][label]] = IGNORE_INDEX
         else:
             write_atomically(_png(prob), self.out / PROBABILITIES / name)
         write_atomically(_png(values, pnginfo=text), self.out / LABELS / name)
@@ -325,75 +318,3 @@ def _png(array: np.ndarray, **options: Any) -> bytes:
     file = BytesIO()
     Image.fromarray(array).save(file, 'PNG', compress_level=1, **options)
     return file.getvalue()
-
-
-def _sum_of_statistics(
-    out: Path, names: Sequence[Path], classes: Sequence[str], thresholds: Sequence[float]
-) -> dict[str, Any]:
-    """Number of labelled pixels, and of pixels above each threshold, by class over all images."""
-    total = np.zeros((1 + len(thresholds), len(classes)), np.int64)
-    for name in names:
-        with Image.open(out / LABELS / name) as label:  # reads the text without the pixels
-            text = label.info.get(STATISTICS)
-        if text is None:
-            raise UserError(f'{out / LABELS / name} is no label of this tool: remove it')
-        total += json.loads(text)
-    return {
-        name: dict(
-            labelled=int(count),
-            kept={str(t): int(k) for t, k in zip(thresholds, above, strict=True)},
-            kept_fraction={
-                str(t): round(int(k) / max(int(count), 1), 6)
-                for t, k in zip(thresholds, above, strict=True)
-            },
-        )
-        for name, (count, *above) in zip(classes, total.T, strict=True)
-    }
-
-
-def _draw_some(
-    out: Path, files: Sequence[tuple[Path, Path]], written: dict[str, Any], rank: int
-) -> None:
-    """Writes a picture of some images with their labels and, if they exist, probabilities."""
-    classes, palette = written['classes'], written['palette']
-    of_id = np.full(256, IGNORE_INDEX)
-    of_id[written['label_ids']] = range(len(classes))
-    panels: list[Panel] = []
-    for i in np.linspace(0, len(files) - 1, min(DRAWN, len(files))).round().astype(int):
-        path, name = files[i]
-        image = read_image(path)[..., ::-1].copy()
-        label = of_id[np.asarray(Image.open(out / LABELS / name))]
-        row = [Panel(str(name.with_suffix(path.suffix)), image)]
-        row.append(label_panel('label', image, label, palette))
-        if written['threshold'] is None:
-            prob = torch.from_numpy(np.array(Image.open(out / PROBABILITIES / name))) / 255
-            row += draw_maps({'probability': prob[None]}, image, palette)
-        size = panels[0].picture.shape[1::-1] if panels else image.shape[1::-1]
-        panels += [replace(panel, picture=cv2.resize(panel.picture, size)) for panel in row]
-    strip = draw_strip(panels, class_legend(panels, classes, palette), columns=len(row))
-    path_of_rank = out / f'{rank}.{PICTURE}'  # as for the summary
-    write_picture(path_of_rank, strip)
-    os.replace(path_of_rank, out / PICTURE)
-
-
-def summary_table(written: dict[str, Any]) -> Table:
-    """Table of ``auto_label``'s result: pixels of each class, and the per cent above thresholds."""
-    pixels = written['pixels']
-    thresholds = list(next(iter(pixels.values()))['kept'])
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column('class\n', no_wrap=True)
-    for head in ('pixels\nlabelled', '% of\nall', *(f'% kept\nat {t}' for t in thresholds)):
-        table.add_column(head, justify='right', no_wrap=True)
-    everything = sum(row['labelled'] for row in pixels.values())
-    for name, row in pixels.items():
-        shares = [
-            f'{100 * row["kept_fraction"][t]:.1f}' if row['labelled'] else '-' for t in thresholds
-        ]
-        share = f'{100 * row["labelled"] / everything:.2f}'
-        table.add_row(name, f'{row["labelled"]:,}', share, *shares)
-    kept_pixels = [sum(row['kept'][t] for row in pixels.values()) for t in thresholds]
-    table.add_section()
-    table.add_row(
-        'all', f'{everything:,}', '100.00', *(f'{100 * k / everything:.1f}' for k in kept_pixels)
-    )
-    return table

@@ -179,6 +179,21 @@ class HasSeed(Protocol):
     seed: int
 
 
+@runtime_checkable
+class UndoesWrites(Protocol):
+    """A module that can take back what a training step wrote to its buffers.
+
+    It is for buffers that are large, and of which a step changes only a small part. A stop within a
+    step undoes the writes; a copy of the buffers would take as much memory as they do.
+    """
+
+    def record_writes(self) -> None:
+        """Forgets earlier writes, and remembers the following ones."""
+
+    def undo_writes(self) -> None:
+        """Restores all buffers as they were at the last call of ``record_writes``."""
+
+
 def no_single_pixels(name: str) -> UserError:
     """Error for a call of ``explain`` with a pixel, where there are no maps of single pixels."""
     return UserError(f'{name} does not explain single pixels: call explain without pixel')

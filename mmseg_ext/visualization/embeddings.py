@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+TSNE_POINTS = 2000  # t-SNE of more points takes minutes
 Fill = Mapping[int, Sequence[Sequence[float]]]  # iteration -> fraction filled, by class and queue
 
 
@@ -20,6 +21,15 @@ def principal_components(vectors: Tensor, number: int = 2) -> Tensor:
     return (centred @ axes).to(vectors.dtype)
 
 
+def tsne(vectors: Tensor) -> Tensor:
+    """Coordinates (P, 2) of vectors (P, D) by t-SNE, the same in every call; needs scikit-learn."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    model = TSNE(init='pca', perplexity=perplexity, random_state=0)
+    return torch.from_numpy(model.fit_transform(vectors.numpy()))
+
+
 def draw_embeddings(
     path: Path,
     vectors: Tensor,
@@ -28,6 +38,8 @@ def draw_embeddings(
     palette: Sequence[Sequence[int]],
     fill: Fill | None = None,
     queues: Sequence[str] = (),
+    *,
+    with_tsne: bool = False,
 ) -> None:
     """Writes a PNG of pixels at the first two principal components of their vectors.
 
@@ -39,24 +51,43 @@ def draw_embeddings(
         palette: Colours of the classes, RGB, 0 to 255.
         fill: Fraction of each class's memory that was filled, by iteration; it is drawn too.
         queues: Names of the memory's queues.
+        with_tsne: Whether a second plot shows ``TSNE_POINTS`` of the pixels by t-SNE.
     """
-    columns = 1 + bool(fill)
+    columns = 1 + with_tsne + bool(fill)
     figure = Figure(figsize=(7 * columns + 2, 6), layout='constrained')
     FigureCanvasAgg(figure)
-    scatter, *fill_axes = figure.subplots(1, columns, squeeze=False)[0]
-    points = principal_components(vectors).numpy()
-    for c, name in enumerate(classes):
-        of_class = label.numpy() == c
-        color = np.array(palette[c]) / 255
-        scatter.scatter(*points[of_class].T, s=4, color=color, label=f'{name} ({of_class.sum()})')
-    scatter.set_title(f'{len(points)} pixels, first two principal components')
-    for axes in fill_axes:
+    scatter, *further_axes = figure.subplots(1, columns, squeeze=False)[0]
+    _draw_points(scatter, principal_components(vectors), label, classes, palette)
+    scatter.set_title(f'{len(vectors)} pixels, first two principal components')
+    if with_tsne:
+        axes, *further_axes = further_axes
+        chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
+        chosen = chosen[:TSNE_POINTS].sort().values
+        _draw_points(axes, tsne(vectors[chosen]), label[chosen], classes, palette)
+        axes.set_title(f'{len(chosen)} pixels, t-SNE')
+    for axes in further_axes:
         assert fill
         _draw_fill(axes, fill, queues, palette)
     handles, names = scatter.get_legend_handles_labels()
     figure.legend(handles=handles, labels=names, loc='outside right center', markerscale=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
+
+
+def _draw_points(
+    axes: Axes,
+    points: Tensor,
+    label: Tensor,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+) -> None:
+    """Draws points (P, 2) in the colours of their classes."""
+    for c, name in enumerate(classes):
+        of_class = label == c
+        color = np.array(palette[c]) / 255
+        name = f'{name} ({int(of_class.sum())})'
+        x, y = points[of_class].T.numpy()
+        axes.scatter(x, y, s=4, color=color, label=name)
 
 
 def _draw_fill(

@@ -75,6 +75,74 @@ def test_a_pixel_is_kept_from_the_next_step_of_the_file_on(threshold, first):
     assert kept[0].tolist() == [p >= first for p in range(256)]
 
 
+def test_each_class_may_have_its_threshold(tmp_path):
+    label = np.array([[0, 0, 1, 1, 2, 2, 255]], np.uint8)
+    prob = np.array([[229, 230, 127, 128, 0, 255, 0]], np.uint8)
+    thresholds = [0.9, 0.5, 0]
+    expected = [[255, 0, 255, 1, 2, 2, 255]]
+    assert confident_labels(label, prob, thresholds).tolist() == expected
+    human = np.array([[2, 1, 1, 1, 1, 1, 1]], np.uint8)
+    merged = confident_labels(label, prob, thresholds, human=human, merge=(1,))
+    assert merged.tolist() == [[255, 1, 255, 1, 255, 1, 255]]  # the threshold of class 1
+    write(tmp_path, [label], [prob])
+    assert read(tmp_path, loader=dict(threshold=thresholds)).tolist() == expected
+
+
+def write_released(root, labels, probs, layout):
+    """Labels without `auto_label.json`, in Cityscapes' label ids."""
+    write(root, labels, probs)
+    (root / 'auto/auto_label.json').unlink()
+    if layout == 'sub-folders':
+        return
+    for path in list((root / 'auto/prob').rglob('*.png')):
+        name = path.relative_to(root / 'auto/prob')
+        beside = name.with_name(f'{name.stem}_prob.png')
+        target = root / 'elsewhere' / name if layout == 'two folders' else root / 'auto' / beside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    for path in list((root / 'auto/label').rglob('*.png')):
+        target = root / 'auto' / path.relative_to(root / 'auto/label')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    for folder in ('label/city', 'label', 'prob/city', 'prob'):
+        (root / 'auto' / folder).rmdir()
+
+
+@pytest.mark.parametrize('layout', ['sub-folders', 'one folder', 'two folders'])
+def test_released_labels_are_read_without_our_summary(tmp_path, layout):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([*LABEL_IDS, 0, 1, 255], (2, *SIZE)).astype(np.uint8)
+    probs = rng.integers(200, 256, (2, *SIZE)).astype(np.uint8)
+    write_released(tmp_path, labels, probs, layout)
+    data = config(tmp_path)
+    if layout == 'two folders':
+        data['data_prefix']['prob_path'] = 'elsewhere'
+    data = DATASETS.build(data)
+    assert data.metainfo['classes'] == CityscapesIdsDataset.METAINFO['classes']
+    for i in range(2):
+        expected = read_pixel_by_pixel(
+            labels[i], probs[i], labels[i], LABEL_IDS, threshold=0.9, merge=()
+        )
+        np.testing.assert_array_equal(data[i]['gt_seg_map'], expected)
+        assert 0 < (data[i]['gt_seg_map'] < 255).mean() < 0.5
+
+
+def test_released_labels_may_have_other_names_than_the_images(tmp_path):
+    write_released(tmp_path, [np.full(SIZE, 7)], [np.full(SIZE, 255)], 'one folder')
+    city = tmp_path / 'auto/city'
+    for end in ('', '_prob'):
+        (city / f'0_img{end}.png').rename(city / f'0_labelIds{end}.png')
+    with pytest.raises(ValueError, match=r'0_img\.png, the label of the first image, does not'):
+        read(tmp_path)
+    assert (read(tmp_path, seg_map_suffix='_labelIds.png') == 0).all()
+
+
+def test_hard_labels_without_summary_need_no_probabilities(tmp_path):
+    write(tmp_path, [np.full(SIZE, 8)])
+    (tmp_path / 'auto/auto_label.json').unlink()
+    assert (read(tmp_path, loader=dict(threshold=None)) == 1).all()
+
+
 @pytest.mark.parametrize('merge', [(), (14, 15, 16), (16, 0), tuple(range(19))])
 def test_labels_are_those_of_the_obvious_formula_in_label_ids(tmp_path, merge):
     rng = np.random.default_rng(0)
@@ -261,6 +329,11 @@ def test_an_image_that_is_ignored_everywhere_is_read_and_never_drawn_by_class(tm
     ('change', 'words'),
     [
         (dict(loader=dict(threshold=1.5)), 'threshold=1.5 must be a probability'),
+        (dict(loader=dict(threshold=[0.5, 2, 0])), 'threshold=2 must be a probability'),
+        (
+            dict(loader=dict(threshold=[0.5, 0.9])),
+            'threshold has 2 values, but there are 3 classes',
+        ),
         (dict(loader=dict(valid_box=(0, 0, 839, 2029))), 'in fractions from 0 to 1'),
         (dict(loader=dict(merge=(1,))), 'set human_path in data_prefix, or remove merge'),
         (dict(human=True), 'human does not exist'),

@@ -77,7 +77,7 @@ def test_a_second_training_is_refused_and_changes_nothing(tmp_path: Path) -> Non
     holder = start_holder(run)
     command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/train.py'), str(config)]
     command += ['--max-iters', '1', '--work-dir', str(run)]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    env = dict(os.environ, PYTHONPATH=str(ROOT), RANK='1')  # left by another program
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f'error: {run} belongs to a running training')

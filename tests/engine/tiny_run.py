@@ -172,6 +172,12 @@ class StopHook(Hook):
                 raise RuntimeError('no memory')
 
             head.loss_by_feat = fail
+        if asked == 'backward':  # fails after the whole forward pass
+
+            def fail_backward(*args: Any, **kwargs: Any) -> None:
+                raise RuntimeError('no memory')
+
+            runner.optim_wrapper.backward = fail_backward
         self.fails = asked == 'hook'
         model = getattr(runner.model, 'module', runner.model)
         if asked == 'full_disk':

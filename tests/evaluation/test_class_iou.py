@@ -39,6 +39,55 @@ def test_unscored_classes_count_against_others_and_not_in_the_mean() -> None:
         scores(ClassIoUMetric, unscored=('roof',))
 
 
+def band_scores(images: list[dict], **kwargs: Any) -> dict[str, float]:
+    metric = ClassIoUMetric(iou_metrics=['mIoU'], **kwargs)
+    metric.dataset_meta = dict(classes=CLASSES)
+    for sample in images:
+        metric.process({}, [sample])
+    return metric.evaluate(len(images))
+
+
+def rows_of(sample: dict, band: int, bands: int) -> dict:
+    height = sample['gt_sem_seg']['data'].shape[1]
+    rows = slice(height * band // bands, height * (band + 1) // bands)
+    return {key: dict(data=value['data'][:, rows]) for key, value in sample.items()}
+
+
+def test_quarters_have_the_scores_of_images_of_their_rows_alone() -> None:
+    images = [image(seed, 3, top=3) for seed in range(3)]  # 31 rows: quarters of 7 or 8 rows
+    plain, quarters = band_scores(images), band_scores(images, row_bands=4)
+    names = [f'mIoU.rows_{top}_{top + 25}' for top in (0, 25, 50, 75)]
+    assert [name for name in quarters if name not in plain] == names
+    assert {name: quarters[name] for name in plain} == plain
+    for band, name in enumerate(names):
+        alone = band_scores([rows_of(sample, band, 4) for sample in images])
+        assert quarters[name] == alone['mIoU']
+    assert len({quarters[name] for name in names}) == 4
+
+
+def test_a_band_averages_over_the_classes_that_occur_in_it() -> None:
+    truth = torch.tensor([[2, 2], [0, 1]])
+    seen = torch.tensor([[2, 2], [0, 0]])
+    sample = dict(pred_sem_seg=dict(data=seen[None]), gt_sem_seg=dict(data=truth[None]))
+    halves = band_scores([sample], row_bands=2)
+    assert halves['mIoU.rows_0_50'] == 100.0 and halves['mIoU.rows_50_100'] == 25.0
+    road = band_scores([sample], row_bands=2, unscored=('car', 'sky'))
+    assert math.isnan(road['mIoU.rows_0_50']) and road['mIoU.rows_50_100'] == 50.0
+
+
+def test_an_image_of_fewer_rows_than_bands_leaves_bands_empty() -> None:
+    sample = rows_of(image(0, 3, top=3), 5, 15)
+    assert sample['gt_sem_seg']['data'].shape[1] == 2
+    scores = band_scores([sample], row_bands=4)
+    values = [scores[name] for name in scores if name.startswith('mIoU.rows')]
+    assert [math.isnan(value) for value in values] == [True, False, True, False]
+
+
+def test_no_band_is_refused() -> None:
+    with pytest.raises(ValueError, match='row_bands=0 must be 1 or more'):
+        ClassIoUMetric(row_bands=0)
+
+
 def test_table_lists_classes_before_means() -> None:
     lines = markdown_table({'mIoU': 55.0, 'IoU.road': 60.0}).splitlines()
     assert lines[2:] == ['| road | 60.00 |', '| mIoU | 55.00 |']

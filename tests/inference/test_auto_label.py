@@ -32,8 +32,8 @@ from mmseg_ext.inference.auto_label import (
     auto_label,
     highest_probability,
     label_and_probability,
-    summary_table,
 )
+from mmseg_ext.inference.auto_label_summary import summary_table
 from mmseg_ext.inference.predictor import Predictor
 from mmseg_ext.visualization.pictures import draw_overlay
 from tests.oracles.auto_label import label_and_probability_released
@@ -192,6 +192,24 @@ def test_a_hard_label_is_what_the_reader_makes_of_both_files(experiment, labelle
     assert 0.05 < np.mean(shares) < 0.95
     for name, row in written['pixels'].items():
         assert row['kept'] == {'0.7': labelled[1]['pixels'][name]['kept']['0.7']}
+
+
+def test_each_class_may_have_its_threshold(experiment, labelled, tmp_path):
+    thresholds = [0.95, 0.5, 0.7]
+    written = run(experiment, tmp_path / 'hard', threshold=thresholds)
+    hard = read_back(experiment, tmp_path / 'hard', threshold=None)
+    soft = read_back(experiment, labelled[0], threshold=thresholds)
+    for name, label in hard.items():
+        np.testing.assert_array_equal(label, soft[name])
+    for threshold, (name, row) in zip(thresholds, written['pixels'].items(), strict=True):
+        expected = labelled[1]['pixels'][name]['kept'][str(threshold)]
+        assert row['kept'] == {'its threshold': expected}
+    console = Console(width=80, file=StringIO())
+    console.print(summary_table(written))
+    assert 'at its threshold' in console.file.getvalue()
+    assert run(experiment, tmp_path / 'hard', threshold=thresholds) == written
+    with pytest.raises(ValueError, match='threshold has 2 values, but there are 3 classes'):
+        run(experiment, tmp_path / 'other', threshold=[0.5, 0.9])
 
 
 def test_the_summary_counts_what_lies_on_the_disk(experiment, labelled):

@@ -24,7 +24,7 @@ SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
     'FastFCNASPPHead': dict(channels=16),
 }
 
-RECIPES = sorted((CONFIG_DIR / 'fastfcn').glob('r50_*.py'))
+RECIPES = sorted(path for n in (50, 101) for path in (CONFIG_DIR / 'fastfcn').glob(f'r{n}_*.py'))
 WIDTHS = (6, 8, 10)
 NECKS = {
     'FastFCNJPU': dict(type='FastFCNJPU', in_channels=WIDTHS, mid_channels=4),
@@ -287,8 +287,9 @@ def test_recipes_train_new_layers_ten_times_faster(path: Path) -> None:
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     names = [name for name, _ in model.named_parameters()]
     rates = {names[i].split('.')[0]: group['lr'] for i, group in enumerate(groups)}
-    rest = dict.fromkeys(('neck', 'decode_head', 'auxiliary_head'), pytest.approx(0.1))
-    assert rates == dict(backbone=0.01, **rest)
+    rate = 0.001 if 'context' in path.stem or 'trainval' in path.stem else 0.01
+    rest = dict.fromkeys(('neck', 'decode_head', 'auxiliary_head'), pytest.approx(10 * rate))
+    assert rates == dict(backbone=rate, **rest)
     weight = model.auxiliary_head.loss_decode.loss_weight
     assert weight == (0.2 if 'encnet' in path.stem else 0.4)
     for part in (model.neck, model.decode_head, model.auxiliary_head):

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
+from mmseg_ext.engine.runner import _Buffers
 from mmseg_ext.papers.pixel_contrast import MemoryBank, PixelContrastLoss
 from mmseg_ext.papers.pixel_contrast import loss as loss_module
 from mmseg_ext.papers.pixel_contrast.memory import class_means
@@ -130,6 +131,20 @@ def test_a_class_with_just_max_views_pixels_does_not_count() -> None:
     label[0, 0] = 2
     assert not sample_anchors(label, label, K, 64, 4).valid.any()
     assert sample_anchors(label, label, K, 64, 3).valid.sum() == 3
+
+
+def test_views_of_the_whole_batch_are_those_of_its_images_side_by_side() -> None:
+    label = labels(ignored=0.3)
+    prediction = torch.where(torch.rand(label.shape) < 0.5, (label + 1) % K, label.clamp(max=K - 1))
+    loss = PixelContrastLoss(max_samples=64, max_views=10, per_image=False)
+    drawn = loss.sample(label, prediction, K)
+    places = drawn.pixel_index[drawn.valid]
+    assert drawn.classes[drawn.valid].tolist() == label.flatten()[places].tolist()
+    hard = (label != prediction).flatten()[places]
+    for c in range(K):
+        of_class = drawn.classes[drawn.valid] == c
+        assert of_class.sum() == 10 and hard[of_class].sum() == 5
+        assert len(set((places[of_class] // label[0].numel()).tolist())) > 1
 
 
 def test_every_pixel_of_a_class_is_drawn_equally_often() -> None:
@@ -284,6 +299,78 @@ def test_one_call_with_more_rows_than_the_bank_has_leaves_the_last_ones() -> Non
     torch.testing.assert_close(bank.vectors[0, 0], vectors[4:])  # a mean of each of the last images
     torch.testing.assert_close(bank.vectors[0, 1], vectors[[5, 5]])
     assert bank.written.tolist() == [[6, 30], [0, 0]]
+
+
+SIZES = dict(region=3, pixel=11)
+
+
+def fill_step_by_step(steps: int, size: Any, seed: int = 0, **kwargs: Any) -> MemoryBank:
+    """A bank that saw so many batches; each image has one vector for a class."""
+    bank = MemoryBank(K, D, size=size, pixels_per_image=4, **kwargs).double()
+    for step in range(steps):
+        label = labels(step + seed, ignored=0.4)
+        vectors = F.pad(unit(3, K, seed=step + seed), (0, 0, 0, 1), value=9.0)
+        features = torch.stack([v[c] for v, c in zip(vectors, label, strict=True)])
+        bank.update(label, features.movedim(3, 1), lambda rows: rows)
+    return bank
+
+
+def test_each_queue_may_have_its_size() -> None:
+    bank = fill_step_by_step(5, SIZES)
+    queues = bank.rows[:-1].view(K, 14, D).split([3, 11], dim=1)
+    counts, filled = bank.count, bank.filled.split([3, 11], dim=1)
+    for i, (name, size) in enumerate(SIZES.items()):
+        alone = fill_step_by_step(5, size, queues=(name,))
+        torch.testing.assert_close(queues[i], alone.vectors[:, 0])
+        assert torch.equal(filled[i], alone.filled)
+        assert torch.equal(counts[:, i], alone.count[:, 0])
+    assert counts.tolist() == [[3, 11]] * K
+    x, own, valid = anchors(0, 0, 1, 2, 1, 2, 2)
+    rows = bank.rows[:-1].view(K, 14, D)[bank.filled]
+    expected = infonce(x, own.tolist(), rows, bank.filled.nonzero()[:, 0].tolist())
+    torch.testing.assert_close(PixelContrastLoss(loss_weight=1.0)(x, own, valid, bank), expected)
+
+
+@pytest.mark.parametrize('size', [2, 7, SIZES], ids=str)
+def test_writes_are_undone_bit_for_bit(size: Any) -> None:
+    bank = fill_step_by_step(3, size)
+    bank.undo_writes()  # nothing was recorded
+    for steps in (0, 1, 2):  # as many forward passes in a step
+        before = copy.deepcopy(bank.state_dict())
+        bank.record_writes()
+        for step in range(steps):
+            label = labels(step + 9)
+            bank.update(label, unit(3, 12, 10, seed=step + 9).movedim(3, 1), lambda rows: rows)
+            assert not torch.equal(bank.rows, before['rows'])
+        bank.undo_writes()
+        after = bank.state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_training_copies_no_bank() -> None:
+    model = model_of(memory=dict(size=9)).train()
+    bank = model.decode_head.bank
+    buffers = _Buffers(model)
+    copies = {tuple(x.shape) for _, group in buffers.pairs for x in group}
+    assert buffers.undoing == [bank] and copies and tuple(bank.rows.shape) not in copies
+    total_loss(model, make_batch(model))
+    before = copy.deepcopy(model.state_dict())
+    buffers.remember()
+    total_loss(model, make_batch(model))
+    assert any(not torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    buffers.restore()
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('size', 'mebibytes'), [(5000, 186), (dict(region=2975, pixel=29750), 607)], ids=str
+)
+def test_the_page_says_how_much_memory_a_bank_takes(size: Any, mebibytes: int) -> None:
+    with torch.device('meta'):
+        bank = MemoryBank(19, 256, size=size)
+    assert round(sum(x.nbytes for x in bank.buffers()) / 2**20) == mebibytes
+    page = (CONFIG_DIR / 'pixel_contrast/README.md').read_text()
+    assert f'{mebibytes} MiB' in page
 
 
 def test_ignored_pixels_never_enter_the_bank() -> None:
@@ -736,6 +823,10 @@ def test_explain_shows_how_near_the_other_vectors_are() -> None:
         (dict(loss=dict(max_views=0)), 'max_views=0: it must be above 0'),
         (dict(memory=dict(size=0)), 'size=0 and pixels_per_image=10: both must be at least 1'),
         (dict(memory=dict(queues=('regions',))), "choose \\('region',\\)"),
+        (
+            dict(memory=dict(size=dict(pixel=9))),
+            "of \\['pixel'\\]: give a size for each queue",
+        ),
         (dict(proj_index=4), r'proj_index=4 is not among the levels \[0, 1, 2, 3\]'),
         (dict(head=dict(type='HMSAHead', head=FCN)), 'cannot wrap HMSAHead, itself a wrapper'),
         (dict(head=dict(type='PixelContrastHead', head=FCN)), 'itself a wrapper'),
@@ -859,9 +950,24 @@ def test_a_killed_run_goes_on_with_the_same_bank(
     assert written[:, 0].max() == 20  # two epochs of the ten images, of all processes
 
 
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_step_that_fails_leaves_the_bank_as_it_was(
+    processes: int, data: Path, tmp_path: Path
+) -> None:
+    whole = contrast_run(data, tmp_path / 'whole')
+    cut = contrast_run(data, tmp_path / 'cut', stop={5: 'backward'})
+    cut.default_hooks.checkpoint.interval = 100
+    assert train(whole, processes=processes) == [(0, '')] * processes
+    errors = [text for _, text in train(cut, processes=processes)]
+    assert errors == ['RuntimeError: no memory'] * processes
+    assert last_checkpoint(tmp_path / 'cut')['meta']['iter'] == 4
+    assert train(resumed(cut), processes=processes) == [(0, '')] * processes
+    assert_same(*(last_checkpoint(tmp_path / name) for name in ('cut', 'whole')))
+
+
 @pytest.mark.parametrize('name', ['hrnet', 'hrnet_ocr', 'r101_deeplabv3'])
 def test_cityscapes_has_the_released_augmentation(name: str) -> None:
-    for end in ('', '_memory'):
+    for end in ('', '_memory', '_memory_paper'):
         path = CONFIG_DIR / 'pixel_contrast' / f'{name}_cityscapes{end}.py'
         pipeline = prepare.load_config(str(path)).train_dataloader.dataset.pipeline
         kinds = [transform.type for transform in pipeline[2:-1]]

@@ -12,7 +12,7 @@ train_pipeline = [
     dict(type='RandomGaussianBlur'),
     dict(type='PackRowPositions'),
 ]
-# scales and flips of the official sliding test, whose windows only the `*_sliding.py` config has
+# scales and flips of the official sliding test, whose windows a config sets in test_cfg
 tta_pipeline = [
     dict(type='LoadImage'),
     dict(

@@ -11,7 +11,8 @@ Differs from it:
 - where a class has a single anchor in an image, it is hard with probability 1/2; the released code
   always draws an easy one;
 - a batch without anchors, positives or negatives neither crashes nor gives NaN;
-- semi-hard examples, which the paper describes, can be drawn;
+- semi-hard examples, a number of anchors of a class in a batch, and a size of each queue can be
+  set, as the paper describes;
 - the first 1x1 convolution of the projection runs on each level before it is resized, where the
   code resizes and concatenates the levels first; the second convolution and the normalisation run
   only on drawn pixels;

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
+from mmseg_ext.errors import UserError
 from mmseg_ext.layers.feature_tap import FeatureTap
 from mmseg_ext.layers.sizes import size_of
 from mmseg_ext.layers.unwrapping import unwrap
@@ -38,12 +39,23 @@ class EmbeddingsHook(Hook):
         num_images: Number of images, of those that the first process validates.
         num_pixels: Largest number of pixels of each class in each image.
         interval: Number of validations from one picture to the next.
+        tsne: Whether a further plot shows the points by t-SNE; needs scikit-learn.
+
+    Raises:
+        UserError: scikit-learn is missing, and ``tsne`` is set.
     """
 
     priority = 'LOW'  # before checkpoints are saved
 
-    def __init__(self, num_images: int = 50, num_pixels: int = 50, interval: int = 1) -> None:
+    def __init__(
+        self, num_images: int = 50, num_pixels: int = 50, interval: int = 1, tsne: bool = False
+    ) -> None:
+        if tsne and find_spec('sklearn') is None:
+            raise UserError(
+                'EmbeddingsHook has tsne=True, which needs scikit-learn: pip install scikit-learn'
+            )
         self.num_images, self.num_pixels, self.interval = num_images, num_pixels, interval
+        self.tsne = tsne
         self._validations = self._left = 0
         self._drawn: list[tuple[Tensor, Tensor]] = []  # vectors (P, D), labels (P,)
         self._tap: FeatureTap | None = None
@@ -97,7 +109,7 @@ class EmbeddingsHook(Hook):
         if bank is not None:
             # The message hub is saved in checkpoints and restored from them.
             fill = dict(runner.message_hub.get_info('bank_fill') or {})
-            fill[runner.iter] = (bank.count / bank.size).tolist()
+            fill[runner.iter] = (bank.count / bank.count.new_tensor(bank.sizes)).tolist()
             runner.message_hub.update_info('bank_fill', fill)
         if not self._drawn:
             return
@@ -113,4 +125,5 @@ class EmbeddingsHook(Hook):
             meta['palette'],
             fill,
             bank.queues if bank is not None else (),
+            with_tsne=self.tsne,
         )

@@ -41,6 +41,8 @@ class PixelContrastLoss(nn.Module):
         max_samples: Largest number of anchors in a batch of one process.
         max_views: Largest number of anchors of a class in an image; classes with as many pixels or
             fewer have no anchors in it.
+        per_image: Whether ``max_views`` counts in each image, as released, or in the whole batch of
+            one process, as in the paper (50 of a class).
         semi_hard: Fraction of the bank that examples are drawn from: its nearest negatives and
             farthest positives (0.1 in the paper). None compares with the whole bank, as released.
         num_positives: Number of positives that are drawn for an anchor, with ``semi_hard``.
@@ -60,6 +62,7 @@ class PixelContrastLoss(nn.Module):
         base_temperature: float = 0.07,
         max_samples: int = 1024,
         max_views: int = 100,
+        per_image: bool = True,
         semi_hard: float | None = None,
         num_positives: int = 1024,
         num_negatives: int = 2048,
@@ -87,6 +90,7 @@ class PixelContrastLoss(nn.Module):
         self.base_temperature = base_temperature
         self.max_samples = max_samples
         self.max_views = max_views
+        self.per_image = per_image
         self.semi_hard = semi_hard
         self.num_positives = num_positives
         self.num_negatives = num_negatives
@@ -96,6 +100,8 @@ class PixelContrastLoss(nn.Module):
 
     def sample(self, label: Tensor, prediction: Tensor, num_classes: int) -> Anchors:
         """Anchors of labels and predictions (N, h, w); see ``sample_anchors``."""
+        if not self.per_image:
+            label, prediction = (x.flatten(0, 1)[None] for x in (label, prediction))
         return sample_anchors(label, prediction, num_classes, self.max_samples, self.max_views)
 
     def forward(
@@ -160,7 +166,7 @@ class PixelContrastLoss(nn.Module):
         """
         similarity, filled = bank.similarities(x / self.temperature), bank.filled[classes]
         anchor_class = (torch.arange(len(x), device=x.device), classes)
-        positives = similarity[anchor_class]  # (S, Q*M)
+        positives = similarity[anchor_class]  # (S, R)
         largest = similarity.amax(2, keepdim=True)
         powers = similarity.sub_(largest).exp_()  # in place: it is large
         sums = powers.sum(2)

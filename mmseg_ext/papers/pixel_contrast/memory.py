@@ -1,6 +1,6 @@
 """The memory bank: unit vectors of each class from past images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,60 +27,72 @@ class MemoryBank(nn.Module):
     Args:
         num_classes: Number of classes (K).
         channels: Length of the vectors (D).
-        size: Number of vectors of a class in each queue (M; 5000 as released).
+        size: Number of vectors of a class in each queue (M; 5000 as released), or a number for each
+            queue, such as ``dict(region=2975, pixel=29750)``: in the paper a mean of every training
+            image, and ten pixels for each of them.
         pixels_per_image: Number of pixels of a class that an image adds (10 as released).
         queues: Names of the queues (Q): 'region' for means, 'pixel' for single pixels, or both.
 
     Raises:
-        UserError: A size below 1, or another queue.
+        UserError: A size below 1 or missing, or another queue.
     """
 
     rows: Tensor
     written: Tensor
+    _replaced: list[tuple[Tensor, Tensor, Tensor]] | None = None  # None: writes are not recorded
 
     def __init__(
         self,
         num_classes: int,
         channels: int,
         *,
-        size: int = 5000,
+        size: int | Mapping[str, int] = 5000,
         pixels_per_image: int = 10,
         queues: Sequence[str] = ('region', 'pixel'),
     ) -> None:
         super().__init__()
-        if size < 1 or pixels_per_image < 1:
+        if not queues or not set(queues) <= {'region', 'pixel'}:
+            raise UserError(f"memory has queues={queues!r}: choose ('region',), ('pixel',) or both")
+        self.queues = [queue for queue in ('region', 'pixel') if queue in queues]
+        size_of_queue = size if isinstance(size, Mapping) else dict.fromkeys(self.queues, size)
+        if set(size_of_queue) != set(self.queues):
+            raise UserError(
+                f'memory has queues {self.queues} and sizes of {list(size_of_queue)}: give a size '
+                'for each queue'
+            )
+        self.sizes = [size_of_queue[queue] for queue in self.queues]
+        if min(*self.sizes, pixels_per_image) < 1:
             raise UserError(
                 f'memory has size={size} and pixels_per_image={pixels_per_image}: '
                 'both must be at least 1'
             )
-        if not queues or not set(queues) <= {'region', 'pixel'}:
-            raise UserError(f"memory has queues={queues!r}: choose ('region',), ('pixel',) or both")
-        self.num_classes, self.size, self.pixels_per_image = num_classes, size, pixels_per_image
-        self.queues = [queue for queue in ('region', 'pixel') if queue in queues]
-        number = num_classes * len(self.queues) * size
-        # The last row receives vectors to be dropped: a selection would wait for the device.
-        self.register_buffer('rows', torch.zeros(number + 1, channels))
+        self.num_classes, self.pixels_per_image = num_classes, pixels_per_image
+        # Class after class, and in a class queue after queue. The last row receives vectors to be
+        # dropped: a selection would wait for the device.
+        self.register_buffer('rows', torch.zeros(num_classes * sum(self.sizes) + 1, channels))
         written = torch.zeros(num_classes, len(self.queues), dtype=torch.long)
         self.register_buffer('written', written)  # since the start
 
     @property
     def vectors(self) -> Tensor:
-        """Queues of each class, (K, Q, M, D); a view."""
-        return self.rows[:-1].view(*self.written.shape, self.size, -1)
+        """Queues of each class, (K, Q, M, D); a view, for queues of the same size."""
+        return self.rows[:-1].view(*self.written.shape, self.sizes[0], -1)
 
     @property
     def count(self) -> Tensor:
         """Number of filled places in each queue, (K, Q)."""
-        return self.written.clamp(max=self.size)
+        limits = zip(self.written.unbind(1), self.sizes, strict=True)
+        return torch.stack([written.clamp(max=size) for written, size in limits], dim=1)
 
     @property
     def filled(self) -> Tensor:
-        """Whether a place is filled, (K, Q*M), bool."""
-        index = torch.arange(self.size, device=self.rows.device)
-        return (index < self.count[..., None]).flatten(1)
+        """Whether a place is filled, (K, R), bool; R is the sum of the queues' sizes."""
+        device = self.rows.device
+        counts = zip(self.count.split(1, dim=1), self.sizes, strict=True)
+        return torch.cat([torch.arange(m, device=device) < count for count, m in counts], dim=1)
 
     def similarities(self, x: Tensor) -> Tensor:
-        """Products (S, K, Q*M) of vectors (S, D) with all places; ``BELOW_ALL`` at empty places."""
+        """Products (S, K, R) of vectors (S, D) with all places; ``BELOW_ALL`` at empty places."""
         empty = torch.where(self.filled.flatten(), 0.0, BELOW_ALL).to(x.dtype)
         return F.linear(x, self.rows[:-1].to(x.dtype), empty).unflatten(1, (self.num_classes, -1))
 
@@ -117,8 +129,8 @@ class MemoryBank(nn.Module):
             added: Number of these vectors that each queue gets, from the first on, (N, K, Q).
         """
         rows, added = (torch.cat(all_gather(x.contiguous())) for x in (rows, added))
-        k, q = self.written.shape
         widths = [1 if queue == 'region' else self.pixels_per_image for queue in self.queues]
+        first = torch.arange(self.num_classes, device=rows.device)[:, None] * sum(self.sizes)
         for i, new in enumerate(rows.split(widths, dim=2)):
             rank = torch.arange(widths[i], device=rows.device)
             is_vector = (rank < added[:, :, i, None]) & (new.norm(dim=3) > 0)  # (N, K, width)
@@ -126,13 +138,26 @@ class MemoryBank(nn.Module):
             order = exclusive_cumsum(count)[..., None] + is_vector.cumsum(2) - 1
             total = count.sum(0)
             # Of two writes to a row either may win, so only the last M vectors are written.
-            is_written = is_vector & (order >= (total - self.size)[:, None])
-            queue = torch.arange(k, device=rows.device)[:, None] * q + i
-            row = (self.written[:, i, None] + order) % self.size + queue * self.size
-            row = row.masked_fill(~is_written, len(self.rows) - 1)
+            is_written = is_vector & (order >= (total - self.sizes[i])[:, None])
+            row = first + sum(self.sizes[:i]) + (self.written[:, i, None] + order) % self.sizes[i]
+            row = row.masked_fill(~is_written, len(self.rows) - 1).flatten()
             new = new.masked_fill(~is_written[..., None], 0).to(self.rows.dtype)
-            self.rows[row.flatten()] = new.flatten(0, 2)
+            if self._replaced is not None:
+                self._replaced.append((row, self.rows[row], self.written.clone()))
+            self.rows[row] = new.flatten(0, 2)
             self.written[:, i] += total
+
+    def record_writes(self) -> None:
+        """Forgets earlier writes, and remembers the rows that the following ones replace."""
+        self._replaced = []
+
+    @torch.no_grad()
+    def undo_writes(self) -> None:
+        """Restores the bank as it was at the last call of ``record_writes``."""
+        while self._replaced:
+            row, replaced, written = self._replaced.pop()
+            self.rows[row] = replaced
+            self.written.copy_(written)
 
 
 @torch.no_grad()
