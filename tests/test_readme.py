@@ -55,9 +55,60 @@ def test_code_prints_what_it_says() -> None:
     assert promised in run(f"{sys.executable} -W ignore - <<'EOF'\n{code}\nEOF", ROOT)
 
 
+PAGES = sorted(ROOT.glob('configs/*/README.md'))
+# Words that a page and a paper's module say of the licence of the released code.
+LICENCES = {
+    'cpnet': 'no licence',
+    'danet': '(MIT)',
+    'dsrl': '(Apache-2.0)',
+    'fastfcn': '(MIT)',
+    'gscnn': '(CC BY-NC-SA 4.0',
+    'hanet': '(CC BY-NC 4.0',
+    'hmsa': '(BSD-3-Clause style)',
+    'magnet': '(AGPL-3.0',
+    'pixel_contrast': '(MIT)',
+    'spnet': '(MIT, "for non-commercial use")',
+}
+EXCLUDE_COMMERCIAL_USE = {'gscnn', 'hanet', 'spnet'}
+
+
+def opening(path: Path) -> str:
+    """First eight lines of a file, with single spaces in place of line breaks."""
+    return ' '.join(' '.join(path.read_text().splitlines()[:8]).split())
+
+
+def test_pages_and_modules_name_the_licence_of_the_released_code() -> None:
+    assert {path.parent.name for path in PAGES} == {*LICENCES, 'fcn'}
+    for paper, licence in LICENCES.items():
+        page = opening(ROOT / f'configs/{paper}/README.md')
+        module = ROOT / f'mmseg_ext/papers/{paper}.py'
+        if not module.exists():
+            module = module.with_suffix('') / '__init__.py'
+        assert licence in page and licence in opening(module), paper
+        assert (
+            paper == 'cpnet'
+            or re.search('weights converted .* licence', page, re.I)
+            or ('Converted weights stay under' in page)
+        ), f'{paper}: the page does not say the licence of converted weights'
+        forbids = re.search('forbids commercial use|not for commercial use', page)
+        assert bool(forbids) == (paper in EXCLUDE_COMMERCIAL_USE), paper
+
+
 @pytest.mark.parametrize(
-    'path', sorted(ROOT.glob('configs/*/README.md')), ids=lambda path: path.parent.name
+    'path',
+    [ROOT / 'README.md', *ROOT.glob('benchmarks/*.md'), *ROOT.glob('docs/*.md'), *PAGES],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
+def test_tables_are_whole(path: Path) -> None:
+    text = re.sub(r'^```.*?^```', '', path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r'(?:^\|.*\n?)+', text, re.MULTILINE):
+        rows = [re.sub('`[^`]*`', '', row).count('|') for row in table.splitlines()]
+        assert set(rows) == {rows[0]}, f'rows of different widths:\n{table}'
+        line = [*table.splitlines(), ''][1]
+        assert re.fullmatch(r'(\|[-: ]+)+\|', line), f'no line below the names:\n{table}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.parent.name)
 def test_pages_name_files_that_exist(path: Path) -> None:
     text = path.read_text()
     named = re.findall(r'(?:tools|configs)/[\w/.-]+\.(?:py|sh)', text)

@@ -5,8 +5,8 @@ python tools/train.py configs/dsrl/espnetv2_cityscapes.py --init ENCODER
 
 Released weights: 60.61 mIoU on val, the network sees 256x512. Ours: not measured. ENCODER holds
 converted weights of EdgeNets (see README.md beside this file). The training of DSRL was not
-released. This is the first stage of ESPNetv2's recipe with a linear decay, batch 25, crop 512x1024;
-the second stage is espnetv2_cityscapes_1024x2048.py.
+released. This is the first stage of ESPNetv2's recipe with a linear decay, batch 25, images shrunk
+to 1024x512, crop 512x1024; the second stage is espnetv2_cityscapes_1024x2048.py.
 """
 
 _base_ = [
@@ -30,11 +30,20 @@ model = dict(
     sssr=dict(type='DeconvUpsampler'),
     antialias=True,
 )
-half = dict(type='Resize', scale=(1024, 512))  # (width, height); labels keep their size
+half = dict(type='Resize', scale=(1024, 512))  # (width, height)
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='LoadSegMap'),
+    half,  # in training as in the test, so that objects have the same size in both
+    dict(type='RandomScaleCrop', crop_size=_base_.crop_size, ratio_range=(0.5, 2.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
 test_pipeline = [
     dict(type='LoadImage'),
     half,
-    dict(type='LoadSegMap'),
+    dict(type='LoadSegMap'),  # after the resize: labels keep their size
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
@@ -49,7 +58,7 @@ tta_pipeline = [
         ],
     ),
 ]
-train_dataloader = dict(batch_size=25)  # EdgeNets
+train_dataloader = dict(batch_size=25, dataset=dict(pipeline=train_pipeline))  # EdgeNets
 auto_scale_lr = dict(base_batch_size=25)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -8,6 +8,7 @@ espnetv2_cityscapes.py. The recipe is that of ESPNetv2: frozen norms, batch 6, c
 """
 
 _base_ = './espnetv2_cityscapes.py'
+initial_weights = 'the best checkpoint of configs/dsrl/espnetv2_cityscapes.py'
 crop_size = (1024, 2048)
 norm_cfg = dict(type='FrozenBN', requires_grad=False)  # EdgeNets
 model = dict(norm_cfg=norm_cfg, backbone=dict(norm_cfg=norm_cfg))

@@ -10,4 +10,6 @@ _base_ = './r101_deeplabv3plus_cityscapes.py'
 model = dict(
     test_cfg=dict(mode='slide', crop_size=(1024, 1024), stride=(1024, 683), full_height=True)
 )
-paper = dict(miou=82.05, split='Cityscapes val', source='released weights, measured by a user')
+paper = dict(
+    miou=82.05, split='Cityscapes val', source='released weights, measured by a user, --tta'
+)

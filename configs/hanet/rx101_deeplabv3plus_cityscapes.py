@@ -5,7 +5,8 @@ python tools/test.py configs/hanet/rx101_deeplabv3plus_cityscapes.py CHECKPOINT 
 
 MAPILLARY.pth is a training of rx101_deeplabv3plus_mapillary.py. Official: 83.2 mIoU on test, with
 windows, scales and flips. Ours: not measured. Trains on train and val, and on crops of the coarse
-labels of seven classes. Batch 12 (6 GPUs x 2), 90k iterations, crop 864x864.
+labels of seven classes, so no best checkpoint is chosen on val. Batch 12 (6 GPUs x 2), 90k
+iterations, crop 864x864.
 """
 
 _base_ = './r101_deeplabv3plus_cityscapes_trainval.py'

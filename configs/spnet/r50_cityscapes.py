@@ -1,4 +1,4 @@
-"""SPNet (arXiv 2003.13328), ResNet-50, Cityscapes: the released recipe.
+"""SPNet (arXiv 2003.13328), ResNet-50, Cityscapes: the released recipe of ResNet-101.
 
 bash tools/dist_train.sh configs/spnet/r50_cityscapes.py 4 --init IMAGENET.pth
 python tools/test.py configs/spnet/r50_cityscapes.py CHECKPOINT --tta

@@ -17,6 +17,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers.head_defaults import released_defaults
 from ..layers.levels import require_levels, resize
 from ..layers.norms import require_several_images
@@ -74,6 +75,9 @@ class DeepLabDecoder(nn.Module):
         out_channels: Output channels of the second 3x3 convolution.
         fine_channels: Channels of the fine level after a 1x1 convolution.
         norm_cfg: Norm after each convolution.
+
+    Raises:
+        UserError: ``in_channels`` has not two entries.
     """
 
     def __init__(
@@ -86,6 +90,11 @@ class DeepLabDecoder(nn.Module):
         norm_cfg: dict,
     ) -> None:
         super().__init__()
+        if len(in_channels) != 2:
+            raise UserError(
+                'the decoder of DeepLabV3+ fuses a fine and a coarse level, got in_channels='
+                f'{list(in_channels)}: name two levels by in_channels=[...] and in_index=[...]'
+            )
         fine, coarse = in_channels
         self.reduce = ConvModule(fine, fine_channels, 1, norm_cfg=norm_cfg)
         self.convs = nn.Sequential(
@@ -112,7 +121,7 @@ class DenseDeepLabHead(BaseDecodeHead):
         **kwargs: Arguments of the host's ``BaseDecodeHead``.
 
     Raises:
-        UserError: ``in_channels`` is a single number.
+        UserError: ``in_channels`` is a single number or has not two entries.
     """
 
     reads_levels = True

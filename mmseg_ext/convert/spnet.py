@@ -1,4 +1,7 @@
-"""Released names of SPNet (houqb/SPNet) and of its backbones for ImageNet."""
+"""Released names of SPNet (houqb/SPNet) and of its backbones for ImageNet.
+
+The released files are for non-commercial use, and so are weights converted from them.
+"""
 
 from collections.abc import Mapping
 

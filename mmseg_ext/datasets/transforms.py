@@ -194,8 +194,10 @@ class RandomScaleCrop(BaseTransform):
     The image is resized with bicubic interpolation, labels with nearest neighbour. OpenCV uses four
     taps when it shrinks too; the released code uses PIL, which widens its kernel against aliasing.
     If the resized image is smaller than the crop, both sides get ``missing // 2 + 1`` pixels of
-    black and ignored label. The position of the crop is uniform among all crops of the padded image
-    that hold the centre; without a centre, among all crops.
+    black and ignored label. Without a centre, the position of the crop is uniform among all crops
+    of the padded image. With a centre, it is uniform among the crops that hold the centre, also
+    those that reach beyond the padded image; these are then moved to its border. So a centre near
+    the border gives more crops at the border than elsewhere, as in the released code.
 
     ``crop_center`` is a pixel of the image as loaded. It may be resized and flipped before this
     transform, but not cropped, padded or rotated. In the released code the padding does not move

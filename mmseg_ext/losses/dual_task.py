@@ -3,6 +3,9 @@
 Paper: arXiv 1907.05740, Eq. 4 to 6. In the released code (nv-tlabs/GSCNN) the smoothing and the
 derivative return their input, so it compares probabilities and not borders. The option
 ``spatial_grad=False`` gives this form.
+
+The paper sums over the pixels where a border of the prediction or of the label is active. Here the
+loss is the mean over all valid pixels.
 """
 
 from typing import Any

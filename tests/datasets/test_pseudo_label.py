@@ -1,10 +1,14 @@
 """Reading a model's labels: threshold, merge, classes, and sampling."""
 
 import json
+import re
+import textwrap
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_ext.datasets.checks import check_split
@@ -381,3 +385,28 @@ def test_the_statistics_depend_on_how_labels_are_read():
         for change in ({}, dict(threshold=0.5), dict(merge=[1]), dict(valid_box=(0, 0, 1, 0.5)))
     ]
     assert len(set(shown)) == 4
+
+
+BASE = """
+train_pipeline = [dict(type='LoadImage'), dict(type='LoadSegMap'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(
+    type='FolderDataset', data_root={root!r}, img_suffix='_img.jpg', seg_map_suffix='_ids.png',
+    metainfo=dict(classes={classes!r}, palette={palette!r}), reduce_zero_label={reduced},
+    data_prefix=dict(img_path='images', seg_map_path='human'), pipeline=train_pipeline))
+"""
+
+
+@pytest.mark.parametrize('reduced', [False, True])
+def test_the_lines_of_the_page_join_fine_labels_and_auto_labels(tmp_path, reduced):
+    page = (Path(__file__).parents[2] / 'configs/hmsa/README.md').read_text()
+    (lines,) = re.findall(r'^    auto_labelled = .*?(?=^\S)', page, re.MULTILINE | re.DOTALL)
+    lines = textwrap.dedent(lines).replace('IMAGES', f'{tmp_path}/images')
+    lines = lines.replace('OUT', f'{tmp_path}/auto')
+    write(tmp_path, [np.ones(SIZE)], [np.full(SIZE, 255)], human=[np.full(SIZE, 2)])
+    palette = json.loads((tmp_path / 'auto/auto_label.json').read_text())['palette']
+    base = BASE.format(root=str(tmp_path), classes=CLASSES, palette=palette, reduced=reduced)
+    (tmp_path / 'base.py').write_text(base)
+    (tmp_path / 'child.py').write_text(f"_base_ = './base.py'\n{lines}")
+    both = DATASETS.build(Config.fromfile(tmp_path / 'child.py').train_dataloader.dataset)
+    labels = [item['data_samples'].gt_sem_seg.data.unique().tolist() for item in both]
+    assert labels == [[1 if reduced else 2], [1]]

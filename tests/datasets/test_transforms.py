@@ -198,6 +198,12 @@ def test_starts_reach_every_allowed_place_and_no_other(length, crop):
         assert starts == {s for s in allowed if s <= center < s + crop}
 
 
+def test_a_centre_near_the_border_gives_more_crops_at_the_border():
+    """31 of the 40 crops that hold pixel 9 reach beyond the border and are moved to it."""
+    starts = np.bincount([crop_start(100, 40, 9) for _ in range(8000)], minlength=10) / 8000
+    np.testing.assert_allclose(starts, [31 / 40] + [1 / 40] * 9, atol=0.02)
+
+
 def test_what_lies_outside_of_the_image_is_filled():
     array = np.arange(12).reshape(3, 4)
     window = crop_window(array, (-1, 2), (3, 4), fill=-7)

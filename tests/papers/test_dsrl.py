@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
+from mmseg_ext.errors import UserError
 from mmseg_ext.papers.dsrl import FeatureAffinityLoss, ReconstructionLoss, affinity
 from mmseg_ext.papers.dsrl.segmentor import halved, peak_signal_to_noise, unpadded
 from tests.oracles.dsrl import affinity_one_by_one, affinity_released
@@ -223,6 +224,13 @@ def test_transposed_convolutions_double_and_refuse_many_classes() -> None:
 
 
 # Reconstruction
+
+
+def test_a_decoder_of_two_levels_says_so() -> None:
+    with pytest.raises(
+        UserError, match=r'a fine and a coarse level, got in_channels=\[8, 16, 32\]'
+    ):
+        MODELS.build(dict(type='DeconvDecoder', in_channels=[8, 16, 32], in_index=[0, 1, 2]))
 
 
 @pytest.mark.parametrize('size', [(64, 96), (61, 90), (1, 30), (7, 1)], ids=str)

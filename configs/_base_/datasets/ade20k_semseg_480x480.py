@@ -16,11 +16,11 @@ train_pipeline = [
         transforms=[[dict(type='Resize', scale_factor=n / 20)] for n in range(10, 41)],
     ),
     dict(type='RandomRotate', prob=0.5, degree=10.0, pad_val=mean, seg_pad_val=255),
-    # official: a 5x5 kernel with the same spread
+    # official: the 5x5 kernel of OpenCV, whose standard deviation is 1 pixel
     dict(
         type='RandomApply',
         prob=0.5,
-        transforms=[dict(type='RandomGaussianBlur', sigma_range=(1.03, 1.03))],
+        transforms=[dict(type='RandomGaussianBlur', sigma_range=(1.0, 1.0))],
     ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='Pad', size=crop_size, pad_val=dict(img=mean, seg=255)),

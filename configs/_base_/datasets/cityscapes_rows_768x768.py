@@ -12,7 +12,8 @@ train_pipeline = [
     dict(type='RandomGaussianBlur'),
     dict(type='PackRowPositions'),
 ]
-tta_pipeline = [  # for windows as high as the image, as official
+# scales and flips of the official sliding test, whose windows a config sets in test_cfg
+tta_pipeline = [
     dict(type='LoadImage'),
     dict(
         type='TestTimeAug',

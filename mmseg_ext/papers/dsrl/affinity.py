@@ -89,8 +89,9 @@ class FeatureAffinityLoss(nn.Module):
     with its square.
 
     Args:
-        stride: Stride in pixels of the image at which features are compared (8 in the paper); finer
-            features are averaged.
+        stride: Stride in pixels of the full image at which features are compared; finer features
+            are averaged. The paper has an eighth of the input size. The third-party code takes this
+            as the size that the network sees, which is a stride of 16.
         p: Order of the norm that features are divided by (2 in the paper); None for no division, as
             in the third-party code.
         q: Power of the differences: 1 as in the paper, or 2, which needs no P x P products and took

@@ -6,7 +6,8 @@ Takikawa, Acuna, Jampani, Fidler, ICCV 2019, arXiv 1907.05740. Code: nv-tlabs/GS
 A narrow stream at full size finds the edges between classes. Levels of the backbone gate it, and
 DeepLabV3+ reads its edges. Differs from the released code, which options reproduce:
 
-- the dual task loss compares borders, as in the paper, and not probabilities;
+- the dual task loss compares borders, as in the paper, and not probabilities; it is the mean over
+  all labelled pixels, while the paper sums over active borders;
 - the loss of the edges applies the sigmoid once, and class 0 has edges too;
 - losses of the images of a batch are averaged, not summed; an image without labels has the loss 0,
   not NaN;
