@@ -1,6 +1,6 @@
 """Pixel contrast (arXiv 2101.11939), HRNet-W48 and OCR, Cityscapes: the paper's memory.
 
-python tools/train.py configs/pixel_contrast/hrnet_ocr_cityscapes_memory_paper.py --amp
+bash tools/dist_train.sh configs/pixel_contrast/hrnet_ocr_cityscapes_memory_paper.py 4 --amp
 
 Semi-hard draws, 50 anchors of a class, a size for each queue (as cited); the rest is as released.
 Paper: 83.2 mIoU on test (as cited).

@@ -1,6 +1,7 @@
 """Pixel contrast (arXiv 2101.11939), DeepLabV3 on ResNet-101, Cityscapes: the paper's memory.
 
-python tools/train.py configs/pixel_contrast/r101_deeplabv3_cityscapes_memory_paper.py --init INIT
+bash tools/dist_train.sh configs/pixel_contrast/r101_deeplabv3_cityscapes_memory_paper.py 4 \
+    --init IMAGENET.pth
 
 Semi-hard draws, 50 anchors of a class, a size for each queue (as cited); the rest is as released.
 Paper: 79.2 mIoU on test (as cited).

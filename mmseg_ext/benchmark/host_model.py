@@ -50,6 +50,8 @@ def host_model(model: Mapping[str, Any]) -> dict[str, Any]:
             del cfg['neck']
             backbone.update(changes)
     cfg['backbone'] = _accepted(backbone, **_counterpart(backbone))
+    if cfg.get('data_preprocessor'):
+        cfg['data_preprocessor'].update(_counterpart(cfg['data_preprocessor']))
     cfg |= dict(type='EncoderDecoder', decode_head=_host_head(head))
     if isinstance(cfg['decode_head'], list):
         cfg |= dict(type='CascadeEncoderDecoder', num_stages=len(cfg['decode_head']))

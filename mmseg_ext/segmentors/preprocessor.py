@@ -21,6 +21,8 @@ class CheckedDataPreProcessor(SegDataPreProcessor):
     channels, are allowed.
     """
 
+    host_counterpart = dict(type='SegDataPreProcessor')
+
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         """Normalised images (N, C, H, W) and their samples, padded in training.
 

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 
 from mmseg_ext.engine import ResumableRunner
 from tests.engine.tiny_run import config, write_images
+from tests.tiny_run import forget_visualizers
 
 
 def logged_iterations(runner: ResumableRunner) -> list[int]:
@@ -27,7 +28,8 @@ class WaitHook(Hook):
 
 
 def run(folder: Path, **changes: Any) -> ResumableRunner:
-    """Fourteen iterations, logged every four."""
+    """A training that logs every four iterations."""
+    forget_visualizers()
     cfg = config(folder / 'data', folder / 'run', custom_hooks=[], log_level='INFO', **changes)
     cfg.param_scheduler = []
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=cfg.pop('iterations'))
