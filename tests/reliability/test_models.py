@@ -32,7 +32,9 @@ from tests.tiny import CONFIGS, IGNORE_INDEX, dicts_in, tiny
 Size = tuple[int, int]
 ORDINARY: Size = (37, 53)
 PIPELINE = [dict(type='LoadImage'), dict(type='PackSegInputs')]
-SMALL: Size = (24, 32)  # half precision is slow on a CPU
+# Half precision is slow on a CPU. No map has a single column: PyTorch 2.13 leaves gradients of such
+# bf16 convolutions uninitialised.
+SMALL: Size = (40, 64)
 
 
 Feature = tuple[str, str, str | None]
