@@ -109,11 +109,13 @@ class LoadSegMap(LoadAnnotations):
 class SetOriginalSize(BaseTransform):
     """Makes the present size of an image its original size, at which a prediction is scored.
 
-    It follows a resize of image and label. A prediction without labels omits it.
+    It follows a resize of image and label. Without a label it changes nothing, so that a prediction
+    has the size of the image file.
     """
 
     def transform(self, results: dict) -> dict:
-        results['ori_shape'] = results['img'].shape[:2]
+        if 'gt_seg_map' in results:
+            results['ori_shape'] = results['img'].shape[:2]
         return results
 
 
@@ -128,7 +130,7 @@ def without_label_transforms(transforms: Sequence[Any]) -> list:
         else:
             kind = transform['type']
             cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-            if issubclass(cls, AnyLoadAnnotations | SetOriginalSize):
+            if issubclass(cls, AnyLoadAnnotations):
                 continue
             if 'transforms' in transform:
                 inner = without_label_transforms(transform['transforms'])

@@ -23,7 +23,7 @@ from mmseg_ext.checkpoints.fit import load_and_compare, other_model, require_usa
 from mmseg_ext.checkpoints.read import classes_of, read_checkpoint, state_dict_in
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.walk import leaf_datasets
-from mmseg_ext.datasets.transforms import SetOriginalSize, read_image
+from mmseg_ext.datasets.transforms import read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
 from mmseg_ext.layers.sizes import padding_of
@@ -147,7 +147,7 @@ class Predictor:
 def image_pipelines(config: Config) -> tuple[Compose, Compose]:
     """Transforms of the test without those of labels, for image files and for arrays."""
     transforms = Compose(_test_dataset(config)['pipeline']).transforms
-    transforms = [t for t in transforms if not isinstance(t, LoadAnnotations | SetOriginalSize)]
+    transforms = [t for t in transforms if not isinstance(t, LoadAnnotations)]
     return Compose(transforms), Compose([LoadImageFromNDArray(), *transforms[1:]])
 
 
