@@ -339,6 +339,7 @@ def test_a_prediction_is_scored_at_the_size_that_is_set(tmp_path):
     assert sample.ori_shape == sample.img_shape == (15, 20)
     assert sample.gt_sem_seg.shape == (15, 20)
     info.pop('seg_map_path')
-    bare = without_label_transforms([*pipeline[:3], [pipeline[1]], [pipeline[3]], pipeline[4]])
-    assert [transform['type'] for transform in bare] == ['LoadImage', 'Resize', 'PackSegInputs']
+    bare = without_label_transforms([*pipeline[:3], [pipeline[1]], *pipeline[3:]])
+    types = [transform['type'] for transform in bare]
+    assert types == ['LoadImage', 'Resize', 'SetOriginalSize', 'PackSegInputs']
     assert Compose(bare)(info)['data_samples'].ori_shape == (30, 40)
