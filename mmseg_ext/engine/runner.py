@@ -34,6 +34,7 @@ from .train_data import (
     BadSampleError,
     ResumableSampler,
     SeededDataset,
+    end_workers,
     seed_everything,
     skip_iterations,
 )
@@ -142,6 +143,33 @@ class ResumableRunner(Runner):
         cfg['dataset'] = SeededDataset(plain.dataset, self.seed, limits)
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
         return self.build_dataloader(cfg, seed=self.seed)
+
+    def train(self) -> nn.Module:
+        with self._ending_workers():
+            return super().train()
+
+    def val(self) -> dict[str, float]:
+        with self._ending_workers():
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        with self._ending_workers():
+            return super().test()
+
+    @contextmanager
+    def _ending_workers(self) -> Iterator[None]:
+        """Ends the workers of all loaders, also after an error.
+
+        The garbage collector would close the queues before their owner sends the last message, and
+        each worker would wait 5 s for it.
+        """
+        try:
+            yield
+        finally:
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                end_workers(getattr(loop, 'dataloader', None))
+            if isinstance(self._train_loop, ResumableIterLoop):
+                self._train_loop.dataloader_iterator.batches = None
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(*args, **kwargs)
