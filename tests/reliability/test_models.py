@@ -27,7 +27,7 @@ import mmseg_ext
 from mmseg_ext.checkpoints.finite import are_finite, float_tensors
 from mmseg_ext.engine.runtime_info_hook import STATE, DeferredRuntimeInfoHook
 from tests.reliability.tally import RIGHT, SENTENCE, Tally
-from tests.tiny import CONFIGS, IGNORE_INDEX, dicts_in, tiny
+from tests.tiny import CONFIGS, IGNORE_INDEX, nodes, tiny
 
 Size = tuple[int, int]
 ORDINARY: Size = (37, 53)
@@ -38,12 +38,6 @@ SMALL: Size = (40, 64)
 
 
 Feature = tuple[str, str, str | None]
-
-
-@functools.cache
-def nodes(path: Path) -> list[dict]:
-    """Every dict in the model of a config."""
-    return list(dicts_in(Config.fromfile(path).model.to_dict()))
 
 
 @functools.cache
