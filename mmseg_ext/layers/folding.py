@@ -1,5 +1,6 @@
 """Batch norm folded into convolutions, for inference."""
 
+import copy
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from ..errors import UserError
 
 
+@torch.compiler.disable
 def fold_batch_norm(model: nn.Module, run: Callable[[], Any]) -> Any:
     """Folds batch norms into the convolutions before them, in place.
 
@@ -43,6 +45,37 @@ def fold_batch_norm(model: nn.Module, run: Callable[[], Any]) -> Any:
     if pairs:
         model.train = _evaluation_only(model)  # type: ignore[method-assign]
     return result
+
+
+class FoldedCopy:
+    """A folded copy of a frozen module for training, which needs the module's own weights.
+
+    It is made anew when the weights change. It belongs to no module, so checkpoints do not have it.
+    """
+
+    def __init__(self) -> None:
+        self.key: list | None = None
+        self.copy: Any = None
+
+    @torch.no_grad()
+    def of(self, module: nn.Module, run: Callable[[Any], Any]) -> Any:
+        """The folded copy, on a CPU with the channels last.
+
+        Args:
+            module: Module in eval mode.
+            run: Function that runs a copy of the module.
+        """
+        tensors = [*module.parameters(), *module.buffers()]
+        key = [(x.data_ptr(), x._version) for x in tensors]
+        if key != self.key:
+            self.key, self.copy = key, copy.deepcopy(module)
+            if tensors[0].is_cpu:
+                self.copy.to(memory_format=torch.channels_last)
+            fold_batch_norm(self.copy, lambda: run(self.copy))
+        return self.copy
+
+    def __deepcopy__(self, memo: dict) -> 'FoldedCopy':
+        return FoldedCopy()
 
 
 @torch.no_grad()
