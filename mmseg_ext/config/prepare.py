@@ -118,6 +118,7 @@ def prepare_training(
     max_epochs: int | None = None,
     init: str = 'config',
     auto_scale_lr: bool = False,
+    channels_last: bool = False,
     **common: Any,
 ) -> Config:
     """Config of a training command.
@@ -133,6 +134,8 @@ def prepare_training(
         max_epochs: Length of training, for configs that count epochs.
         init: Starting weights: ``config``, ``none`` or a checkpoint file.
         auto_scale_lr: Whether the learning rate follows the batch of all processes.
+        channels_last: Whether the channels of a pixel lie together in memory; False keeps the
+            config's ``channels_last``.
         **common: Arguments of ``load_config``.
     """
     if init != 'config' and resume not in (None, 'auto'):
@@ -149,6 +152,8 @@ def prepare_training(
         overrides.set_initial_weights(cfg, init)
     if auto_scale_lr:
         overrides.scale_learning_rate(cfg)
+    if channels_last:
+        cfg.channels_last = True
     if amp is not None:
         set_amp(cfg, None if amp == 'auto' else amp)
     if seed is not None:

@@ -60,7 +60,10 @@ class ResumableRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
         init_dist_for_cpu_or_gpu(cfg, cfg.get('launcher', 'none'))
-        return super().from_cfg(cfg)
+        runner = super().from_cfg(cfg)
+        if cfg.get('channels_last'):
+            unwrap(runner.model).to(memory_format=torch.channels_last)
+        return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         super().setup_env(env_cfg)
