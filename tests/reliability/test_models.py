@@ -183,19 +183,25 @@ def predicts(model: nn.Module, cell: Cell) -> None:
 
 
 def check_precision(model: nn.Module, cell: Cell, logits: Tensor) -> None:
-    """Compares the error of autocast with the error of weights that are rounded once."""
+    """Compares the error of autocast with the errors of weights that are rounded once.
+
+    A deep network amplifies some roundings more than others, and which ones depends on the CPU: the
+    weights are also shifted at random by as much as rounding does, and the largest error counts.
+    """
     data = make_data(cell, model.num_classes)
 
     def predicted() -> Tensor:
         samples = model.test_step(copy.deepcopy(data))
         return torch.stack([sample.seg_logits.data for sample in samples])
 
-    exact = predicted()
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(cell.dtype))
-    rounding = (predicted() - exact).norm()
-    # The largest ratio of 50 measured is 3.1.
-    assert (logits - exact).norm() <= 6 * rounding
+    exact, weights = predicted(), [parameter.clone() for parameter in model.parameters()]
+    unit, errors = torch.finfo(cell.dtype).eps / 2, []
+    for draw in range(4):
+        for parameter, weight in zip(model.parameters(), weights, strict=True):
+            shifted = weight * (1 + unit * (2 * torch.rand_like(weight) - 1))
+            parameter.copy_(shifted if draw else weight.to(cell.dtype))
+        errors.append((predicted() - exact).norm())
+    assert (logits - exact).norm() <= 6 * max(errors)
 
 
 def check_result(model: nn.Module, size: Size, logits: Tensor, label: Tensor) -> None:
