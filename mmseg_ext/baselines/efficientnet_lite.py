@@ -199,6 +199,7 @@ class EfficientNetLite(BaseModule):
             raise UserError(f'frozen_stages={frozen_stages} must be in -1 to {len(STAGES)}')
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
+        self.widen_factor = widen_factor
         self.frozen_stages = frozen_stages
         norm_cfg = norm_cfg or NORM
         self.stem = same_conv(3, STEM, 3, stride=2, norm_cfg=norm_cfg)
@@ -278,7 +279,7 @@ class EfficientNetLiteClassifier(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.backbone = EfficientNetLite(out_indices=(4,), **kwargs)
-        width = self.backbone.blocks[-1].project.out_channels
+        width = scaled_width(STAGES[-1][-1], self.backbone.widen_factor)
         norm_cfg = kwargs.get('norm_cfg') or NORM
         self.last = same_conv(width, LAST, 1, norm_cfg=norm_cfg)
         self.fc = nn.Linear(LAST, num_classes)
