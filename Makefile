@@ -11,7 +11,7 @@ $(DONE): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo 'Installing PyTorch and the host into .venv takes several minutes.'
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,tests]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,weights,tests]'
 	touch $@
 
 DEMO := work_dirs/demo

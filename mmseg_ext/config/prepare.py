@@ -222,7 +222,7 @@ def prepare_test(
     if out:
         for evaluator in walk.as_list(cfg.test_evaluator):
             evaluator['output_dir'] = out
-    if tta or cfg.get('tta'):
+    if cfg.pop('tta', False) or tta:  # the config that a test leaves is augmented already
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
         for leaf in leaf_datasets(cfg.test_dataloader):
