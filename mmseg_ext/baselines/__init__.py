@@ -1,6 +1,7 @@
 """Networks that papers build on, in their released form, where it differs from the host's."""
 
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
+from .efficientnet_lite import EfficientNetLite, EfficientNetLiteClassifier
 from .espnetv2 import ESPNetV2, ESPNetV2Head
 from .hrnet import HRNetExact
 from .magnet import MagNetFPNHead, MagNetOCRHead
@@ -12,6 +13,8 @@ from .wider_resnet import StemResNet, WiderResNetA2
 __all__ = [
     'ASPPNeck',
     'DenseDeepLabHead',
+    'EfficientNetLite',
+    'EfficientNetLiteClassifier',
     'ESPNetV2',
     'ESPNetV2Head',
     'FullMobileNetV2',
