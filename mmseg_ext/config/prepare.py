@@ -157,16 +157,20 @@ def prepare_training(
         overrides.set_initial_classes(cfg, list(init_classes))
     if auto_scale_lr:
         overrides.scale_learning_rate(cfg)
+    _set_computing(cfg, amp, seed, channels_last)
+    _set_resume(cfg, resume)
+    if cfg.get('resume'):
+        cfg.pop('init_classes', None)  # its checkpoint has the classes of the data
+    return cfg
+
+
+def _set_computing(cfg: Config, amp: str | None, seed: int | None, channels_last: bool) -> None:
     if channels_last:
         cfg.channels_last = True
     if amp is not None:
         set_amp(cfg, None if amp == 'auto' else amp)
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    _set_resume(cfg, resume)
-    if cfg.get('resume'):
-        cfg.pop('init_classes', None)  # its checkpoint has the classes of the data
-    return cfg
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
