@@ -202,7 +202,8 @@ class CocoInstanceDataset(_CocoDataset):
 
     def _label(self, image: dict, annotations: list[dict]) -> dict[str, Any]:
         segments, chosen = self._segments(annotations)
-        for number, item in enumerate(segments, 1):  # ids of crowds in COCO exceed 32 bits
-            item['id'] = number
+        for number, (item, entry) in enumerate(zip(segments, chosen, strict=True), 1):
+            item['id'] = number  # ids of crowds in COCO exceed 32 bits
+            item['coco'] = {key: entry[key] for key in ('area', 'bbox') if key in entry}
         size = image['height'], image['width']
         return dict(panoptic=CocoMasks(size, segments, [a['segmentation'] for a in chosen]))

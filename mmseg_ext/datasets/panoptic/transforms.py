@@ -16,6 +16,7 @@ from ..transforms import IGNORE_INDEX
 from .labels import VOID, PanopticLabel, slots_of, table_of_slots
 
 MASK = 'gt_mask_{}'  # key of the mask of a segment
+PACKED = ('id', 'category_id', 'isthing', 'iscrowd')  # keys of a segment
 
 
 @TRANSFORMS.register_module()
@@ -92,7 +93,8 @@ class PackPanopticInputs(PackSegInputs):
       ``category_id`` (class index), ``isthing`` and ``iscrowd``.
     - ``gt_instances``: ``InstanceData`` with ``masks`` (M, H, W), bool, ``labels`` (M,), ``bboxes``
       (M, 4) as (x1, y1, x2, y2) in pixels, and ``iscrowd`` (M,), bool. Its objects are the things
-      with pixels; objects of COCO's json of instances may overlap.
+      with pixels; objects of COCO's json of instances may overlap, and have ``coco``, the ``area``
+      and ``bbox`` of the json, which are of the image in the file.
 
     Args:
         instances: Whether to add ``gt_instances`` where the segments do not overlap; where they
@@ -121,7 +123,11 @@ class PackPanopticInputs(PackSegInputs):
         segments = results['segments']
         numbers = slots_of(len(segments))
         present = np.bincount(slots.ravel(), minlength=len(segments) + 2) > 0
-        visible = [item for item, n in zip(segments, numbers, strict=True) if present[n]]
+        visible = [
+            {key: item[key] for key in PACKED}
+            for item, n in zip(segments, numbers, strict=True)
+            if present[n]
+        ]
         ids = table_of_slots([item['id'] for item in segments], 0, np.int32)
         sample.gt_panoptic_seg = PixelData(panoptic_seg=torch.from_numpy(ids[slots])[None])
         sample.set_metainfo(dict(segments_info=visible))
@@ -141,12 +147,15 @@ def _instances(
     chosen = [i for i, item in enumerate(segments) if item['isthing'] and masks[i].any()]
     stacked = np.stack([masks[i] for i in chosen]) if chosen else np.zeros((0, *size), bool)
     tensor = torch.from_numpy(stacked)
-    return InstanceData(
+    instances = InstanceData(
         masks=tensor,
         labels=torch.tensor([segments[i]['category_id'] for i in chosen], dtype=torch.long),
         bboxes=boxes_of_masks(tensor),
         iscrowd=torch.tensor([segments[i]['iscrowd'] for i in chosen], dtype=torch.bool),
     )
+    if all('coco' in item for item in segments):
+        instances.coco = [segments[i]['coco'] for i in chosen]
+    return instances
 
 
 def boxes_of_masks(masks: Tensor) -> Tensor:
