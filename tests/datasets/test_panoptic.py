@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine import Config
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from pycocotools.coco import COCO as COCOApi
@@ -29,6 +30,7 @@ from tests.datasets.panoptic_files import (
     write_ids,
     write_panoptic,
 )
+from tests.tiny import CONFIG_DIR
 
 SMALL = (96, 192)
 
@@ -331,6 +333,101 @@ def test_ade20k_joins_both_downloads(tmp_path: Path) -> None:
     assert sample.gt_sem_seg.data[0].tolist() == [
         [255, 255, 1, 1], [255, 1, 1, 0], [255, 255, 255, 0],
     ]  # fmt: skip
+
+
+# ---- the bases of the configs ----
+
+
+def coco_download(root: Path, classes: tuple[str, ...], split: str) -> None:
+    """The picture in the layout of COCO's download, panoptic and instances."""
+    ids, name = ids_of_a_picture(), f'{split}2017'
+    write_ids(root / f'annotations/panoptic_{name}/a.png', ids)
+    write(root / name / 'a.jpg', np.full((*ids.shape, 3), 80, np.uint8))
+    common: dict[str, Any] = dict(
+        images=[dict(id=5, file_name='a.jpg', height=40, width=60)],
+        categories=[
+            dict(id=i + 10, name=c, isthing=int(i < 80), color=[i, i, i])
+            for i, c in enumerate(classes)
+        ],
+    )
+    segments = [
+        dict(id=255, category_id=100, iscrowd=0),
+        dict(id=70000, category_id=10, iscrowd=0),
+        dict(id=70001, category_id=11, iscrowd=0),
+        dict(id=3, category_id=11, iscrowd=1),
+    ]
+    polygon = [[5, 5, 20, 5, 20, 20, 5, 20]]
+    objects = [
+        dict(id=7, image_id=5, category_id=10, segmentation=polygon, area=225, bbox=[5, 5, 15, 15])
+    ]
+    panoptic = [dict(image_id=5, file_name='a.png', segments_info=segments)]
+    for kind, annotations in (('panoptic', panoptic), ('instances', objects)):
+        path = root / f'annotations/{kind}_{name}.json'
+        path.write_text(json.dumps(dict(common, annotations=annotations)))
+
+
+def shrink(pipeline: list[dict], factor: int) -> list[dict]:
+    """A pipeline for pictures of a fraction of the size."""
+    for transform in pipeline:
+        for key in ('scale', 'size', 'crop_size'):
+            if key in transform:
+                transform[key] = tuple(value // factor for value in transform[key])
+        if 'scales' in transform:
+            transform.scales = [value // factor for value in transform.scales]
+            transform.max_size //= factor
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ('name', 'factor', 'crop', 'classes', 'things'),
+    [
+        ('cityscapes_panoptic', 8, (64, 128), 19, 8),
+        ('cityscapes_instance', 8, None, 8, 8),
+        ('streets_panoptic', 2, (128, 256), 19, 8),
+        ('streets_instance', 2, (128, 256), 8, 8),
+        ('ade20k_panoptic', 8, (64, 64), 150, 100),
+        ('coco_panoptic', 16, (64, 64), 133, 80),
+        ('coco_instance', 20, None, 80, 80),
+    ],
+)
+def test_every_base_reads_its_layout(
+    name: str, factor: int, crop: Any, classes: int, things: int, streets: Path, tmp_path: Path
+) -> None:
+    cfg = Config.fromfile(CONFIG_DIR / f'_base_/datasets/{name}.py')
+    root = streets
+    if 'ade20k' in name:
+        root = write_ade(tmp_path)
+        for folder in ('images', 'annotations', 'annotations_instance'):
+            (root / folder / 'training').rename(root / folder / 'validation')
+        write_ade(tmp_path)
+    if 'coco' in name:
+        root = tmp_path
+        for split in ('train', 'val'):
+            (root / f'annotations/panoptic_{split}2017').mkdir(parents=True)
+            coco_download(root, tuple(cfg.classes), split)
+    assert [e['type'] for e in cfg.val_evaluator] == [
+        'ClassIoUMetric',
+        *(['PanopticQuality'] if 'panoptic' in name else []),
+        'InstanceAP',
+    ]
+    for split in ('train', 'val', 'test'):
+        config = cfg[f'{split}_dataloader'].dataset
+        config.update(data_root=str(root), pipeline=shrink(config.pipeline, factor))
+        np.random.seed(0)
+        item = DATASETS.build(config)[0]
+        sample = item['data_samples']
+        meta = DATASETS.build(config).metainfo
+        assert (len(meta['classes']), len(meta['thing_classes'])) == (classes, things)
+        assert len(meta['palette']) == classes
+        assert ('gt_instances' in sample) == (
+            'instance' in name and (split == 'train' or 'coco' in name)
+        )
+        if split == 'train' and crop:
+            assert item['inputs'].shape[1:] == ids_of(sample).shape == crop
+        if 'coco_instance' not in name:
+            shown = sample.gt_sem_seg.data[0].numpy()
+            assert (classes_of_segments(sample) == shown)[shown != 12].all()  # a person of ADE20K
+        cfg[f'{split}_dataloader'].dataset = config
 
 
 # ---- wrong files ----
