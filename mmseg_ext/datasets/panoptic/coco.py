@@ -21,7 +21,8 @@ class _CocoDataset(FolderDataset):
     """Images that a json of COCO lists, with a ``PanopticSource`` each.
 
     Args:
-        ann_file: Path of the json. Without ``annotations`` in it, images have no label.
+        ann_file: Path of the json. Without ``annotations`` in it, or without the folder of the png
+            files in ``data_prefix``, images have no label.
         data_root: Folder that ``ann_file`` and the folders of ``data_prefix`` are relative to.
         metainfo: Classes to use, by name and in this order; segments of other classes become void.
             By default all categories of the json. Its palette replaces the colours of the json.
@@ -34,6 +35,7 @@ class _CocoDataset(FolderDataset):
 
     KEY: str  # of an annotation of this form, and not of the other form
     OTHER: str  # data set for the other form
+    FOLDERS: frozenset[str]  # names of the folders with labels in ``data_prefix``
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class _CocoDataset(FolderDataset):
         by_image: dict[Any, list[dict]] = defaultdict(list)
         for annotation in content.get('annotations', ()):
             by_image[annotation['image_id']].append(annotation)
-        has_labels = 'annotations' in content
+        has_labels = 'annotations' in content and self.data_prefix.keys() >= self.FOLDERS
         items = []
         for image in content['images']:
             path = osp.join(self.data_prefix['img_path'], image['file_name'])
@@ -156,7 +158,7 @@ class CocoPanopticDataset(_CocoDataset):
             files.
     """
 
-    KEY, OTHER = 'segments_info', 'CocoInstanceDataset'
+    KEY, OTHER, FOLDERS = 'segments_info', 'CocoInstanceDataset', frozenset({'seg_map_path'})
 
     def _is_thing(self, category: dict[str, Any]) -> bool:
         if 'isthing' not in category:
@@ -195,7 +197,7 @@ class CocoInstanceDataset(_CocoDataset):
             ``data_prefix=dict(img_path=...)``.
     """
 
-    KEY, OTHER = 'segmentation', 'CocoPanopticDataset'
+    KEY, OTHER, FOLDERS = 'segmentation', 'CocoPanopticDataset', frozenset()
 
     def _is_thing(self, category: dict[str, Any]) -> bool:
         return True
