@@ -90,6 +90,9 @@ def test_ade20k_joins_both_downloads(tmp_path: Path) -> None:
     assert len(STUFF) == 50 and len(THINGS) == 100
     names = [data.metainfo['classes'][i].strip() for i in THINGS]
     assert names[:3] + names[-2:] == ['bed', 'windowpane', 'cabinet', 'clock', 'flag']
+    pairs = zip(data.metainfo['full_names'], data.metainfo['classes'], strict=True)
+    other = {'television receiver': 'television'}  # the only one with another first name
+    assert all(full.split(', ')[0] == other.get(name, name.strip()) for full, name in pairs)
     sample = data[0]['data_samples']
     assert ids_of(sample).tolist() == [[1, 1, 257, 257], [1, 258, 258, 0], [0, 1, 1, 0]]
     assert sample.gt_sem_seg.data[0].tolist() == [[0, 0, 7, 7], [0, 7, 7, 12], [255, 0, 0, 12]]
@@ -98,6 +101,7 @@ def test_ade20k_joins_both_downloads(tmp_path: Path) -> None:
     ]  # fmt: skip
     chosen = DATASETS.build(ade_config(tmp_path, metainfo=dict(classes=('person', 'bed '))))
     assert chosen.metainfo['thing_classes'] == (0, 1)
+    assert chosen.metainfo['full_names'][0].startswith('person, individual, ')
     sample = chosen[0]['data_samples']
     assert sample.gt_sem_seg.data[0].tolist() == [
         [255, 255, 1, 1], [255, 1, 1, 0], [255, 255, 255, 0],
