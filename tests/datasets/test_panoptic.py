@@ -12,6 +12,8 @@ from mmseg.registry import DATASETS
 from pycocotools.coco import COCO as COCOApi
 
 from mmseg_ext.datasets.checks import check_split
+from mmseg_ext.datasets.panoptic.labels import decode_mask
+from mmseg_ext.datasets.streets.coco_labels import run_lengths
 from mmseg_ext.datasets.transforms import without_label_transforms
 from mmseg_ext.errors import UserError
 from tests.datasets.panoptic_files import (
@@ -137,6 +139,7 @@ def changed(**changes: Any) -> Any:
 
 NOT_PANOPTIC = [dict(image_id=0, id=1, category_id=7, segmentation=[[0, 0, 9, 0, 9, 9]])]
 ONE_IMAGE = [dict(image_id=0, file_name='a.png', segments_info=SEGMENTS)]
+TWO_IMAGES = [dict(image_id=i, file_name=f'{"ab"[i]}.png') for i in (0, 1)]
 WRONG_CATEGORY = [
     dict(image_id=i, file_name='a.png', segments_info=[dict(id=3, category_id=8)]) for i in (0, 1)
 ]
@@ -149,6 +152,16 @@ WRONG = {
     'no image': (changed(images=[]), 'lists no image'),
     'no annotation': (changed(annotations=ONE_IMAGE), 'has 0 annotations of b.png'),
     'category': (changed(annotations=WRONG_CATEGORY), 'of the category 8, which its categories'),
+    'no id': (changed(annotations=[dict(image_id=0, file_name='a.png', segments_info=[{}])] * 2),
+              'has 2 annotations of a.png'),
+    'no key': (changed(images=[dict(id=0)], annotations=ONE_IMAGE), "lacks the key 'file_name'"),
+    'no segment key': (changed(annotations=[dict(image_id=i, file_name='a.png', segments_info=[{}])
+                                            for i in (0, 1)]), "lacks the key 'category_id'"),
+    'a list': (changed(categories=[7]), "is not in COCO's form"),
+    'twice': (changed(annotations=[dict(a, segments_info=[SEGMENTS[0]] * 2) for a in TWO_IMAGES]),
+              'two segments of the id 255 in a.png'),
+    'void': (changed(annotations=[dict(a, segments_info=[dict(SEGMENTS[0], id=0)])
+                                  for a in TWO_IMAGES]), 'two segments of the id 0 in a.png'),
     'isthing': (changed(categories=[dict(id=7, name='cat')]), "category 'cat' .* has no isthing"),
     'class': (lambda root: dict(panoptic_config(root), metainfo=dict(classes=('bird',))),
               "metainfo.classes has 'bird'.*wall, cat, dog"),
@@ -240,12 +253,46 @@ def test_the_real_panoptic_sample_is_read() -> None:
 
 
 def test_masks_need_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmseg_ext.datasets.panoptic.labels import decode_mask
-
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
     monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)
     with pytest.raises(UserError, match='needs pycocotools: pip install pycocotools'):
-        decode_mask([[0, 0, 9, 0, 9, 9]], (20, 20))
+        decode_mask([[0, 0, 9, 0, 9, 9]], (20, 20), 'a.json, annotation 3')
+
+
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        ('x', "annotation 3: its segmentation is not in COCO's form"),
+        (dict(size=[20, 20]), "annotation 3: its segmentation is not in COCO's form"),
+        (dict(size=[30, 20], counts=[0, 600]), 'annotation 3: its mask is 20x30, .* is 20x20'),
+    ],
+)
+def test_a_wrong_mask_gets_a_sentence(segmentation: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f'^a.json, {message}'):
+        decode_mask(segmentation, (20, 20), 'a.json, annotation 3')
+
+
+def test_masks_of_polygons_and_run_lengths() -> None:
+    square = np.zeros((20, 20), np.uint8)
+    square[2:8, 4:9] = 1
+    name = 'a.json, annotation 3'
+    assert (decode_mask([[4, 2, 9, 2, 9, 8, 4, 8]], (20, 20), name) == square).all()
+    runs = dict(size=[20, 20], counts=run_lengths(square > 0))
+    assert (decode_mask(runs, (20, 20), name) == square).all()
+    assert (decode_mask([], (20, 20), name) == 0).all()
+    assert (decode_mask([[1, 2, 3, 4]], (20, 20), name) == 0).all()  # no area
+    assert decode_mask([[-9, -9, 99, -9, 99, 99, -9, 99]], (20, 20), name).all()
+
+
+@needs_coco
+def test_real_persons_are_read_with_a_class_list_of_one() -> None:
+    for split, images, persons in (('train2017', 30, 87), ('val2017', 30, 65)):
+        config = instance_config(COCO / 'person', split)
+        config['ann_file'] = f'annotations/person_keypoints_{split}.json'
+        data = DATASETS.build(config)
+        assert len(data) == images and data.metainfo['classes'] == ('person',)
+        sizes = [len(item['data_samples'].gt_instances) for item in data]
+        assert sum(sizes) == persons and min(sizes) == 0  # images without objects are kept
 
 
 @needs_coco
