@@ -24,6 +24,7 @@ def make_fast(model: Any, *, compiled: bool = False) -> None:
         del model.predict  # the method of its class again
         result = fold_batch_norm(model, lambda: model.predict(*args, **kwargs))
         if compiled:
+            model.extract_feat = torch.compile(model.extract_feat)
             model.encode_decode = torch.compile(model.encode_decode)
         return result
 
