@@ -125,6 +125,10 @@ def _host_head(head: dict[str, Any]) -> Any:
         new['c1_in_channels'] = new['in_channels'][0]
         new |= dict(in_channels=new['in_channels'][-1], in_index=new['in_index'][-1])
         new.pop('input_transform', None)
+    if new['type'] == 'DAHead':  # as wide as ours, which takes its width from the levels
+        width = head['in_channels']
+        width = head.get('channels') or (width if isinstance(width, int) else sum(width)) // 4
+        new |= dict(channels=width, pam_channels=head.get('pam_channels') or width // 8)
     if new['type'] == 'EncHead':
         new |= dict(in_channels=[new['in_channels']], in_index=[new['in_index']])
     if new['type'] in ('EncHead', 'FPNHead'):

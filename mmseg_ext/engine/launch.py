@@ -285,6 +285,7 @@ def run_test(
         runner = build_runner(cfg)
         training_parts = training_parts_of(unwrap(runner.model))
         check_weights(runner, cfg.load_from, strict=True, not_needed=training_parts)
+        runner.load_or_resume()  # the test would load into a model that is folded already
         if before_test is not None:
             before_test(runner)
         runner.model.eval()

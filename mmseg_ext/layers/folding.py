@@ -44,6 +44,7 @@ def fold_batch_norm(model: nn.Module, run: Callable[[], Any]) -> Any:
                 setattr(module, name, nn.Identity())
     if pairs:
         model.train = _evaluation_only(model)  # type: ignore[method-assign]
+        model.register_load_state_dict_pre_hook(_refuse_weights)
     return result
 
 
@@ -145,6 +146,13 @@ class _DataFlow(TorchDispatchMode):
 def _find(tensors: dict[int, tuple[Any, nn.Conv2d]], x: Tensor) -> nn.Conv2d | None:
     reference, conv = tensors.get(id(x), (lambda: None, None))
     return conv if reference() is x else None
+
+
+def _refuse_weights(*args: Any) -> None:
+    raise UserError(
+        'the batch norms of this model are folded for inference, so it takes no other weights: '
+        'load them before its first prediction'
+    )
 
 
 def _evaluation_only(model: nn.Module) -> Callable[..., nn.Module]:

@@ -220,7 +220,7 @@ class DANetHead(PyTorchInit, DAHead):
         UserError: No channel is left for query and key, or ``cam_sign`` is another number.
     """
 
-    host_counterpart = dict(type='DAHead', pam_channels=64)
+    host_counterpart = dict(type='DAHead')
 
     aux_logits = (1, 2)
     training_parts = ('pam_conv_seg', 'cam_conv_seg')

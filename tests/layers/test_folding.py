@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -130,3 +131,5 @@ def test_a_folded_model_refuses_to_train():
     model.eval()
     with pytest.raises(UserError, match='so it cannot train: load it by'):
         model.train()
+    with pytest.raises(UserError, match='load them before its first prediction'):
+        load_state_dict(model, Block().state_dict())

@@ -46,7 +46,10 @@ def strips_released(convs: StripConvs, x: Tensor, **resize: Any) -> Tensor:
 
 
 def strip_pooling_released(gate: StripPooling, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(gate.conv_gate(strips_released(gate.strips, x, align_corners=False)))
+    """The gate, whose strips are repeated over the map and not resized."""
+    vertical = gate.strips.vertical(F.adaptive_avg_pool2d(x, (None, 1))).expand_as(x)
+    horizontal = gate.strips.horizontal(F.adaptive_avg_pool2d(x, (1, None))).expand_as(x)
+    return x * torch.sigmoid(gate.conv_gate(F.relu(vertical + horizontal)))
 
 
 def mixed_pooling_released(pooling: MixedPooling, x: Tensor) -> Tensor:
