@@ -1,5 +1,6 @@
 """Networks that papers build on, in their released form, where it differs from the host's."""
 
+from .convnext import ConvNeXt
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
 from .espnetv2 import ESPNetV2, ESPNetV2Head
 from .hrnet import HRNetExact
@@ -11,6 +12,7 @@ from .wider_resnet import StemResNet, WiderResNetA2
 
 __all__ = [
     'ASPPNeck',
+    'ConvNeXt',
     'DenseDeepLabHead',
     'ESPNetV2',
     'ESPNetV2Head',
