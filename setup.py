@@ -71,6 +71,7 @@ setup(
             'ruff',
             'scikit-learn',
             'setuptools',
+            'transformers',
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

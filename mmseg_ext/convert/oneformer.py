@@ -3,6 +3,7 @@
 Backbones: ResNet, Swin and ConvNeXt.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -189,7 +190,8 @@ NORMS = tuple(
 NAMES = (*HEAD, *RESNET, *SWIN, *CONVNEXT, *NORMS)
 OURS, RELEASED, HF = range(3)
 # A buffer that ours computes, one that the host computes, and a norm without a use.
-UNUSED = re.compile(rf'criterion\.empty_weight|.*relative_position_index|{HF_BACKBONE}layernorm\.')
+UNUSED = re.compile(rf'criterion\.empty_weight|.*relative_position_index|{HF_BACKBONE}(swin\.)?layernorm\.')
+TABLE = 'relative_position_bias_table'
 MERGING = re.compile(r'backbone\.(stages|layers)\.\d\.downsample\.(reduction|norm)\.')
 # Three matrices at Hugging Face: the prefix, their names, and the name of the matrix that joins them.
 JOINED = (
@@ -202,11 +204,12 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of ``OneFormer`` from released ones, or from those of Hugging Face."""
     weights = _without_unused(state_dict)
     if any(name.startswith('model.') for name in weights):
-        return _merge_order(_rename(_join(weights), HF, OURS), to_ours=True)
-    # Early files have no segment for the pixel decoder.
-    early = re.compile(r'sem_seg_head\.(?!pixel_decoder\.|predictor\.)')
-    named = {early.sub('sem_seg_head.pixel_decoder.', name): x for name, x in weights.items()}
-    return _merge_order(_rename(named, RELEASED, OURS), to_ours=True)
+        renamed = _rename(_join(weights), HF, OURS)
+    else:  # early files have no segment for the pixel decoder
+        early = re.compile(r'sem_seg_head\.(?!pixel_decoder\.|predictor\.)')
+        weights = {early.sub('sem_seg_head.pixel_decoder.', n): x for n, x in weights.items()}
+        renamed = _rename(weights, RELEASED, OURS)
+    return _with_position_index(_merge_order(renamed, to_ours=True))
 
 
 def to_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,6 +249,17 @@ def _with_class_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     if outputs:
         weights['criterion.empty_weight'] = torch.ones(len(outputs[0]))
         weights['criterion.empty_weight'][-1] = NO_OBJECT_WEIGHT
+    return weights
+
+
+def _with_position_index(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds Swin's buffers with the row of each pair of pixels in the table of positions."""
+    for name in [name for name in weights if name.endswith(TABLE)]:
+        width = math.isqrt(len(weights[name]))  # 2 * window - 1
+        steps = torch.arange((width + 1) // 2)
+        y, x = (axis.flatten() for axis in torch.meshgrid(steps, steps, indexing='ij'))
+        rows, columns = (axis[:, None] - axis + width // 2 for axis in (y, x))
+        weights[name.replace(TABLE, 'relative_position_index')] = rows * width + columns
     return weights
 
 
