@@ -1,11 +1,13 @@
 """Mistakes of a user, and the line that a program prints of one; bugs keep their traceback."""
 
+import importlib
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C stopped, as shells count
 
@@ -44,3 +46,20 @@ def errors_in_a_line(*, stopped: str = 'stopped') -> Iterator[None]:
         sys.exit(INTERRUPTED)
     except UserError as error:
         sys.exit(f'error: {error.sentence}')
+
+
+def import_extra(module: str, package: str, purpose: str) -> Any:
+    """Imports a module of an optional package.
+
+    Args:
+        module: Name of the module.
+        package: Name of its distribution.
+        purpose: Words for what needs it.
+
+    Raises:
+        UserError: The package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f'{purpose} needs {package}: pip install {package}') from error

@@ -37,6 +37,7 @@ LOCATIONS = (
     'mmseg_ext.papers',
     'mmseg_ext.engine',
     'mmseg_ext.evaluation',
+    'mmseg_ext.visualization.visualizer',
 )
 REGISTRIES = (
     'DATA_SAMPLERS',
@@ -49,6 +50,7 @@ REGISTRIES = (
     'PARAM_SCHEDULERS',
     'RUNNERS',
     'TRANSFORMS',
+    'VISUALIZERS',
 )
 
 # Decode heads of the host that read several levels; its other heads read a single one.

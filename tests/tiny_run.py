@@ -7,6 +7,8 @@ import numpy as np
 from mmengine.visualization import Visualizer
 from mmseg.visualization import SegLocalVisualizer
 
+from mmseg_ext.visualization.visualizer import SegmentsVisualizer
+
 CLASSES = ('wall', 'floor', 'cat')
 
 CONFIG = """
@@ -107,5 +109,5 @@ def write_config(
 
 def forget_visualizers() -> None:
     """Makes the next run in this process draw with its own visualizer, as a command does."""
-    for visualizer in (Visualizer, SegLocalVisualizer):
+    for visualizer in (Visualizer, SegLocalVisualizer, SegmentsVisualizer):
         visualizer._instance_dict.clear()

@@ -22,7 +22,7 @@ log_processor = dict(
 )
 log_level = 'INFO'
 visualizer = dict(
-    type='SegLocalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
+    type='SegmentsVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
 )
 load_from = None
 resume = False

@@ -26,6 +26,8 @@ from mmseg_ext.evaluation.class_iou import ClassIoUMetric
 RESULT, LOG = 'result.json', 'log.txt'
 BORDER = 3  # pixels, the radius of the boundary F-score
 IOU_METRICS = ('IoUMetric', 'ClassIoUMetric')
+SEGMENT_SCORES = ('PQ', 'AP', 'box_AP')  # of PanopticQuality and InstanceAP
+SEGMENT_METRICS = ('PanopticQuality', 'InstanceAP')
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class ModelResult:
         images: Number of tested images.
         classes: Names of the classes.
         palette: Colours of the classes.
-        scores: Means ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f`` in per cent; None if no class
-            has a score.
+        scores: Means ``mIoU``, ``mAcc``, ``aAcc`` and ``boundary_f`` in per cent, and ``PQ``,
+            ``AP`` and ``box_AP`` where the config has these metrics; None if no class has a score.
         iou: IoU of each class in per cent; None for a class that occurs neither in labels nor in
             predictions.
         confusion: Number of pixels, K rows of labels and K columns of predictions.
@@ -80,12 +82,12 @@ def content_key(cfg: Config, config: str, checkpoint: str) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
-        for path in (info.get('img_path'), info.get('seg_map_path')):
-            if path is not None and Path(path).is_file():
-                stat = os.stat(path)
-                digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}'.encode())
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    files = (info.get(key) for info in infos for key in ('img_path', 'seg_map_path'))
+    for path in (getattr(dataset, 'ann_file', None), *files):
+        if path and Path(path).is_file():
+            stat = os.stat(path)
+            digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}'.encode())
     return digest.hexdigest()
 
 
@@ -99,8 +101,11 @@ def data_set_name(cfg: Config) -> tuple[str, str]:
     root = Path(leaf.get('data_root') or '').name
     folders = Path((leaf.get('data_prefix') or {}).get('img_path') or '').parts
     splits = [Path(leaf.get('ann_file') or '').stem, *(f for f in folders[::-1] if f != 'images')]
-    says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds')
-    return root if root and says_little else name, next(filter(None, splits), '')
+    form = name.removesuffix('Panoptic').removesuffix('Instance')
+    says_little = name in ('BaseSeg', 'Folder', 'CityscapesIds') or (
+        form != name and form in ('Cityscapes', 'Coco')
+    )
+    return root if root and says_little else form, next(filter(None, splits), '')
 
 
 def run_in_process(
@@ -165,6 +170,7 @@ def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelRe
 
     runner, metrics, _ = launch.run_test(cfg, before_test=measure)
     scores = {name: metrics.get(name) for name in ('mIoU', 'mAcc', 'aAcc')}
+    scores |= {name: metrics[name] for name in SEGMENT_SCORES if name in metrics}
     scores['boundary_f'] = metrics[f'mBF.{BORDER}']
     dataset = runner.test_loop.dataloader.dataset
     meta = dataset.metainfo
@@ -183,7 +189,11 @@ def _test(config: str, checkpoint: str, folder: Path, **options: Any) -> ModelRe
 
 
 def _set_metrics(cfg: Config, folder: Path) -> None:
-    """Sets the metrics of a table: the config's IoU, the boundary F-score and saved predictions."""
+    """Sets the metrics of a table.
+
+    They are the IoU and the metrics of segments of the config, the boundary F-score and saved
+    predictions.
+    """
     configured = walk.as_list(cfg.test_evaluator)
     metrics = [dict(e, type='ClassIoUMetric') for e in configured if e['type'] in IOU_METRICS]
     if not metrics:
@@ -193,7 +203,9 @@ def _set_metrics(cfg: Config, folder: Path) -> None:
     ignore = dict(ignore_index=metrics[0].get('ignore_index', 255))
     border = dict(type='BoundaryFScore', thresholds=(BORDER,), **ignore)
     saved = dict(type='SavedPredictions', folder=str(folder), **ignore)
-    cfg.test_evaluator = dict(type='BackgroundEvaluator', metrics=[metrics[0], border, saved])
+    segments = [entry for entry in configured if entry['type'] in SEGMENT_METRICS]
+    metrics = [metrics[0], *segments, border, saved]
+    cfg.test_evaluator = dict(type='BackgroundEvaluator', metrics=metrics)
 
 
 def _number(value: Any) -> float | None:

@@ -16,7 +16,7 @@ from jinja2 import Environment
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from mmseg_ext.benchmark.rows import COLUMNS, HEADINGS, Row, cells, notes
+from mmseg_ext.benchmark.rows import Column, Row, cells, columns_of, headings_of, notes
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.evaluation.saved_predictions import LIST
 
@@ -41,21 +41,22 @@ def report_data(rows: Sequence[Row]) -> dict[str, Any]:
     for i, row in enumerate(rows):
         if row.result:
             groups.setdefault((row.data_set, *row.result.classes), []).append(i)
+    columns = columns_of(rows)
     return dict(
-        headings=HEADINGS,
+        headings=headings_of(columns),
         notes=notes(rows),
-        models=[_model(row) for row in rows],
+        models=[_model(row, columns) for row in rows],
         groups=[_group([(i, rows[i]) for i in members]) for members in groups.values()],
     )
 
 
-def _model(row: Row) -> dict[str, Any]:
+def _model(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     result = row.result
     return dict(
         name=row.name,
         data_set=row.data_set,
-        cells=cells(row),
-        values=[row.name, row.data_set, *(value(row) for _, value, _ in COLUMNS)],
+        cells=cells(row, columns),
+        values=[row.name, row.data_set, *(value(row) for _, value, _ in columns)],
         source=row.source,
         problem=row.problem,
         failed=row.failed,

@@ -53,12 +53,16 @@ def _cost(name: str, unit: float = 1) -> Callable[[Row], float | None]:
 
 
 def _score(name: str) -> Callable[[Row], float | None]:
-    return lambda row: row.result.scores[name] if row.result else None
+    return lambda row: row.result.scores.get(name) if row.result else None
 
 
+Column = tuple[str, Callable[[Row], float | None], str]
 # Heading, value and format of each column with numbers.
-COLUMNS: list[tuple[str, Callable[[Row], float | None], str]] = [
+COLUMNS: list[Column] = [
     ('mIoU', _score('mIoU'), '.2f'),
+    ('PQ', _score('PQ'), '.2f'),
+    ('AP', _score('AP'), '.2f'),
+    ('box AP', _score('box_AP'), '.2f'),
     ('mAcc', _score('mAcc'), '.2f'),
     ('aAcc', _score('aAcc'), '.2f'),
     ('boundary F', _score('boundary_f'), '.2f'),
@@ -71,14 +75,28 @@ COLUMNS: list[tuple[str, Callable[[Row], float | None], str]] = [
 ]
 
 
-HEADINGS = ['model', 'data set', *(heading for heading, _, _ in COLUMNS)]
+OPTIONAL = ('PQ', 'AP', 'box AP')  # columns of tables with a model that has such a score
 
 
-def cells(row: Row) -> list[str]:
-    """Texts of a row under ``HEADINGS``; a problem replaces the mIoU."""
+def columns_of(rows: Sequence[Row]) -> list[Column]:
+    """Columns of a table with these rows."""
+    return [
+        (heading, value, style)
+        for heading, value, style in COLUMNS
+        if heading not in OPTIONAL or any(value(row) is not None for row in rows)
+    ]
+
+
+def headings_of(columns: Sequence[Column]) -> list[str]:
+    """Headings of a table: those of the names, then those of the columns with numbers."""
+    return ['model', 'data set', *(heading for heading, _, _ in columns)]
+
+
+def cells(row: Row, columns: Sequence[Column]) -> list[str]:
+    """Texts of a row under ``headings_of(columns)``; a problem replaces the mIoU."""
     numbers = [
         '' if (number := value(row)) is None else format(number, style)
-        for _, value, style in COLUMNS
+        for _, value, style in columns
     ]
     if row.result is None:
         numbers[0] = 'failed' if row.failed else row.problem
@@ -96,10 +114,19 @@ def notes(rows: Sequence[Row]) -> list[str]:
             for row in rows
             if row.result
         }
+        optional = [heading for heading in headings_of(columns_of(rows)) if heading in OPTIONAL]
         missing = sorted({name for r in results for name in r.costs.not_counted})
         lines += [
             'Scores in per cent. Boundary F is the F-score of borders within 3 pixels '
             '(BoundaryFScore, mBF.3).',
+            *(
+                [
+                    f'{", ".join(optional)}: panoptic quality, and average precision of masks and '
+                    "boxes, by COCO's protocols (PanopticQuality, InstanceAP)."
+                ]
+                if optional
+                else []
+            ),
             f'Costs are for one input image: {", ".join(sorted(sizes))}. Time is the median of '
             'several predictions. Memory is the peak, including weights.',
             'GFLOPs count convolutions, matrix products and attention; a multiplication with '

@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import distributed as dist
 
 from mmseg_ext.benchmark.model_result import ModelResult, content_key, data_set_name, run_in_process
-from mmseg_ext.benchmark.rows import COLUMNS, HEADINGS, NOT_TRAINED, Row, cells, notes
+from mmseg_ext.benchmark.rows import NOT_TRAINED, Row, cells, columns_of, headings_of, notes
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.config import checks, prepare
 from mmseg_ext.config.paper import paper_score
@@ -146,28 +146,31 @@ def _name_apart(rows: Sequence[Row]) -> None:
 
 def rich_table(rows: Sequence[Row]) -> Table:
     """Table for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for i, heading in enumerate(HEADINGS):
+    table, columns = Table(box=box.SIMPLE_HEAD), columns_of(rows)
+    for i, heading in enumerate(headings_of(columns)):
         words = heading.replace(' ', '\n') if i > 1 else heading  # leaves room for names
         table.add_column(words, justify='left' if i < 2 else 'right', overflow='fold')
     for row in rows:
         table.add_row(
-            *map(escape, cells(row)), style='red' if row.failed else 'dim' if row.problem else None
+            *map(escape, cells(row, columns)),
+            style='red' if row.failed else 'dim' if row.problem else None,
         )
     return table
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Table with its notes as Markdown."""
-    lines = [HEADINGS, ['---', '---', *['---:'] * len(COLUMNS)], *map(cells, rows)]
+    columns = columns_of(rows)
+    head = [headings_of(columns), ['---', '---', *['---:'] * len(columns)]]
+    lines = [*head, *(cells(row, columns) for row in rows)]
     table = [f'| {" | ".join(line)} |' for line in lines]
     return '\n'.join([*table, '', *(f'- {note}' for note in notes(rows)), ''])
 
 
 def write_table(rows: Sequence[Row], out: Path) -> None:
     """Writes the table as Markdown, CSV, JSON and report."""
-    sheet = io.StringIO()
-    csv.writer(sheet).writerows([HEADINGS, *map(cells, rows)])
+    sheet, columns = io.StringIO(), columns_of(rows)
+    csv.writer(sheet).writerows([headings_of(columns), *(cells(row, columns) for row in rows)])
     records = [{**asdict(row), 'difference': row.difference} for row in rows]
     files = {
         'table.md': markdown(rows),

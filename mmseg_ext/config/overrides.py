@@ -89,7 +89,8 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
     """Sets every ``crop_size`` (h, w) and the values that depend on it.
 
     The data preprocessor pads to the new size. The stride of sliding windows, the size of ``Pad``
-    and the arguments that a class names in ``follows_crop`` change in proportion. Resizes stay.
+    and ``PadPanoptic``, and the arguments that a class names in ``follows_crop`` change in
+    proportion. Resizes stay.
 
     Raises:
         UserError: A side is below 1, or the training has no crops or crops of several sizes.
@@ -104,7 +105,7 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
             node['crop_size'] = size
         if path.endswith('data_preprocessor') and node.get('size') is not None:
             node['size'] = size
-        if node.get('type') == 'Pad' and node.get('size') is not None:  # (w, h)
+        if node.get('type') in ('Pad', 'PadPanoptic') and node.get('size') is not None:  # (w, h)
             node['size'] = _in_proportion(node['size'], size[::-1], before[::-1])
         cls = MODELS.get(node['type']) if isinstance(node.get('type'), str) else None
         for key in getattr(cls, 'follows_crop', ()):

@@ -208,7 +208,7 @@ def prepare_test(
         hook = cfg.setdefault('default_hooks', {}).setdefault('visualization', {})
         hook.update(type='SegVisualizationHook', draw=True, interval=1, show=show)
         hook['wait_time'] = wait_time
-        cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
+        cfg.setdefault('visualizer', dict(type='SegmentsVisualizer', name='visualizer'))
         if show_dir:
             backend = dict(type='LocalVisBackend', save_dir=show_dir, img_save_dir='.')
             cfg.visualizer['vis_backends'] = [backend]

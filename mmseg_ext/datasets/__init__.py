@@ -6,6 +6,15 @@ from .camvid import CamVidDataset
 from .cityscapes import CityscapesIdsDataset, Mapillary65Dataset
 from .class_uniform import ClassCentroidDataset, ClassUniformSampler
 from .folder import FolderDataset
+from .panoptic import (
+    ADE20KPanopticDataset,
+    CityscapesPanopticDataset,
+    CocoInstanceDataset,
+    CocoPanopticDataset,
+    LoadPanoptic,
+    PackPanopticInputs,
+    PadPanoptic,
+)
 from .pseudo_label import LoadPseudoLabels, PseudoLabelDataset
 from .transforms import (
     ColorJitter,
@@ -18,19 +27,26 @@ from .transforms import (
 )
 
 __all__ = [
+    'ADE20KPanopticDataset',
     'CamVidDataset',
     'CityscapesIdsDataset',
+    'CityscapesPanopticDataset',
     'ClassCentroidDataset',
     'ClassUniformSampler',
+    'CocoInstanceDataset',
+    'CocoPanopticDataset',
     'ColorJitter',
     'DeepGlobeDataset',
     'FolderDataset',
     'InriaDataset',
     'LoadColorSegMap',
     'LoadImage',
+    'LoadPanoptic',
     'LoadPseudoLabels',
     'LoadSegMap',
     'Mapillary65Dataset',
+    'PackPanopticInputs',
+    'PadPanoptic',
     'PseudoLabelDataset',
     'RandomGaussianBlur',
     'RandomScaleCrop',

@@ -51,6 +51,8 @@ class FolderDataset(BaseSegDataset):
         described = {**self.METAINFO, **metainfo}
         if 'palette' not in described:
             metainfo['palette'] = distinct_colors(len(described.get('classes') or ()))
+        if 'thing_classes' not in described:
+            metainfo['thing_classes'] = ()  # semantic labels only
         kwargs['metainfo'] = metainfo
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 

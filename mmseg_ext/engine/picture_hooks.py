@@ -29,6 +29,8 @@ from ..visualization.pictures import (
     label_panel,
     write_picture,
 )
+from ..visualization.segments import draw_shapes
+from ..visualization.visualizer import label_shapes, predicted_shapes
 from .validation_loss import ValidationLossHook, validated_terms
 
 
@@ -125,9 +127,9 @@ class CurvesHook(Hook):
 class PicturesHook(Hook):
     """Writes ``pictures/<image>_<iteration>.png`` of the first validation images.
 
-    Each shows the image, its label, the prediction, where they differ, and for a model with
-    ``explain`` the maps that it returns (``visualization.pictures.draw_maps`` says how). The folder
-    lies in the work directory.
+    Each shows the image, its label, the prediction, where they differ, and the segments of both
+    where the prediction has segments. For a model with ``explain`` it also shows the maps that it
+    returns (``visualization.pictures.draw_maps`` says how). The folder lies in the work directory.
 
     Args:
         num_images: Number of images, of those that the first process validates.
@@ -182,5 +184,9 @@ def _draw_sample(
         wrong = torch.from_numpy((prediction != label) & (label < len(palette)))
         panels.insert(1, label_panel('label', image, label, palette))
         panels += draw_maps({'wrong': wrong[None]}, image, palette)
+    if (predicted := predicted_shapes(sample)) is not None:
+        for caption, shapes in (('segments', label_shapes(sample)), ('predicted', predicted)):
+            picture = draw_shapes(image, shapes or [], meta['classes'], palette, min_width=0)
+            panels.append(Panel(caption, picture))
     panels += draw_maps(maps, image, palette)
     return draw_strip(panels, class_legend(panels, meta['classes'], palette))

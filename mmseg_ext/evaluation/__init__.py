@@ -5,7 +5,9 @@ from . import (  # noqa: F401
     boundary_f_score,
     class_iou,
     encoding_tta,
+    instance_ap,
     logit_tta,
+    panoptic_quality,
     saved_predictions,
     server_files,
 )

@@ -58,9 +58,10 @@ def predict(predictor: Predictor, source: Path, out: Path) -> None:
     """Writes the pictures of an image, of all images of a folder, or of a video.
 
     For a file ``a/b.jpg`` of a folder it writes ``overlay/a/b.png``, ``color/a/b.png``,
-    ``mask/a/b.png`` (class indices) and, with maps, ``explain/a/b.png``. For a video ``b.mp4`` it
-    writes ``overlay/b.mp4`` and so on. Masks of a video, and all its pictures if OpenCV has no
-    codec, are folders of frames, such as ``mask/b``.
+    ``mask/a/b.png`` (class indices) and, with maps, ``explain/a/b.png``. For a model that predicts
+    segments or objects it also writes ``panoptic/a/b.png`` and ``instances/a/b.png``. For a video
+    ``b.mp4`` it writes ``overlay/b.mp4`` and so on. Masks of a video, and all its pictures if
+    OpenCV has no codec, are folders of frames, such as ``mask/b``.
 
     Raises:
         UserError: The source does not exist, is empty or cannot be read, or ``out`` lies

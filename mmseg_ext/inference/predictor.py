@@ -37,16 +37,31 @@ from mmseg_ext.visualization.pictures import (
     draw_strip,
     label_panel,
 )
+from mmseg_ext.visualization.segments import (
+    Shape,
+    draw_shapes,
+    shapes_of_instances,
+    shapes_of_map,
+)
 
 
 @dataclass
 class Prediction:
-    """An image (H, W, 3) in RGB, its class indices (H, W), and its maps from ``explain``."""
+    """A predicted image.
+
+    Args:
+        image: Image (H, W, 3), RGB.
+        label: Class indices (H, W).
+        maps: Maps from ``explain``.
+        pixel: Pixel that the maps explain.
+        shapes: Segments of a panoptic result as ``panoptic``, objects as ``instances``.
+    """
 
     image: np.ndarray
     label: np.ndarray
     maps: dict[str, Tensor] = field(default_factory=dict)
     pixel: Pixel | None = None
+    shapes: dict[str, list[Shape]] = field(default_factory=dict)
 
 
 class Predictor:
@@ -111,11 +126,19 @@ class Predictor:
         data = {key: [value] for key, value in packed.items()}
         data = self.model.data_preprocessor(data, False)
         inputs, samples = data['inputs'], data['data_samples']
+        result = self.model.predict(inputs, samples)[0]
         prediction = Prediction(
             image=cv2.cvtColor(picture, cv2.COLOR_BGR2RGB),
-            label=self.model.predict(inputs, samples)[0].pred_sem_seg.data[0].long().cpu().numpy(),
+            label=result.pred_sem_seg.data[0].long().cpu().numpy(),
             pixel=self.pixel,
         )
+        if 'pred_panoptic_seg' in result:
+            segments = result.pred_panoptic_seg
+            prediction.shapes['panoptic'] = shapes_of_map(
+                segments.panoptic_seg, segments.segments_info
+            )
+        if 'pred_instances' in result:
+            prediction.shapes['instances'] = shapes_of_instances(result.pred_instances)
         if self.explain:
             pixel = self.pixel
             if pixel is not None:
@@ -124,7 +147,10 @@ class Predictor:
         return prediction
 
     def draw(self, prediction: Prediction, *, all_classes: bool = False) -> dict[str, np.ndarray]:
-        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices) and ``explain`` (maps)."""
+        """Pictures by kind: ``overlay``, ``color``, ``mask`` (indices) and ``explain`` (maps).
+
+        A result with segments also has ``panoptic``, one with objects ``instances``.
+        """
         image, label = prediction.image, prediction.label
         panel = label_panel('prediction', image, label, self.palette)
         pictures = {
@@ -132,6 +158,8 @@ class Predictor:
             'color': color_labels(label, self.palette),
             'mask': label.astype(np.uint8 if len(self.palette) <= 256 else np.uint16),
         }
+        for kind, shapes in prediction.shapes.items():
+            pictures[kind] = draw_shapes(image, shapes, self.classes, self.palette)
         if self.explain:
             panels = [Panel('input', image), panel]
             panels += draw_maps(prediction.maps, image, self.palette)

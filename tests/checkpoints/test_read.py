@@ -19,6 +19,7 @@ from mmseg.visualization import SegLocalVisualizer
 from mmseg_ext.checkpoints import read
 from mmseg_ext.config import overrides, prepare
 from mmseg_ext.engine import launch, runner
+from mmseg_ext.visualization.visualizer import SegmentsVisualizer
 from tests.tiny_run import write_config, write_folder
 
 
@@ -53,7 +54,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
 
 
 def prepared(config: str, **options: Any) -> Config:
-    for visualizer in (Visualizer, SegLocalVisualizer):  # a command is a process of its own
+    for visualizer in (
+        Visualizer,
+        SegLocalVisualizer,
+        SegmentsVisualizer,
+    ):  # a command is a process of its own
         visualizer._instance_dict.clear()
     return prepare.prepare_training(config, max_iters=1, **options)
 

@@ -7,10 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 
+from mmseg_ext.engine.picture_hooks import _draw_sample
+from tests.evaluation.segment_samples import data_sample, perturbed, random_label
 from tests.inference.tiny_explainer import model_config
 
 CLASSES = ('left', 'middle', 'right')
@@ -151,3 +155,20 @@ def test_missing_matplotlib_is_said_before_the_first_iteration(data_root, tmp_pa
     assert any('pip install matplotlib' in text for text in warnings)
     assert not (tmp_path / 'curves.png').exists()
     assert [r['iter'] for r in records(tmp_path)] == [2, 4, 5]  # the last iteration too
+
+
+def test_segments_of_label_and_prediction_are_panels(data_root: Path) -> None:
+    label = random_label(0, SIZE)
+    sample = data_sample(label, perturbed(label, 0))
+    sample.set_metainfo(dict(img_path=str(data_root / 'images/0.png')))
+    classes = torch.zeros(1, *SIZE, dtype=torch.long)
+    sample.pred_sem_seg = sample.gt_sem_seg = PixelData(data=classes)
+    meta = dict(classes=('a', 'b', 'c', 'd'), palette=[[9, 9, 9]] * 4)
+    picture = _draw_sample(sample, {}, meta)
+    del sample.pred_panoptic_seg, sample.pred_instances
+    without = _draw_sample(sample, {}, meta)
+    assert picture.shape == without.shape  # six panels, or four, in rows of three
+    height, width = picture.shape[0] // 3, picture.shape[1] // 3
+    for panel in (slice(width, 2 * width), slice(2 * width, None)):
+        lower = slice(2 * height, -40), panel  # above the legend
+        assert (without[lower] == 255).all() and (picture[lower] != 255).mean() > 0.5

@@ -23,6 +23,10 @@ class Id(IntEnum):
     PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 24, 25, 26, 27, 28, 31, 32, 33
 
 
+# Cityscapes' evaluation of instances omits those below 100 of 1024x2048 pixels.
+SMALLEST = 100 / (1024 * 2048)
+FIRST_THING = Id.PERSON  # objects of this and higher ids are counted one by one
+
 _PAINT: dict[str, list[Colour]] = {
     'car': [(35, 33, 32), (70, 68, 66), (120, 118, 116), (170, 170, 168), (215, 215, 215),
             (50, 40, 140), (110, 60, 30), (70, 90, 60), (140, 150, 165), (60, 80, 110)],
@@ -92,8 +96,11 @@ class Scene:
         self.h, self.w = size
         self.image = np.zeros((*size, 3), np.uint8)
         self.label = np.full(size, Id.SKY, np.uint8)
+        self.objects = np.zeros(size, np.uint16)  # number of the draw call of each labelled pixel
+        self.object = 0  # number of the object that is drawn
         self.shade = np.full(size, 255, np.uint8)  # light on the ground, less in shadows
-        self.draw_calls: list[tuple[float, Callable[[], None]]] = []
+        self.draw_calls: list[tuple[float, int, Callable[[], None]]] = []  # depth, object, brush
+        self.num_objects = 0
         self.shadows: list[tuple[np.ndarray, int]] = []
 
         self.focal = self.w * rng.uniform(1.0, 1.25)
@@ -158,6 +165,7 @@ class Scene:
             cv2.fillPoly(self.image, points, colour, cv2.LINE_AA, 4)
         if label is not None:
             cv2.fillPoly(self.label, points, label, cv2.LINE_8, 4)
+            cv2.fillPoly(self.objects, points, self.object, cv2.LINE_8, 4)
 
     def tone(self, colour: Colour, z: float, gain: float = 1.0) -> Colour:
         """A colour times ``gain``, mixed with the fog of ``z`` metres of air."""
@@ -209,9 +217,15 @@ class Scene:
         box: tuple[float, float, float, float] | None = None,
         low: float = 0.0,
         high: float = 0.0,
+        *,
+        new_object: bool = True,
     ) -> None:
-        """Adds a draw call at depth ``z``; ``box`` (x0, x1, z0, z1), low to high, casts shadows."""
-        self.draw_calls.append((z, draw))
+        """Adds a draw call at depth ``z``; ``box`` (x0, x1, z0, z1), low to high, casts shadows.
+
+        Without ``new_object`` it draws a part of the object of the call before.
+        """
+        self.num_objects += new_object
+        self.draw_calls.append((z, self.num_objects, draw))
         if box is None:
             return
         corners = np.array([(x, d) for x in box[:2] for d in box[2:]])
@@ -220,6 +234,24 @@ class Scene:
         if self.sun and high:
             reach = [corners + np.array(self.sun) * height for height in (low, high)]
             self.shadows.append((np.concatenate(reach), 135))
+
+    def instance_ids(self) -> np.ndarray:
+        """Cityscapes' instanceIds, uint16 (h, w): 1000 id + number for objects, else the labelId.
+
+        Objects below ``SMALLEST`` have the labelId alone, as groups in Cityscapes, whose outlines
+        are not visible.
+        """
+        ids = self.label.astype(np.uint16)
+        thing = self.label >= FIRST_THING
+        keys = self.label[thing].astype(np.uint32) << 16 | self.objects[thing]
+        pairs, position, area = np.unique(keys, return_inverse=True, return_counts=True)
+        values, counts = (pairs >> 16).astype(np.uint16), dict.fromkeys(map(int, Id), 0)
+        for i, label in enumerate(values.tolist()):
+            if area[i] >= SMALLEST * self.label.size:
+                values[i] = 1000 * label + counts[label]
+                counts[label] += 1
+        ids[thing] = values[position]
+        return ids
 
     def photograph(self) -> np.ndarray:
         """The final image: canvas with texture, vignette, blur, exposure, colour cast and noise."""

@@ -40,7 +40,7 @@ def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
     sin, cos = math.sin(yaw), math.cos(yaw)
     middle, at = z + abs(cos) * length / 2, -length / 2
     facing = s.lit(x) if abs(cos) > 0.5 else 0.95
-    for model, label, (wide, high, long) in sections:
+    for i, (model, label, (wide, high, long)) in enumerate(sections):
         centre = at + long / 2
         at += long
         px, pz = x + sin * centre, middle + cos * centre
@@ -48,7 +48,8 @@ def vehicle(s: Scene, kind: str, x: float, z: float, yaw: float) -> float:
         dx, dz = (abs(cos) * wide + abs(sin) * long) / 2, (abs(sin) * wide + abs(cos) * long) / 2
         toned = {k: s.tone(c, pz, facing if k == 's' else 1) for k, c in colours.items()}
         draw = partial(s.draw, model, (px, 0.0, pz), scale, toned, label, yaw)
-        s.add(pz - dz, draw, (px - dx, px + dx, pz - dz, pz + dz), 0.0, scale[1])
+        box = (px - dx, px + dx, pz - dz, pz + dz)
+        s.add(pz - dz, draw, box, 0.0, scale[1], new_object=i == 0)
     return length
 
 

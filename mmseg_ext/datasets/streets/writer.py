@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,9 +11,10 @@ from rich.progress import track
 
 from ...errors import UserError
 from . import ground, roadside, traffic
+from .coco_labels import CocoLabels
 from .scene import Scene
 
-VERSION = 1  # increased whenever the pixels of a seed change
+VERSION = 2  # increased whenever the pixels of a seed or the set of files change
 MIN_SIZE = (64, 128)
 RECIPE = 'streets.json'  # file with the settings, written into a complete folder
 CITIES = {
@@ -22,17 +24,26 @@ CITIES = {
 }
 
 
-def draw_scene(
-    seed: int | str, size: tuple[int, int] = (256, 512)
-) -> tuple[np.ndarray, np.ndarray]:
+class Drawing(NamedTuple):
+    """A scene and its labels.
+
+    Args:
+        image: Image, uint8 (h, w, 3), BGR as in OpenCV.
+        label: Cityscapes' labelIds, uint8 (h, w).
+        instance_ids: Cityscapes' instanceIds, uint16 (h, w); see ``Scene.instance_ids``.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    instance_ids: np.ndarray
+
+
+def draw_scene(seed: int | str, size: tuple[int, int] = (256, 512)) -> Drawing:
     """Draws a scene.
 
     Args:
         seed: Seed; the same seed and size give the same pixels.
         size: Size (h, w) in pixels, at least 64x128.
-
-    Returns:
-        The image, uint8 (h, w, 3), BGR as in OpenCV, and Cityscapes' labelIds, uint8 (h, w).
 
     Raises:
         UserError: ``size`` is too small.
@@ -47,10 +58,11 @@ def draw_scene(
     roadside.trees(s)
     traffic.populate(s)
     ground.cast_shadows(s)
-    for _, draw in sorted(s.draw_calls, key=lambda call: -call[0]):
+    for _, number, draw in sorted(s.draw_calls, key=lambda call: -call[0]):
+        s.object = number
         draw()
     ground.own_car(s)
-    return s.photograph(), s.label
+    return Drawing(s.photograph(), s.label, s.instance_ids())
 
 
 def coarse_labels(label: np.ndarray) -> np.ndarray:
@@ -82,9 +94,10 @@ def make_streets(
 ) -> bool:
     """Writes the data set in the folder layout of Cityscapes' download.
 
-    It writes ``leftImg8bit/{train,val,train_extra}``, ``gtFine/{train,val}`` with labelIds, and
-    ``gtCoarse/train_extra`` with coarse polygons. Until the folder is complete, its name ends in
-    ``.partial``.
+    It writes ``leftImg8bit/{train,val,train_extra}``, ``gtFine/{train,val}`` with labelIds and
+    instanceIds, and ``gtCoarse/train_extra`` with coarse polygons. The folder ``annotations`` holds
+    the labels of train and val in COCO's forms, panoptic and instances. Until the folder is
+    complete, its name ends in ``.partial``.
 
     Args:
         root: Folder to make.
@@ -115,9 +128,14 @@ def make_streets(
     if partial.exists():
         shutil.rmtree(partial)
     scenes = [(split, i) for split, count in counts.items() for i in range(count)]
+    coco = {split: CocoLabels(partial, split) for split in ('train', 'val') if counts[split]}
     for split, i in track(scenes, 'Drawing streets', disable=not progress):
-        image, label = draw_scene(f'{seed} {split} {i}', size)
-        _write(partial, split, i, image, label)
+        drawing = draw_scene(f'{seed} {split} {i}', size)
+        name = _write(partial, split, i, drawing)
+        if split in coco:
+            coco[split].add(name, drawing.instance_ids)
+    for labels in coco.values():
+        labels.finish()
     (partial / RECIPE).write_text(recipe)
     if root.exists():
         root.rmdir()
@@ -135,18 +153,22 @@ def _check_counts(counts: dict[str, int]) -> None:
         raise UserError(f'{counts} scenes: give numbers of 0 or more, and at least one above 0')
 
 
-def _write(root: Path, split: str, index: int, image: np.ndarray, label: np.ndarray) -> None:
+def _write(root: Path, split: str, index: int, drawing: Drawing) -> str:
+    """Writes the image and its labels; returns the path of the image below its split."""
     city = CITIES[split][index % len(CITIES[split])]
-    kind = 'gtCoarse' if split == 'train_extra' else 'gtFine'
     stem = f'{city}_{index:06d}_000019'
-    files = {
-        f'leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png': image,
-        f'{kind}/{split}/{city}/{stem}_{kind}_labelIds.png': coarse_labels(label)
-        if kind == 'gtCoarse'
-        else label,
-    }
+    image = f'{city}/{stem}_leftImg8bit.png'
+    files = {f'leftImg8bit/{split}/{image}': drawing.image}
+    if split == 'train_extra':
+        label = f'gtCoarse/{split}/{city}/{stem}_gtCoarse_labelIds.png'
+        files[label] = coarse_labels(drawing.label)
+    else:
+        label = f'gtFine/{split}/{city}/{stem}_gtFine'
+        files[f'{label}_labelIds.png'] = drawing.label
+        files[f'{label}_instanceIds.png'] = drawing.instance_ids
     for name, array in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), array):
             raise UserError(f'{path} could not be written: is the disk full?')
+    return image
