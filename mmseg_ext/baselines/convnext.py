@@ -76,7 +76,8 @@ class ConvNeXt(BaseModule):
         for width, following in zip(channels[:-1], channels[1:], strict=True):
             layer = nn.Sequential(_norm(width), nn.Conv2d(width, following, 2, 2))
             self.downsample_layers.append(layer)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        last = max(sum(depths) - 1, 1)
+        rates = (drop_path_rate * i / last for i in range(sum(depths)))
         self.stages = nn.ModuleList(
             nn.Sequential(*(ConvNeXtBlock(width, next(rates), layer_scale) for _ in range(depth)))
             for depth, width in zip(depths, channels, strict=True)

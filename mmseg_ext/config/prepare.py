@@ -22,6 +22,7 @@ from .checks import check_writable
 from .keys import check_keys, check_types
 from .paper import drop_inherited_score
 from .reading import read_config
+from .task import has_tasks, set_task
 from .values import check_sections, check_values
 from .walk import leaf_datasets
 
@@ -196,6 +197,7 @@ def prepare_test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    task: str | None = None,
     **common: Any,
 ) -> Config:
     """Config of a test command; the arguments are those of ``tools/test.py``."""
@@ -215,6 +217,10 @@ def prepare_test(
     if out:
         for evaluator in walk.as_list(cfg.test_evaluator):
             evaluator['output_dir'] = out
+    if tta and task not in (None, 'semantic'):
+        raise UserError(f'--tta averages scores of classes, not the results of {task}: omit --tta')
+    if task is not None or (tta and has_tasks(cfg)):
+        set_task(cfg, task or 'semantic')
     if tta:
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')

@@ -201,7 +201,12 @@ JOINED = (
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``OneFormer`` from released ones, or from those of Hugging Face."""
+    """Weights of ``OneFormer`` from released ones, or from those of Hugging Face.
+
+    A released ConvNeXt for ImageNet becomes ``backbone``.
+    """
+    if any(name.startswith('downsample_layers.') for name in state_dict):
+        return _imagenet_convnext(state_dict)
     weights = _without_unused(state_dict)
     if any(name.startswith('model.') for name in weights):
         renamed = _rename(_join(weights), HF, OURS)
@@ -210,6 +215,18 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = {early.sub('sem_seg_head.pixel_decoder.', n): x for n, x in weights.items()}
         renamed = _rename(weights, RELEASED, OURS)
     return _with_position_index(_merge_order(renamed, to_ours=True))
+
+
+def _imagenet_convnext(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Backbone from a ConvNeXt for ImageNet, whose levels get norms with weights of 1."""
+    classifier = re.compile(r'(norm|head)\.')
+    named = {f'backbone.{n}': x for n, x in weights.items() if not classifier.match(n)}
+    backbone = _rename(named, RELEASED, OURS)
+    for i in range(4):
+        width = len(backbone[f'backbone.stages.{i}.0.gamma'])
+        backbone[f'backbone.norm{i}.weight'] = torch.ones(width)
+        backbone[f'backbone.norm{i}.bias'] = torch.zeros(width)
+    return backbone
 
 
 def to_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

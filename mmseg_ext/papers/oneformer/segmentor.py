@@ -18,7 +18,7 @@ from ...segmentors.batches import check_images, check_logits
 from .decoder import Decoded, mask_logits
 from .head import OneFormerHead
 from .inference import Settings, instances, panoptic_segments, semantic_scores
-from .text import check_task
+from .text import TASKS, check_task
 
 
 @MODELS.register_module()
@@ -40,6 +40,8 @@ class OneFormer(WindowedEncoderDecoder):
         UserError: An unknown task, or a task other than 'semantic' in ``slide`` mode or with another
             head.
     """
+
+    tasks = TASKS
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
