@@ -70,6 +70,7 @@ PARTS = {
     ('BaseSegDataset', 'data_prefix'): {
         *('img_path', 'seg_map_path', 'img_path2', 'depth_map_path'),
         *('prob_path', 'human_path'),  # PseudoLabelDataset
+        'instance_path',  # ADE20KPanopticDataset
     },
     ('EncoderDecoder', 'levels'): LEVELS,
     ('EncoderDecoder', 'head_level'): LEVELS,

@@ -90,7 +90,7 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
 
     The data preprocessor pads to the new size. The stride of sliding windows, the size of ``Pad``
     and ``PadPanoptic``, and the arguments that a class names in ``follows_crop`` change in
-    proportion. Resizes stay.
+    proportion. Resizes stay, except a random one of the size of the crop.
 
     Raises:
         UserError: A side is below 1, or the training has no crops or crops of several sizes.
@@ -107,6 +107,8 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
             node['size'] = size
         if node.get('type') in ('Pad', 'PadPanoptic') and node.get('size') is not None:  # (w, h)
             node['size'] = _in_proportion(node['size'], size[::-1], before[::-1])
+        if node.get('type') == 'RandomResize' and node.get('scale') == before[::-1]:
+            node['scale'] = size[::-1]
         cls = MODELS.get(node['type']) if isinstance(node.get('type'), str) else None
         for key in getattr(cls, 'follows_crop', ()):
             if key in node:
