@@ -11,20 +11,21 @@ $(DONE): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo 'Installing PyTorch and the host into .venv takes several minutes.'
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,tests]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[onedl,vis,weights,tests]'
 	touch $@
 
 DEMO := work_dirs/demo
-MODEL := configs/hmsa/hrnet18s_ocr_streets.py --data-root $(DEMO)/streets --work-dir $(DEMO)
+MODEL := configs/hmsa/efflite0_streets
+WEIGHTS := $(DEMO)/epoch_24.pth
 
 demo: $(DONE)
 	$(BIN)/python tools/make_streets.py $(DEMO)/streets --train 200 --val 24 --extra 0
-	$(BIN)/python tools/train.py $(MODEL) --crop-size 128 256 --max-epochs 6 --cfg-options train_dataloader.batch_size=4 auto_scale_lr.base_batch_size=4
-	$(BIN)/python tools/test.py $(MODEL) $(DEMO)/epoch_6.pth
-	$(BIN)/python tools/predict.py configs/hmsa/hrnet18s_ocr_streets.py $(DEMO)/epoch_6.pth \
-		$(DEMO)/streets/leftImg8bit/val --out $(DEMO)/predictions --explain
+	$(BIN)/python tools/train.py $(MODEL).py --data-root $(DEMO)/streets --work-dir $(DEMO)
+	$(BIN)/python tools/test.py --table $(MODEL)_single.py=$(WEIGHTS) $(MODEL)_averaged.py=$(WEIGHTS) $(MODEL).py=$(WEIGHTS) \
+		--data-root $(DEMO)/streets --out $(DEMO)
+	$(BIN)/python tools/predict.py $(MODEL).py $(WEIGHTS) $(DEMO)/streets/leftImg8bit/val --out $(DEMO)/predictions --explain
 	@cat $(DEMO)/table.md
-	@echo 'The table is $(DEMO)/table.md, pictures are in $(DEMO)/pictures and $(DEMO)/predictions.'
+	@echo 'The table is $(DEMO)/table.md, more is in $(DEMO)/report.html. Pictures are in $(DEMO)/predictions.'
 
 test: $(DONE)
 	$(BIN)/ruff check .

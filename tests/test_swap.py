@@ -18,6 +18,7 @@ from tests.tiny_run import forget_visualizers
 
 BASES = sorted((CONFIG_DIR / '_base_' / 'models').glob('*.py'))
 BASES = [p for p in BASES if p.stem not in ('encoder_decoder', 'oneformer_r50')]  # see FINISHED
+HRNET = CONFIG_DIR / '_base_' / 'models' / 'hrnet.py'  # where a single base is enough
 PLAIN = {'loss_ce', 'acc_seg'}
 TERMS = {'prior_unary', 'prior_recall', 'prior_specificity', 'prior_precision'}
 BRANCHES = {f'{branch}.{key}' for branch in ('pam_cam', 'pam', 'cam') for key in PLAIN}
@@ -74,8 +75,8 @@ def test_head_on_base(base: Path, head: str, tmp_path: Path) -> None:
     trains_predicts_and_explains(build(shrunk(base, f'dict(decode_head={line})', tmp_path)), keys)
 
 
-INSIDE = [(head, BASES[0]) for head in HEADS]
-INSIDE += [(head, base) for head in ('OCRNetHead', 'FCNHead') for base in BASES[1:]]
+INSIDE = [(head, HRNET) for head in HEADS]
+INSIDE += [(h, base) for h in ('OCRNetHead', 'FCNHead') for base in BASES if base != HRNET]
 
 
 @pytest.mark.parametrize(('head', 'base'), INSIDE, ids=lambda x: getattr(x, 'stem', x))
@@ -92,7 +93,7 @@ BATCH_NORM = 'Expected more than 1 value per channel|batch norm cannot train'  #
 def test_an_image_of_a_few_pixels_predicts_and_trains_or_is_refused(
     head: str, tmp_path: Path
 ) -> None:
-    model = build(shrunk(BASES[0], f'dict(decode_head={HEADS[head][0]})', tmp_path))
+    model = build(shrunk(HRNET, f'dict(decode_head={HEADS[head][0]})', tmp_path))
     for size in ((1, 97), (97, 1), (1, 1)):
         images, samples = make_batch(model.eval(), size=size)
         with torch.no_grad():
@@ -108,7 +109,7 @@ def test_an_image_of_a_few_pixels_predicts_and_trains_or_is_refused(
 
 @pytest.mark.parametrize('head', HEADS)
 def test_a_map_of_one_value_is_refused_by_batch_norm(head: str, tmp_path: Path) -> None:
-    model = build(shrunk(BASES[0], f'dict(decode_head={HEADS[head][0]})', tmp_path)).train()
+    model = build(shrunk(HRNET, f'dict(decode_head={HEADS[head][0]})', tmp_path)).train()
     levels = [torch.randn(1, n, 1, 1) for n in (4, 8, 16, 32)]
     with pytest.raises(ValueError, match=BATCH_NORM):
         model.decode_head(levels)
@@ -121,7 +122,7 @@ def test_a_map_of_one_value_is_refused_by_batch_norm(head: str, tmp_path: Path) 
 def test_level_numbers_of_another_backbone_are_named(
     head: str, channels: list, index: list, tmp_path: Path
 ) -> None:
-    cfg = shrunk(BASES[0], f'dict(decode_head={HEADS[head][0]})', tmp_path)
+    cfg = shrunk(HRNET, f'dict(decode_head={HEADS[head][0]})', tmp_path)
     cfg['decode_head'] |= dict(in_channels=channels, in_index=index)
     sentence = (
         rf'decode_head reads in_index=\[0, 1, 2, {index[3]}\] .* 4 levels of \[4, 8, 16, 32\]'

@@ -24,7 +24,9 @@ IGNORE_INDEX = 255
 # Smaller arguments by type. What a paper adds declares its own as SMALLER in its test file.
 SMALLER: dict[str, dict[str, Any]] = {
     'DepthwiseSeparableASPPHead': dict(channels=16, c1_in_channels=32, c1_channels=8),
+    'EfficientNetLite': dict(widen_factor=0.25, deepen_factor=0.5),
     'FCNHead': dict(channels=16),
+    'FPNHead': dict(channels=16),
     'FPN': dict(out_channels=16),
     'PSPHead': dict(channels=16),
     'ASPPHead': dict(channels=16),

@@ -55,6 +55,14 @@ def parse_args() -> argparse.Namespace:
         help='starting weights: those of the config (default), none, or a checkpoint file',
     )
     parser.add_argument(
+        '--init-classes',
+        nargs='*',
+        metavar='NAME',
+        help='keep the rows of the classifier in the starting weights for the classes that are in '
+        'the data too: the data set of these weights (cityscapes), or the names of their classes; '
+        'without a value the names in the checkpoint',
+    )
+    parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help="multiply the learning rate by the batch of all processes, divided by the recipe's",

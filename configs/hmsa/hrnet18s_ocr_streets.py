@@ -3,7 +3,7 @@
 python tools/make_streets.py data/streets
 python tools/train.py configs/hmsa/hrnet18s_ocr_streets.py
 
-Batch 8, 25 epochs, crop 256x512. ``make demo`` trains fewer epochs on smaller crops.
+Batch 8, 25 epochs, crop 256x512.
 """
 
 _base_ = [

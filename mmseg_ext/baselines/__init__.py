@@ -2,6 +2,7 @@
 
 from .convnext import ConvNeXt
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
+from .efficientnet_lite import EfficientNetLite, EfficientNetLiteClassifier
 from .espnetv2 import ESPNetV2, ESPNetV2Head
 from .hrnet import HRNetExact
 from .magnet import MagNetFPNHead, MagNetOCRHead
@@ -14,6 +15,8 @@ __all__ = [
     'ASPPNeck',
     'ConvNeXt',
     'DenseDeepLabHead',
+    'EfficientNetLite',
+    'EfficientNetLiteClassifier',
     'ESPNetV2',
     'ESPNetV2Head',
     'FullMobileNetV2',

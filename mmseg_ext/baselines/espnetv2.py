@@ -295,7 +295,8 @@ class ESPNetV2Head(BaseDecodeHead):
         spare_classes: Number of additional outputs, which are trained but never predicted (1 in
             DSRL's released Cityscapes model).
         base_channels: Base width: 16 for Pascal and Cityscapes, 32 for COCO, as released.
-        **kwargs: Arguments of the host's ``BaseDecodeHead``.
+        **kwargs: Arguments of the host's ``BaseDecodeHead``; ``channels`` is the width of the
+            pyramids, by default half the number of outputs and at most ``base_channels``.
 
     Raises:
         UserError: ``in_channels`` does not list four levels, or there are fewer than 2 classes.
@@ -320,17 +321,17 @@ class ESPNetV2Head(BaseDecodeHead):
                 'give the channels of four levels and at least 2 classes'
             )
         outputs = num_classes + spare_classes
-        width = min(outputs // 2, base_channels)
         kwargs |= dict(input_transform='multiple_select', in_index=in_index)
         kwargs = released_defaults(
             kwargs,
-            channels=width,
+            channels=min(outputs // 2, base_channels),
             dropout_ratio=0.0,
             align_corners=True,
             loss_decode=dict(type='WeightedCELoss'),
             init_cfg=KAIMING,
         )
         super().__init__(in_channels, num_classes=num_classes, **kwargs)
+        width = self.channels
         c0, c1, c2, c3 = in_channels
         d0, d1, d2 = 4 * base_channels, 3 * base_channels, 2 * base_channels
         self.pools = nn.ModuleList(

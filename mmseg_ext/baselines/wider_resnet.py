@@ -5,7 +5,6 @@ mapillary/inplace_abn (BSD-3), on which released Gated-SCNN is based.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,10 +14,9 @@ from mmengine.model import BaseModule
 from mmseg.models.backbones import ResNetV1c
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
+from ..layers.recomputing import run_twice
 
 BLOCKS = (3, 3, 6, 3, 1, 1)  # number of blocks in the modules 2 to 7
 WIDTHS = ((2, 2), (4, 4), (8, 8), (8, 16), (8, 16, 32), (16, 32, 64))  # times base_channels
@@ -86,36 +84,6 @@ class PreActBlock(nn.Module):
             x = F.relu(norm(x), inplace=True)
             x = conv(self.dropout(x) if conv is self.convs[-1] else x)
         return x + shortcut
-
-
-class CopiedStatistics:
-    """Context in which batch norms of a module update copies of their statistics, then discarded.
-
-    It can be entered repeatedly, as a graph that is kept runs backward repeatedly.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-        self.statistics = [norm._buffers for norm in self.norms]
-
-    def __enter__(self) -> None:
-        for norm, buffers in zip(self.norms, self.statistics, strict=True):
-            norm._buffers = {name: x if x is None else x.clone() for name, x in buffers.items()}
-
-    def __exit__(self, *_: object) -> None:
-        for norm, buffers in zip(self.norms, self.statistics, strict=True):
-            norm._buffers = buffers
-
-
-def run_twice(module: nn.Module, x: Tensor) -> Tensor:
-    """Output of a module that runs again in the backward pass; only the first run is counted.
-
-    The second run updates no statistics of batch norms. A ``SyncBN`` communicates in both.
-    """
-    if torch.compiler.is_compiling():  # a compiled graph updates its buffers once
-        return checkpoint(module, x, use_reentrant=False)
-    contexts = nullcontext(), CopiedStatistics(module)
-    return checkpoint(module, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @MODELS.register_module()

@@ -19,6 +19,7 @@ from .read import (
     classes_of,
     is_pretrained,
     latest_checkpoint,
+    local_file,
     read_checkpoint,
     require_type,
     state_dict_of,
@@ -267,7 +268,7 @@ def check_weights(
     for _, submodule in model.named_modules():
         init_cfgs: Any = getattr(submodule, 'init_cfg', None)
         for init_cfg in init_cfgs if isinstance(init_cfgs, list) else [init_cfgs]:
-            if is_pretrained(init_cfg) and Path(init_cfg['checkpoint']).is_file():
+            if is_pretrained(init_cfg) and local_file(init_cfg['checkpoint']):
                 _check_fit(submodule, init_cfg['checkpoint'], ('',))
 
 

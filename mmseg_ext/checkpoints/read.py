@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import load_from_local
 
 from ..errors import UserError
 from ..host import reads_checkpoints_by
+from .packages import SCHEME, file_in_package
 from .safe_load import (
     TRUST,
     UNREADABLE,
@@ -82,6 +83,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         UserError: It cannot be fetched, is damaged or no checkpoint, reading it would run code
             from it, or its meta is not as the host writes it.
     """
+    checkpoint = local_file(checkpoint) or checkpoint
     try:
         if Path(checkpoint).is_file() and not is_trusting():
             loaded = _once(checkpoint, load_file)
@@ -102,6 +104,23 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         raise UserError(f'{checkpoint} {NO_CHECKPOINT}')
     _require_meta(checkpoint, loaded)
     return loaded
+
+
+def local_file(checkpoint: str) -> str | None:
+    """Path of a checkpoint that is a file or in an installed package; None for other addresses.
+
+    Raises:
+        UserError: The package is not installed or has not one file of weights, or it is damaged.
+    """
+    if checkpoint.startswith(SCHEME):
+        return str(file_in_package(checkpoint))
+    return checkpoint if Path(checkpoint).is_file() else None
+
+
+@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
+def _load_from_package(address: str, map_location: Any = None) -> Any:
+    """Content of a file in a package, for the host's loader."""
+    return load_from_local_once(str(file_in_package(address)), map_location)
 
 
 def _require_meta(checkpoint: str, loaded: dict[str, Any]) -> None:

@@ -1,14 +1,15 @@
 """Changes of a config by the command line, in every place where the config repeats a value."""
 
 import inspect
+from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 
-from mmseg_ext.checkpoints.read import is_pretrained, state_dict_of
+from mmseg_ext.checkpoints.class_rows import class_names
+from mmseg_ext.checkpoints.read import is_pretrained, local_file, state_dict_of
 from mmseg_ext.config.values import check_kind
 from mmseg_ext.config.walk import READ_KEYS, as_list, leaf_datasets, nested_dicts, what_is_read
 from mmseg_ext.errors import UserError
@@ -216,7 +217,7 @@ def scale_learning_rate(cfg: Config) -> None:
 
 
 def set_initial_weights(cfg: Config, init: str) -> None:
-    """Sets the starting weights: random (``none``) or a checkpoint file; nothing is downloaded.
+    """Sets the starting weights: random (``none``), a file, or those of an installed package.
 
     A file holds a model, which ``load_from`` reads, if most of its names start with a module of the
     model, such as ``decode_head.``. Any other file holds a backbone. The built model is checked
@@ -236,7 +237,7 @@ def set_initial_weights(cfg: Config, init: str) -> None:
     cfg.pop('initial_weights', None)
     if init == 'none':
         return
-    if not Path(init).is_file():
+    if local_file(init) is None:
         raise UserError(f'--init {init}: no such file; "--init none" starts from random weights')
     owner = next((node for _, node in nested_dicts(cfg.model) if 'backbone' in node), None)
     prefixes = tuple(
@@ -249,6 +250,24 @@ def set_initial_weights(cfg: Config, init: str) -> None:
         cfg.load_from = init
     else:
         owner['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint=init)
+
+
+def set_initial_classes(cfg: Config, names: Sequence[str]) -> None:
+    """Sets the classes of the starting weights, whose classifier is then taken by their names.
+
+    Args:
+        cfg: Config with its starting weights set.
+        names: As for ``class_rows.class_names``.
+
+    Raises:
+        UserError: The training does not start from a model, or see ``class_names``.
+    """
+    if not cfg.get('load_from'):
+        raise UserError(
+            '--init-classes: the training does not start from a model with a classifier: give one '
+            'with --init PATH'
+        )
+    cfg.init_classes = class_names(names, cfg.load_from)
 
 
 def starting_weights(cfg: Config) -> list[str]:

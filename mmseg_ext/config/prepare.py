@@ -118,6 +118,7 @@ def prepare_training(
     max_iters: int | None = None,
     max_epochs: int | None = None,
     init: str = 'config',
+    init_classes: Iterable[str] | None = None,
     auto_scale_lr: bool = False,
     **common: Any,
 ) -> Config:
@@ -132,7 +133,9 @@ def prepare_training(
         crop_size: (h, w) in pixels.
         max_iters: Length of training, for configs that count iterations.
         max_epochs: Length of training, for configs that count epochs.
-        init: Starting weights: ``config``, ``none`` or a checkpoint file.
+        init: Starting weights: ``config``, ``none``, a checkpoint file or ``package://NAME``.
+        init_classes: Classes of the starting weights, as for ``class_rows.class_names``; None loads
+            the classifier only if it fits.
         auto_scale_lr: Whether the learning rate follows the batch of all processes.
         **common: Arguments of ``load_config``.
     """
@@ -148,6 +151,8 @@ def prepare_training(
         overrides.set_training_length(cfg, max_iters=max_iters, max_epochs=max_epochs)
     if init != 'config':
         overrides.set_initial_weights(cfg, init)
+    if init_classes is not None:
+        overrides.set_initial_classes(cfg, list(init_classes))
     if auto_scale_lr:
         overrides.scale_learning_rate(cfg)
     if amp is not None:
@@ -155,6 +160,8 @@ def prepare_training(
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
     _set_resume(cfg, resume)
+    if cfg.get('resume'):
+        cfg.pop('init_classes', None)  # its checkpoint has the classes of the data
     return cfg
 
 
@@ -217,6 +224,7 @@ def prepare_test(
     if out:
         for evaluator in walk.as_list(cfg.test_evaluator):
             evaluator['output_dir'] = out
+    tta = cfg.pop('tta', False) or tta  # the config that a test leaves is augmented already
     if tta and task not in (None, 'semantic'):
         raise UserError(f'--tta averages scores of classes, not the results of {task}: omit --tta')
     if task is not None or (tta and has_tasks(cfg)):

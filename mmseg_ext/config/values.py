@@ -25,7 +25,7 @@ COUNTS = {
     'val_interval': 1,
 }
 AMOUNTS = {'lr': 0, 'weight_decay': 0}
-SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer')
+SWITCHES = ('drop_last', 'persistent_workers', 'pin_memory', 'resume', 'sync_buffer', 'tta')
 WITH_WORKERS = {'persistent_workers': False, 'prefetch_factor': None}
 IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 # Packages that a backend of the visualizer needs.

@@ -14,12 +14,14 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'compile',
     'efficient_conv_bn_eval',
     'find_unused_parameters',
+    'init_classes',
     'initial_weights',
     'model_wrapper_cfg',
     'paper',
     'runner_type',
     'server_prefix',
     'sync_bn',
+    'tta',
     'tta_model',
     'tta_pipeline',
 }
@@ -50,6 +52,13 @@ def leaf_datasets(cfg: Any) -> list[dict]:
         and not node.keys() & {'dataset', 'datasets'}
         and DATASETS.get(node['type']) is not None
     ]
+
+
+def class_names_of(dataset: Any) -> tuple[str, ...]:
+    """Names of the classes of a data set's config, possibly inside wrappers."""
+    leaf = leaf_datasets(dataset)[0]
+    meta = {**DATASETS.get(leaf['type']).METAINFO, **(leaf.get('metainfo') or {})}
+    return tuple(meta.get('classes') or ())
 
 
 def what_is_read(cfg: Config) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from rich.console import Console
 
 from mmseg_ext.checkpoints import read
+from mmseg_ext.checkpoints.class_rows import rows_table, take_rows_by_name
 from mmseg_ext.checkpoints.fit import check_weights, require_class_order, require_resumable
 from mmseg_ext.config import overrides
-from mmseg_ext.config.walk import leaf_datasets
+from mmseg_ext.config.walk import class_names_of, leaf_datasets
 from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.datasets.split_report import SplitReport
 from mmseg_ext.evaluation.class_iou import markdown_table
@@ -115,6 +117,7 @@ def _train(cfg: Config) -> None:
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
     runner = build_runner(cfg)
     _warn_of_another_recipe(cfg, runner)
+    _take_rows_by_name(cfg, runner)
     check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
     with live_progress(runner):
         runner.train()
@@ -130,6 +133,14 @@ def _warn(problem: str | None) -> None:
 def _warn_of_another_recipe(cfg: Config, runner: Runner) -> None:
     _warn(no_initial_weights(cfg))
     _warn(other_batch(cfg, runner.world_size))
+
+
+def _take_rows_by_name(cfg: Config, runner: Runner) -> None:
+    if theirs := cfg.get('init_classes'):
+        ours = class_names_of(cfg.train_dataloader)
+        rows = take_rows_by_name(unwrap(runner.model), theirs, ours)
+        if is_main_process():
+            Console().print(rows_table(theirs, ours, rows))
 
 
 def _check_before_training(cfg: Config) -> None:
@@ -204,6 +215,7 @@ def dry_run(cfg: Config) -> None:
         runner = build_runner(cfg)
         _warn_of_another_recipe(cfg, runner)
         unwrap(runner.model).init_weights()
+        _take_rows_by_name(cfg, runner)
         check_weights(runner, cfg.get('load_from'), strict=bool(cfg.get('resume')))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)

@@ -7,7 +7,8 @@ import torch
 from mmseg.models.backbones import ResNetV1c
 
 from mmseg_ext.baselines import StemResNet, WiderResNetA2
-from mmseg_ext.baselines.wider_resnet import PreActBlock, run_twice
+from mmseg_ext.baselines.wider_resnet import PreActBlock
+from mmseg_ext.layers.recomputing import run_twice
 
 
 def test_levels_have_the_papers_widths_and_parameters() -> None:

@@ -1,0 +1,100 @@
+"""Trains a list of configs, several at a time with one thread each; the same command continues.
+
+Example: python benchmarks/train_queue.py queue.txt --out work_dirs/camvid --data-root data/camvid
+
+A line of the file is a config and options of tools/train.py; # starts a comment:
+
+    configs/fcn/efflite0_camvid.py --seed 0
+    configs/fcn/efflite0_camvid.py --seed 1
+
+Each training has a work directory of its own in --out, named after its line, and a log beside it. A
+training that was stopped resumes from its latest checkpoint. One that is finished, which the file
+`finished` in its work directory says, is omitted. A failed training does not stop the others.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TRAIN = [sys.executable, str(Path(__file__).parents[1] / 'tools' / 'train.py')]
+
+
+def read_queue(path: str | Path) -> list[list[str]]:
+    """Arguments of each training in a file."""
+    lines = Path(path).read_text().splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def name_of(words: Sequence[str]) -> str:
+    """Name of a training: the paper, the config, and the options."""
+    config = Path(words[0])
+    options = [re.sub(r'[^\w.=-]', '_', word).lstrip('-') for word in words[1:]]
+    return '_'.join([config.parent.name, config.stem, *options])
+
+
+def start(words: Sequence[str], folder: Path, common: Sequence[str]) -> subprocess.Popen:
+    """Starts or resumes a training, which appends to the log beside its work directory."""
+    environment = dict(os.environ, OMP_NUM_THREADS='1')
+    command = [*TRAIN, *words, '--work-dir', str(folder), '--resume', *common]
+    with open(folder.with_name(f'{folder.name}.log'), 'a') as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def run_queue(
+    queue: Sequence[Sequence[str]], out: str | Path, *, workers: int = 2, common: Sequence[str] = ()
+) -> list[str]:
+    """Runs all trainings that are not finished.
+
+    Args:
+        queue: Arguments of each training, as of ``read_queue``.
+        out: Folder of the work directories.
+        workers: Number of trainings at a time.
+        common: Further options of every training.
+
+    Returns:
+        Names of the trainings that failed.
+    """
+    Path(out).mkdir(parents=True, exist_ok=True)
+    waiting = [(Path(out) / name_of(words), words) for words in queue]
+    waiting = [(folder, words) for folder, words in waiting if not (folder / 'finished').exists()]
+    running: dict[Path, subprocess.Popen] = {}
+    failed = []
+    print(f'{len(waiting)} of {len(queue)} trainings are not finished', flush=True)
+    while waiting or running:
+        while waiting and len(running) < workers:
+            folder, words = waiting.pop(0)
+            running[folder] = start(words, folder, common)
+            print(f'{time.strftime("%H:%M")} started {folder.name}', flush=True)
+        time.sleep(0.5)
+        for folder in [folder for folder, job in running.items() if job.poll() is not None]:
+            status = running.pop(folder).returncode
+            if status == 0:
+                (folder / 'finished').touch()
+            else:
+                failed.append(folder.name)
+            outcome = 'finished' if status == 0 else f'failed, see {folder}.log:'
+            print(f'{time.strftime("%H:%M")} {outcome} {folder.name}', flush=True)
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('queue', help='file with a config and its options in each line')
+    parser.add_argument('--out', default='work_dirs/queue', help='folder (work_dirs/queue)')
+    parser.add_argument('--workers', type=int, default=2, help='trainings at a time (2)')
+    args, common = parser.parse_known_args()
+    failed = run_queue(read_queue(args.queue), args.out, workers=args.workers, common=common)
+    if failed:
+        sys.exit(f'{len(failed)} trainings failed: {", ".join(failed)}')
+
+
+if __name__ == '__main__':
+    main()
