@@ -24,5 +24,5 @@ train_dataloader = dict(
 )
 train_cfg = dict(max_iters=160000)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=160000)]
-default_hooks = dict(checkpoint=dict(save_best='PQ'))
+default_hooks = dict(checkpoint=dict(save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

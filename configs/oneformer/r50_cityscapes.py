@@ -18,5 +18,5 @@ train_dataloader = dict(
     batch_size=2, num_workers=4, dataset=dict(pipeline=[*_base_.train_pipeline, targets])
 )
 auto_scale_lr = dict(base_batch_size=16)
-default_hooks = dict(checkpoint=dict(save_best='PQ'))
+default_hooks = dict(checkpoint=dict(save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

@@ -27,5 +27,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=10),
     dict(type='MultiStepLR', by_epoch=False, milestones=[327778, 355092], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(save_best='PQ'))
+default_hooks = dict(checkpoint=dict(save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

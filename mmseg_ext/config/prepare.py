@@ -195,6 +195,15 @@ def _check_outputs(out: str | None, show_dir: str | None, show: bool) -> None:
         raise UserError('--show: there is no display here: write pictures by --show-dir DIR')
 
 
+def _augment(cfg: Config, path: str) -> None:
+    """Sets the test-time augmentation of a config."""
+    if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+        raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
+    for leaf in leaf_datasets(cfg.test_dataloader):
+        leaf['pipeline'] = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+
+
 def prepare_test(
     path: str,
     checkpoint: str,
@@ -230,11 +239,7 @@ def prepare_test(
     if task is not None or (tta and has_tasks(cfg)):
         set_task(cfg, task or 'semantic')
     if tta:
-        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-            raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
-        for leaf in leaf_datasets(cfg.test_dataloader):
-            leaf['pipeline'] = cfg.tta_pipeline
-        cfg.model = {**cfg.tta_model, 'module': cfg.model}
+        _augment(cfg, path)
     # The Runner dumps the config by this name, which must not replace that of the training.
     set_config_filename(cfg, str(Path(path).with_stem(Path(path).stem + TEST)))
     return cfg

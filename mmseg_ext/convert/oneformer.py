@@ -23,7 +23,11 @@ PIXEL = tuple(
         ('input_proj.#.', 'input_proj.#.', 'input_projections.#.'),
         ('level_embed', 'transformer.level_embed', 'level_embed'),
         *(
-            (f'layers.#.{ours}', f'transformer.encoder.layers.#.{released}', f'encoder.layers.#.{hf}')
+            (
+                f'layers.#.{ours}',
+                f'transformer.encoder.layers.#.{released}',
+                f'encoder.layers.#.{hf}',
+            )
             for ours, released, hf in (
                 ('self_attn.', 'self_attn.', 'self_attn.'),
                 ('norm.', 'norm1.', 'self_attn_layer_norm.'),
@@ -190,10 +194,12 @@ NORMS = tuple(
 NAMES = (*HEAD, *RESNET, *SWIN, *CONVNEXT, *NORMS)
 OURS, RELEASED, HF = range(3)
 # A buffer that ours computes, one that the host computes, and a norm without a use.
-UNUSED = re.compile(rf'criterion\.empty_weight|.*relative_position_index|{HF_BACKBONE}(swin\.)?layernorm\.')
+UNUSED = re.compile(
+    rf'criterion\.empty_weight|.*relative_position_index|{HF_BACKBONE}(swin\.)?layernorm\.'
+)
 TABLE = 'relative_position_bias_table'
 MERGING = re.compile(r'backbone\.(stages|layers)\.\d\.downsample\.(reduction|norm)\.')
-# Three matrices at Hugging Face: the prefix, their names, and the name of the matrix that joins them.
+# Three matrices at Hugging Face: the prefix, their names, and the name of the joint matrix.
 JOINED = (
     (r'(.*\.self_attn\.self_attn\.)', ('q_proj.', 'k_proj.', 'v_proj.'), 'in_proj_'),
     (r'(.*\.attention\.self\.)', ('query.', 'key.', 'value.'), 'qkv.'),

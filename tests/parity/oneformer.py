@@ -56,7 +56,7 @@ def run_text_list(case: Case) -> Results:
         targets = panoptic_targets(pan, segments, task)
         texts = image_texts(task, targets.labels, h['class_names'], h['num_text_slots'])
         assert texts == case.meta['outputs']['texts'][task]
-        label = torch.tensor([*targets.labels, h['ignore_label']])[targets.index.long()]
+        label = torch.tensor([*targets.labels, h['ignore_label']])[targets.numbers.long()]
         size = tuple(pan.shape)
         outputs |= {
             f'{task}_classes': np.array(targets.labels, np.int64),

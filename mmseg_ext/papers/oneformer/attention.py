@@ -61,8 +61,8 @@ class Attention(nn.Module):
                 that sees no key gets zeros or NaN.
             is_causal: Whether a query sees only keys up to its own position.
         """
-        projected = (self.project(x, i) for i, x in enumerate((query, key, value)))
-        return self.attend(*projected, allowed=allowed, is_causal=is_causal)
+        q, k, v = (self.project(x, i) for i, x in enumerate((query, key, value)))
+        return self.attend(q, k, v, allowed, is_causal)
 
     def attend(
         self,
@@ -73,15 +73,18 @@ class Attention(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """As ``forward``, for queries, keys and values that are projected."""
-        heads = [x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)]
+        q, k, v = (
+            x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+        )  # (N, heads, L, D)
         dropout = self.dropout if self.training else 0.0
-        if dropout and query.is_cpu and torch.is_grad_enabled():
+        is_plain = allowed is None and not is_causal
+        if dropout and is_plain and q.is_cpu and torch.is_grad_enabled():
             # With dropout PyTorch has no CPU kernel that stores no weights.
-            parts = [x.split(1, dim=1) for x in heads]
-            mixed = torch.cat([_attend_again(*part, dropout) for part in zip(*parts, strict=True)], 1)
+            heads = zip(*(x.split(1, dim=1) for x in (q, k, v)), strict=True)
+            mixed = torch.cat([_attend_again(*head, dropout) for head in heads], dim=1)
         else:
             mixed = F.scaled_dot_product_attention(
-                *heads, attn_mask=allowed, dropout_p=dropout, is_causal=is_causal
+                q, k, v, attn_mask=allowed, dropout_p=dropout, is_causal=is_causal
             )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 

@@ -65,6 +65,7 @@ class Criterion(nn.Module):
         self.weights = weights
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
+        self.class_weights: Tensor
         self.register_buffer('class_weights', class_weights, persistent=False)
         self.contrastive: ContrastiveLoss | None = None
         if weights.contrastive:

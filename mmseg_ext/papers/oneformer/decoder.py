@@ -1,7 +1,7 @@
 """Queries from the task token, and their refinement by masked attention (Sec. 3.3)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class QueryLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, features: Tensor, conv: nn.Conv2d, size: Size
     ) -> Tensor:
-        """x (N, Q, C) to the same.
+        """X (N, Q, C) to the same.
 
         As released, the values are the sine positions of the map alone. The keys are these
         positions plus a 1x1 convolution of the features.
@@ -117,8 +117,9 @@ class QueryTransformer(nn.Module):
             QueryLayer(channels, hidden, num_heads, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(channels)
-        self.conv = nn.Conv2d(channels, channels, 1)
-        self.conv.bias.requires_grad_(False)  # see QueryLayer
+        conv: Any = nn.Conv2d(channels, channels, 1)
+        conv.bias.requires_grad_(False)  # see QueryLayer
+        self.conv = conv
 
     def forward(self, token: Tensor, position: Tensor, mask_features: Tensor) -> Tensor:
         """Queries (N, Q - 1, C).
@@ -155,7 +156,7 @@ class MaskedLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, key: Tensor, value: Tensor, region: Tensor
     ) -> Tensor:
-        """x (N, Q, C) to the same.
+        """X (N, Q, C) to the same.
 
         Args:
             x: Queries.
@@ -205,9 +206,7 @@ class MaskDecoder(nn.Module):
         self.class_embed = nn.Linear(channels, num_classes + 1)
         self.mask_embed = Mlp(channels, channels, channels, channels)
 
-    def forward(
-        self, token: Tensor, mask_features: Tensor, levels: Sequence[Tensor]
-    ) -> Decoded:
+    def forward(self, token: Tensor, mask_features: Tensor, levels: Sequence[Tensor]) -> Decoded:
         """Predictions before the first layer and after each layer.
 
         Args:

@@ -96,7 +96,9 @@ def sample_levels(
         shapes = torch.tensor(sizes, device=values.device)
         starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
         # The step is the number of images that the operation takes at a time; it divides N.
-        return operation.apply(values, shapes, starts, locations, weights, math.gcd(64, len(values)))
+        return operation.apply(
+            values, shapes, starts, locations, weights, math.gcd(64, len(values))
+        )
     levels = values.split([h * w for h, w in sizes], dim=1)
     total: Any = 0
     for i, (size, level) in enumerate(zip(sizes, levels, strict=True)):
@@ -120,7 +122,7 @@ def _sample_level(value: Tensor, location: Tensor, weight: Tensor, size: Size) -
 
 @cache
 def compiled_operation() -> Any:
-    """Autograd function of mmcv's compiled operation; None where mmcv has no compiled operations."""
+    """Autograd function of mmcv's compiled operation; None where mmcv is not compiled."""
     try:
         from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
     except ImportError:

@@ -142,7 +142,7 @@ class OneFormerHead(BaseModule):
         Args:
             ids: Ids (N, 77) of the sentences.
         """
-        first, second = self.task_mlp.layers
+        first, second = self.task_mlp.layers  # type: Any, Any
         with torch.autocast(ids.device.type, enabled=False):
             x = at_least_float32(ids.to(first.weight.dtype))
             x = F.linear(x, *map(at_least_float32, (first.weight, first.bias))).relu()

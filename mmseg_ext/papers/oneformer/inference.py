@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ...datasets.panoptic.transforms import boxes_of_masks
 from ...layers.sizes import Size
 
 CHUNK = 2**26  # mask logits that are resized at a time: 256 MiB in float32
@@ -155,7 +156,7 @@ def instances(
         scores = scores * quality[position]
     order = scores.argsort(descending=True, stable=True)
     masks, labels, scores = masks[position[order]], labels[order], scores[order]
-    return InstanceData(masks=masks, labels=labels, scores=scores, bboxes=boxes_of(masks))
+    return InstanceData(masks=masks, labels=labels, scores=scores, bboxes=boxes_of_masks(masks))
 
 
 def _mask_and_quality(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,18 +164,3 @@ def _mask_and_quality(mask_logits: Tensor) -> tuple[Tensor, Tensor]:
     masks = mask_logits > 0
     total = (mask_logits.sigmoid() * masks).flatten(1).sum(1)
     return masks, total / (masks.flatten(1).sum(1) + 1e-6)
-
-
-def boxes_of(masks: Tensor) -> Tensor:
-    """Boxes (M, 4) of masks (M, H, W), float32: left, top, right, bottom; zeros without a pixel.
-
-    Right and bottom are the first column and row behind the mask.
-    """
-    ends = []
-    for length, is_used in ((masks.shape[2], masks.any(1)), (masks.shape[1], masks.any(2))):
-        numbers = torch.arange(length, device=masks.device)
-        first = torch.where(is_used, numbers, length).amin(1)
-        last = torch.where(is_used, numbers + 1, 0).amax(1)
-        ends.append((torch.where(last > 0, first, 0), last))
-    (left, right), (top, bottom) = ends
-    return torch.stack([left, top, right, bottom], dim=1).float()

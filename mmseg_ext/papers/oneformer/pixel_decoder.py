@@ -1,6 +1,7 @@
 """Pixel decoder: deformable attention over three levels, then one step of an FPN (Sec. 3.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, reference: Tensor, sizes: Sequence[Size]
     ) -> Tensor:
-        """x (N, L, C) to the same; further arguments as ``DeformableAttention.forward``."""
+        """X (N, L, C) to the same; further arguments as ``DeformableAttention.forward``."""
         mixed = self.self_attn(x + position, x, reference, sizes)
         return self.ffn(self.norm(x + self.dropout(mixed)))
 
@@ -67,26 +68,26 @@ class PixelDecoder(nn.Module):
         super().__init__()
         self.channels = channels
         fine, *coarse = in_channels
-        self.input_proj = nn.ModuleList(
+        self.input_proj: Any = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, channels, 1), nn.GroupNorm(32, channels))
             for width in reversed(coarse)
         )
         self.level_embed = nn.Parameter(torch.empty(len(coarse), channels))
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             EncoderLayer(
                 channels, hidden, num_heads=num_heads, num_levels=len(coarse), dropout=dropout
             )
             for _ in range(num_layers)
         )
-        self.lateral = nn.Sequential(
+        self.lateral: Any = nn.Sequential(
             nn.Conv2d(fine, channels, 1, bias=False), nn.GroupNorm(32, channels)
         )
-        self.output = nn.Sequential(
+        self.output: Any = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.GroupNorm(32, channels),
             nn.ReLU(),
         )
-        self.mask_features = nn.Conv2d(channels, channels, 1)
+        self.mask_features: Any = nn.Conv2d(channels, channels, 1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -37,7 +36,7 @@ class OneFormer(WindowedEncoderDecoder):
         **kwargs: Arguments of ``WindowedEncoderDecoder``.
 
     Raises:
-        UserError: An unknown task, or a task other than 'semantic' in ``slide`` mode or with another
+        UserError: The task is unknown, or it is not 'semantic' in ``slide`` mode or with another
             head.
     """
 
@@ -63,8 +62,7 @@ class OneFormer(WindowedEncoderDecoder):
             )
         if (self.test_cfg or {}).get('mode') == 'slide':
             raise UserError(
-                f"test_cfg mode='slide' has the task semantic only, got {task}: choose "
-                "mode='whole'"
+                f"test_cfg mode='slide' has the task semantic only, got {task}: choose mode='whole'"
             )
         return task
 

@@ -20,20 +20,20 @@ from .text import TASKS
 class Targets(NamedTuple):
     """Targets of an image. They share no pixel, so a single map holds all of their masks.
 
-    ``task`` is the task, ``labels`` the class index of each target, and ``index`` (H, W), int16,
+    ``task`` is the task, ``labels`` the class index of each target, and ``numbers`` (H, W), int16,
     the number of the target of each pixel, -1 where there is none.
     """
 
     task: str
     labels: list[int]
-    index: Tensor
+    numbers: Tensor
 
     def masks(self, size: Size) -> Tensor:
         """Masks (number of targets, h, w), bool; pixels beyond the map belong to no target."""
-        h, w = size_of(self.index)
-        index = F.pad(self.index, (0, size[1] - w, 0, size[0] - h), value=-1)
-        numbers = torch.arange(len(self.labels), device=index.device, dtype=index.dtype)
-        return index == numbers[:, None, None]
+        h, w = size_of(self.numbers)
+        padded = F.pad(self.numbers, (0, size[1] - w, 0, size[0] - h), value=-1)
+        number = torch.arange(len(self.labels), device=padded.device, dtype=padded.dtype)
+        return padded == number[:, None, None]
 
 
 def panoptic_targets(
@@ -75,8 +75,8 @@ def panoptic_targets(
             number_of[key] = len(labels)
             labels.append(int(segment['category_id']))
         table[row_of[segment['id']]] = number_of[key]
-    index = torch.from_numpy(table[inverse.reshape(panoptic.shape)])
-    return Targets(task, labels, index.to(panoptic.device))
+    numbers = torch.from_numpy(table[inverse.reshape(panoptic.shape)])
+    return Targets(task, labels, numbers.to(panoptic.device))
 
 
 def semantic_targets(label: Tensor, ignore_index: int = 255) -> Targets:
@@ -85,8 +85,8 @@ def semantic_targets(label: Tensor, ignore_index: int = 255) -> Targets:
     table = np.where(classes == ignore_index, -1, np.arange(len(classes))).astype(np.int16)
     if ignore_index in classes:
         table[classes > ignore_index] -= 1
-    index = torch.from_numpy(table[inverse.reshape(label.shape)]).to(label.device)
-    return Targets('semantic', [int(c) for c in classes if c != ignore_index], index)
+    numbers = torch.from_numpy(table[inverse.reshape(label.shape)]).to(label.device)
+    return Targets('semantic', [int(c) for c in classes if c != ignore_index], numbers)
 
 
 @TRANSFORMS.register_module()
@@ -142,11 +142,11 @@ class OneFormerTargets(BaseTransform):
 def add_targets(sample: SegDataSample, targets: Targets) -> None:
     """Stores targets in a data sample, where ``targets_of`` finds them."""
     sample.set_metainfo(dict(task=targets.task, target_labels=targets.labels))
-    sample.set_data(dict(gt_targets=PixelData(index=targets.index[None])))
+    sample.set_data(dict(gt_targets=PixelData(numbers=targets.numbers[None])))
 
 
 def targets_of(sample: SegDataSample, draw: OneFormerTargets) -> Targets:
     """Targets that the transform stored in a sample, else those that ``draw`` draws now."""
     if 'gt_targets' not in sample:
         return draw.draw(sample)
-    return Targets(sample.task, sample.target_labels, sample.gt_targets.index[0])
+    return Targets(sample.task, sample.target_labels, sample.gt_targets.numbers[0])

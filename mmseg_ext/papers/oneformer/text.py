@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ class TextLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (U, L, width) to the same; a token sees only those before it."""
+        """X (U, L, width) to the same; a token sees only those before it."""
         normed = self.norm1(x)
         x = x + self.attn(normed, normed, normed, is_causal=True)
         return x + self.mlp(self.norm2(x))
@@ -143,7 +143,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(VOCABULARY, width)
         self.positional_embedding = nn.Parameter(torch.empty(CONTEXT_LENGTH, width))
-        self.layers = nn.ModuleList(TextLayer(width, width // 64) for _ in range(num_layers))
+        self.layers: Any = nn.ModuleList(TextLayer(width, width // 64) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
         self.reset_parameters()
 

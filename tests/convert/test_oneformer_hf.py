@@ -126,7 +126,9 @@ def our_model(kind: str, options: dict, widths: list[int]) -> nn.Module:
         num_points=64,
     )
     backbone = dict(options, type=kind)
-    return without_dropout(MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head)))
+    return without_dropout(
+        MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head))
+    )
 
 
 @pytest.fixture(scope='module', params=BACKBONES)
