@@ -80,7 +80,7 @@ class Attention(nn.Module):
         is_plain = allowed is None and not is_causal
         if dropout and is_plain and q.is_cpu and torch.is_grad_enabled():
             # With dropout PyTorch has no CPU kernel that stores no weights.
-            heads = zip(*(x.split(1, dim=1) for x in (q, k, v)), strict=True)
+            heads = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True)
             mixed = torch.cat([_attend_again(*head, dropout) for head in heads], dim=1)
         else:
             mixed = F.scaled_dot_product_attention(

@@ -78,8 +78,7 @@ class OneFormer(WindowedEncoderDecoder):
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logarithms of the scores, (N, K, H, W), at the size of the input."""
         scores = super().inference(inputs, batch_img_metas)
-        is_own = isinstance(self.decode_head, OneFormerHead)
-        return scores.clamp(min=1e-12).log() if is_own else scores
+        return as_logits(scores) if isinstance(self.decode_head, OneFormerHead) else scores
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Data samples with the results of the task for images (N, C, H, W)."""
@@ -110,7 +109,7 @@ class OneFormer(WindowedEncoderDecoder):
         h, w = meta.get('ori_shape', size_of(inputs))[:2]
         scores = semantic_scores(logits, masks_of, (h, w))
         check_logits(scores)
-        seg_logits = scores.clamp_(min=1e-12).log_()
+        seg_logits = as_logits(scores)
         sample.set_data(
             dict(
                 seg_logits=PixelData(data=seg_logits),
@@ -129,6 +128,16 @@ class OneFormer(WindowedEncoderDecoder):
         sample.pred_panoptic_seg.set_metainfo(
             dict(segments_info=[segment._asdict() for segment in segments])
         )
+
+
+def as_logits(scores: Tensor) -> Tensor:
+    """Logarithms of the scores of classes (..., K, H, W), whose softmax is their distribution.
+
+    The score of a single class is its probability, as the host has it for a single channel.
+    """
+    if scores.shape[-3] == 1:
+        return scores.clamp(max=1)
+    return scores.clamp(min=1e-12).log_()
 
 
 def as_file(masks: Tensor, size: tuple[int, int], meta: Mapping[str, Any]) -> Tensor:
