@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -133,6 +134,7 @@ def our_model(kind: str, options: dict, widths: list[int]) -> nn.Module:
 
 @pytest.fixture(scope='module', params=BACKBONES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    init_default_scope('mmseg')
     theirs_kind, theirs_options, ours_options, widths = BACKBONES[request.param]
     torch.manual_seed(0)
     theirs = hf_model(theirs_kind, theirs_options)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -52,9 +53,16 @@ SMALLER = {  # arguments of shrunk configs, see tests/tiny.py
         text_layers=1,
         num_points=32,
     ),
-    'ConvNeXt': dict(depths=(1, 1, 1, 1), channels=(4, 8, 16, 32), layer_scale=0.1),
+    # a skipped block has no gradient
+    'ConvNeXt': dict(
+        depths=(1, 1, 1, 1), channels=(4, 8, 16, 32), layer_scale=0.1, drop_path_rate=0.0
+    ),
     'SwinTransformer': dict(
-        embed_dims=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=4
+        embed_dims=4,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        window_size=4,
+        drop_path_rate=0.0,
     ),
 }
 K = 19
@@ -76,6 +84,7 @@ def both(form: Any, inputs: list[Tensor]) -> list[Tensor]:
 
 @pytest.fixture(scope='module')
 def model() -> nn.Module:
+    init_default_scope('mmseg')
     return tiny(CONFIG_DIR / 'oneformer/r50_cityscapes.py')
 
 
@@ -535,6 +544,22 @@ def test_windows_average_scores_and_have_the_semantic_task_only(model: nn.Module
     model.test_cfg.task = 'instance'
     with pytest.raises(UserError, match="mode='slide' has the task semantic only, got instance"):
         model.predict(images, samples)
+
+
+def test_maps_show_queries_regions_and_likeness(model: nn.Module) -> None:
+    model.eval().test_cfg = ConfigDict(task='panoptic')
+    model.dataset_meta = dict(classes=['road, route', *['x'] * (K - 1)])
+    images, samples = make_batch(model, size=(64, 96), count=1)
+    maps = model.explain(images, samples)
+    queries = [name for name in maps if name.startswith('query_')]
+    assert len(queries) == 6 and queries[0].startswith('query_1: ') and ',' not in queries[0]
+    assert all(0 <= maps[name].min() <= maps[name].max() <= 1 for name in queries)
+    sizes = [maps[f'region_{i}_of_query_1'].shape for i in (1, 2, 3)]
+    assert sizes == [(1, 1, 2, 3), (1, 1, 4, 6), (1, 1, 8, 12)]
+    likeness = maps['likeness_to_class_names']
+    assert likeness.shape == (1, K, 6, 1) and likeness.abs().max() <= 1 + 1e-6
+    two, more = make_batch(model, size=(64, 96))
+    assert 'query_1' in model.explain(two, more)
 
 
 # Training and settings

@@ -14,9 +14,11 @@ from ...errors import UserError
 from ...layers.levels import require_levels, resize
 from ...layers.precision import at_least_float32
 from ...layers.sizes import Size, size_of
+from ...segmentors.protocols import Maps, Point
 from .attention import Mlp
 from .criterion import Criterion, ImageTargets
 from .decoder import Decoded, MaskDecoder, mask_logits
+from .explain import explain_decoded
 from .inference import semantic_scores
 from .matching import WEIGHTS, Weights
 from .pixel_decoder import PixelDecoder
@@ -60,6 +62,7 @@ class OneFormerHead(BaseModule):
     reads_levels = True
     training_parts = ('text_branch', 'criterion')
     align_corners = False
+    explains_pixels = False
 
     def __init__(
         self,
@@ -193,6 +196,27 @@ class OneFormerHead(BaseModule):
         task = (test_cfg or {}).get('task', 'semantic')
         decoded = self.run(inputs, [check_task(task)] * len(inputs[0]))
         return self.scores(decoded, input_size(batch_img_metas[0]))
+
+    @torch.no_grad()
+    def explain(
+        self,
+        levels: Sequence[Tensor],
+        *,
+        point: Point | None = None,
+        label: Tensor | None = None,
+        task: str = 'semantic',
+    ) -> Maps:
+        """Maps of the queries for levels (N, C_i, H_i, W_i).
+
+        Returns:
+            - ``query_<i>`` (N, 1, h, w) in [0, 1]: mask of the query with the i-th highest score; of
+              a single image the name also has the class and the score.
+            - ``region_<i>_of_query_1`` (N, 1, h, w), bool: pixels that layer i of the mask decoder
+              sees for the best query.
+            - ``likeness_to_class_names`` (N, K, M, 1): cosine of the M queries (rows) and the texts
+              of the classes (columns), where there is a text branch.
+        """
+        return explain_decoded(self, self.run(levels, [task] * len(levels[0])))
 
     def loss(
         self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Mapping | None = None

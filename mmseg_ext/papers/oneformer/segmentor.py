@@ -1,6 +1,6 @@
 """OneFormer's segmentor: semantic, instance and panoptic results of one network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.structures import PixelData
@@ -74,6 +74,12 @@ class OneFormer(WindowedEncoderDecoder):
     @dataset_meta.setter
     def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
         self.decode_head.dataset_meta = meta or {}
+
+    def side_inputs(self, inputs: Tensor, samples_or_metas: Sequence | None) -> dict[str, Any]:
+        """The task, for ``OneFormerHead``; else as the parent's method."""
+        if isinstance(self.decode_head, OneFormerHead):
+            return dict(task=self.settings.task)
+        return super().side_inputs(inputs, samples_or_metas)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logarithms of the scores, (N, K, H, W), at the size of the input."""
