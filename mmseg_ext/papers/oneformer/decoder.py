@@ -215,7 +215,7 @@ class MaskDecoder(nn.Module):
             levels: Levels (N, C, h, w) of strides 32, 16 and 8.
         """
         token = self.norm(token)
-        position = self.query_embed.weight
+        position = self.query_embed.weight[:]  # no parameter: PyTorch cannot count operations of one
         queries = self.query_transformer(token, position[:-1], mask_features)
         queries = torch.cat([queries, token[:, None]], dim=1)
         keys, values = self._memory(levels)

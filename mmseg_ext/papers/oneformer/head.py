@@ -209,7 +209,7 @@ class OneFormerHead(BaseModule):
         """Maps of the queries for levels (N, C_i, H_i, W_i).
 
         Returns:
-            - ``query_<i>`` (N, 1, h, w) in [0, 1]: mask of the query with the i-th highest score; of
+            - ``query_<i>`` (N, 1, h, w) in [0, 1]: mask of the query with the i-th best score; for
               a single image the name also has the class and the score.
             - ``region_<i>_of_query_1`` (N, 1, h, w), bool: pixels that layer i of the mask decoder
               sees for the best query.
