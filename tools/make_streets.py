@@ -10,7 +10,8 @@ from mmseg_ext.errors import errors_in_a_line
 @errors_in_a_line()
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Draws street scenes with labels, in Cityscapes' classes and folder layout.",
+        description="Draws street scenes with labels, in Cityscapes' classes and folder layout; "
+        "the folder annotations holds the labels in COCO's forms too.",
         epilog='example: python tools/make_streets.py data/streets --train 500 --size 256 512',
     )
     parser.add_argument('dir', help='output folder')

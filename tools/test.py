@@ -1,5 +1,7 @@
 """Tests a checkpoint: IoU of each class, mIoU, and the mIoU of the best constant prediction.
 
+A config of data with segments also reports panoptic quality (PQ) and average precision (AP).
+
 Example: python tools/test.py configs/hmsa/hrnet18s_ocr_streets.py work_dirs/x/iter_100.pth --tta
 
 With --format-only it writes files for the test server of Cityscapes, ADE20K or Mapillary.

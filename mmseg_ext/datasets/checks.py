@@ -230,6 +230,8 @@ class _PairCheck:
                 findings['size'] = self._decoded_size(info['img_path']) or findings['size']
             if info.get('seg_map_path') is not None:
                 findings['label'] = self._label(info, findings['size'], read_label)
+            elif 'panoptic' in info and read_label:  # masks that stand in a json
+                findings['label'] = self._count(info)
         except _Problem as problem:
             findings['problems'].append(str(problem))
         return findings
@@ -301,7 +303,7 @@ class _PairCheck:
         return self._count(info) if read or mode.startswith('I') else None  # I: 16 or 32 bits
 
     def _count(self, info: dict) -> tuple[np.ndarray, int]:
-        path = info['seg_map_path']
+        path = info.get('seg_map_path') or info['img_path']
         info = dict(info)
         if self.ignore_index == IGNORE_INDEX:
             info.setdefault('num_classes', self.num_classes)

@@ -76,16 +76,22 @@ class InstanceAP(BaseMetric):
             self.results.append((objects, self._predictions(pred, things), size))
 
     def _encode(self, mask: np.ndarray) -> dict[str, Any]:
-        return self._masks.encode(np.asfortranarray(mask, np.uint8))
+        """Run lengths of a mask (H, W) with rows and columns exchanged.
+
+        COCO's run lengths go down the columns, and pixels in memory along the rows. The IoU does
+        not depend on it.
+        """
+        return self._masks.encode(np.asfortranarray(mask.T, np.uint8))
 
     def _predictions(self, pred: Any, things: tuple[int, ...]) -> list[dict[str, Any]]:
         labels, scores, boxes = (pred[key].tolist() for key in ('labels', 'scores', 'bboxes'))
         predictions = []
-        for label, score, box, mask in zip(labels, scores, boxes, pred['masks'], strict=True):
+        masks = pred['masks'].cpu().numpy()
+        for label, score, box, mask in zip(labels, scores, boxes, masks, strict=True):
             if label not in things:
                 continue
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
-            run_lengths = self._encode(mask.cpu().numpy())
+            run_lengths = self._encode(mask)
             # The area of a prediction, by which COCO omits it or not, depends on the kind.
             area = int(self._masks.area(run_lengths))
             predictions.append(

@@ -54,29 +54,43 @@ def count_matches(
 
 
 def _coco(image: tuple[np.ndarray, Sequence[Mapping[str, Any]]], num_classes: int) -> dict:
-    """Segments of one image in COCO's form."""
-    masks = import_extra('hotcoco.mask', 'hotcoco', PURPOSE)
+    """Segments of one image, with rows and columns exchanged, in COCO's form.
+
+    COCO's run lengths go down the columns, and pixels in memory along the rows. The counts of an
+    image do not depend on it.
+    """
     ids, segments = image
-    by_column = np.asfortranarray(ids)  # the order of run lengths
+    pixels = ids.ravel()
+    starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
+    lengths = np.diff(starts, append=pixels.size)
+    values = pixels[starts]
+    size = list(ids.shape[::-1])
     annotations = []
     for number, item in enumerate(segments, 1):
-        mask = by_column == item['id']
-        if mask.any():
+        runs = values == item['id']
+        if runs.any():
+            counts = _run_lengths(starts[runs], lengths[runs], pixels.size)
             annotations.append(
                 dict(
                     id=number,
                     image_id=1,
                     category_id=item['category_id'],
                     iscrowd=int(item.get('iscrowd', False)),
-                    segmentation=masks.encode(mask.view(np.uint8)),
+                    segmentation=dict(size=size, counts=counts),
                 )
             )
-    height, width = ids.shape
     return dict(
-        images=[dict(id=1, height=height, width=width)],
+        images=[dict(id=1, height=size[0], width=size[1])],
         annotations=annotations,
         categories=[dict(id=c, name=str(c), isthing=0) for c in range(num_classes)],
     )
+
+
+def _run_lengths(starts: np.ndarray, lengths: np.ndarray, size: int) -> list[int]:
+    """COCO's run lengths, of zeros and ones in turn, of runs of ones in ``size`` pixels."""
+    ends = starts + lengths
+    gaps = starts - np.append(0, ends[:-1])
+    return [*np.stack([gaps, lengths], 1).ravel().tolist(), size - int(ends[-1])]
 
 
 def qualities(counts: np.ndarray) -> np.ndarray:

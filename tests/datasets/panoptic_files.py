@@ -7,6 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmseg.structures import SegDataSample
 
 from tests.parity.case import SHARED
 
@@ -78,4 +80,69 @@ def panoptic_config(root: Path, **more: Any) -> dict[str, Any]:
             dict(type='PackPanopticInputs'),
         ],
         **more,
+    )
+
+
+def ids_of(sample: SegDataSample) -> np.ndarray:
+    ids = sample.gt_panoptic_seg.panoptic_seg
+    assert ids.dtype == torch.int32 and ids.shape[0] == 1
+    return ids[0].numpy()
+
+
+def classes_of_segments(sample: SegDataSample) -> np.ndarray:
+    """Class of each pixel as its segment says, 255 for void."""
+    ids, classes = ids_of(sample), np.full(ids_of(sample).shape, 255)
+    for item in sample.segments_info:
+        classes[ids == item['id']] = item['category_id']
+    return classes
+
+
+def cityscapes_config(root: Path, pipeline: list[dict] | None = None, **more: Any) -> dict:
+    load = [dict(type='LoadImage'), dict(type='LoadPanoptic')]
+    return dict(
+        type='CityscapesPanopticDataset',
+        serialize_data=False,
+        data_root=str(root),
+        data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+        pipeline=[*load, *(pipeline or []), dict(type='PackPanopticInputs')],
+        **more,
+    )
+
+
+def write_ade(root: Path) -> Path:
+    """A picture of a wall, a bed that is an object, a person without an object, and no class."""
+    label = np.array([[1, 1, 8, 8], [1, 8, 8, 13], [0, 1, 1, 13]], np.uint8)
+    objects = np.zeros((3, 4, 3), np.uint8)
+    objects[0, 2:] = 0, 1, 1  # blue, number, category: bed is category 1
+    objects[1, 1:3] = 0, 2, 1
+    write(root / 'annotations/training/a.png', label)
+    write(root / 'annotations_instance/training/a.png', objects)
+    write(root / 'images/training/a.jpg', np.zeros((3, 4, 3), np.uint8))
+    return root
+
+
+def ade_config(root: Path, **more: Any) -> dict[str, Any]:
+    prefix = dict(
+        img_path='images/training',
+        seg_map_path='annotations/training',
+        instance_path='annotations_instance/training',
+    )
+    pipeline = panoptic_config(root)['pipeline']
+    config = dict(data_root=str(root), data_prefix=prefix, pipeline=pipeline)
+    return dict(type='ADE20KPanopticDataset', serialize_data=False, **config, **more)
+
+
+def instance_config(root: Path, split: str, pipeline: list[dict] | None = None) -> dict[str, Any]:
+    return dict(
+        type='CocoInstanceDataset',
+        serialize_data=False,
+        data_root=str(root),
+        ann_file=f'annotations/instances_{split}.json',
+        data_prefix=dict(img_path=f'images/{split}'),
+        pipeline=[
+            dict(type='LoadImage'),
+            dict(type='LoadPanoptic'),
+            *(pipeline or []),
+            dict(type='PackPanopticInputs'),
+        ],
     )

@@ -1,72 +1,38 @@
-"""Data sets with segments: their files, the transforms that carry them, and wrong files."""
+"""COCO's panoptic png and json and its json of instances: right, wrong and real files."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine import Config
 from mmseg.registry import DATASETS
-from mmseg.structures import SegDataSample
 from pycocotools.coco import COCO as COCOApi
 
-from mmseg_ext.datasets.panoptic.ade20k import STUFF, THINGS
-from mmseg_ext.datasets.panoptic.labels import PanopticLabel, segment, slots_of, table_of_slots
-from mmseg_ext.datasets.panoptic.transforms import LoadPanoptic, PackPanopticInputs
-from mmseg_ext.datasets.streets import make_streets
+from mmseg_ext.datasets.checks import check_split
+from mmseg_ext.datasets.panoptic.labels import decode_mask
+from mmseg_ext.datasets.streets.coco_labels import run_lengths
+from mmseg_ext.datasets.transforms import without_label_transforms
 from mmseg_ext.errors import UserError
 from tests.datasets.panoptic_files import (
     CATEGORIES,
     COCO,
     SEGMENTS,
+    ade_config,
+    cityscapes_config,
+    classes_of_segments,
+    ids_of,
     ids_of_a_picture,
+    instance_config,
     needs_coco,
     panoptic_config,
     write,
+    write_ade,
     write_ids,
     write_panoptic,
 )
-from tests.tiny import CONFIG_DIR
-
-SMALL = (96, 192)
-
-
-def ids_of(sample: SegDataSample) -> np.ndarray:
-    ids = sample.gt_panoptic_seg.panoptic_seg
-    assert ids.dtype == torch.int32 and ids.shape[0] == 1
-    return ids[0].numpy()
-
-
-def classes_of_segments(sample: SegDataSample) -> np.ndarray:
-    """Class of each pixel as its segment says, 255 for void."""
-    ids, classes = ids_of(sample), np.full(ids_of(sample).shape, 255)
-    for item in sample.segments_info:
-        classes[ids == item['id']] = item['category_id']
-    return classes
-
-
-@pytest.fixture(scope='module')
-def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp('data') / 'streets'
-    make_streets(root, num_train=3, num_val=1, num_extra=0, size=SMALL, progress=False)
-    return root
-
-
-def cityscapes_config(root: Path, pipeline: list[dict] | None = None, **more: Any) -> dict:
-    load = [dict(type='LoadImage'), dict(type='LoadPanoptic')]
-    return dict(
-        type='CityscapesPanopticDataset',
-        serialize_data=False,
-        data_root=str(root),
-        data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
-        pipeline=[*load, *(pipeline or []), dict(type='PackPanopticInputs')],
-        **more,
-    )
-
 
 # ---- COCO's panoptic png and json ----
 
@@ -120,16 +86,22 @@ def test_a_class_list_of_one(tmp_path: Path) -> None:
     assert set(np.unique(sample.gt_sem_seg.data)) == {0, 255}
 
 
-def test_a_json_without_annotations_has_images_without_labels(tmp_path: Path) -> None:
+def test_images_may_have_no_labels(tmp_path: Path, streets: Path) -> None:
     write_panoptic(tmp_path)
+    config = panoptic_config(tmp_path)
+    config['data_prefix'] = dict(img_path='images')  # as --format-only sets it
+    configs = [config, cityscapes_config(streets), ade_config(write_ade(tmp_path / 'ade'))]
+    for config in configs:
+        config['data_prefix'] = dict(img_path=config['data_prefix']['img_path'])
     content = json.loads((tmp_path / 'panoptic.json').read_text())
     del content['annotations']
-    (tmp_path / 'panoptic.json').write_text(json.dumps(content))
-    config = panoptic_config(tmp_path)
-    del config['pipeline'][1]
-    config['data_prefix'] = dict(img_path='images')
-    sample = DATASETS.build(config)[1]['data_samples']
-    assert 'gt_sem_seg' not in sample and 'gt_panoptic_seg' not in sample
+    (tmp_path / 'test.json').write_text(json.dumps(content))
+    configs.append(dict(panoptic_config(tmp_path), ann_file='test.json'))
+    for config in configs:
+        pipeline = without_label_transforms(config['pipeline'])
+        assert len(pipeline) == 2
+        sample = DATASETS.build(dict(config, pipeline=pipeline))[0]['data_samples']
+        assert 'gt_sem_seg' not in sample and 'gt_panoptic_seg' not in sample
 
 
 def test_instances_are_the_things(tmp_path: Path) -> None:
@@ -141,293 +113,6 @@ def test_instances_are_the_things(tmp_path: Path) -> None:
     assert instances.bboxes.tolist() == [[5, 5, 20, 20], [25, 5, 40, 20], [30, 22, 55, 30]]
     assert instances.masks.dtype == torch.bool
     assert [int(m.sum()) for m in instances.masks] == [225, 225, 200]
-
-
-# ---- transforms ----
-
-RESIZED = dict(type='Resize', scale=(300, 130), keep_ratio=False)
-TRANSFORMS = {
-    'resize': [RESIZED],
-    'scale and crop': [dict(type='RandomScaleCrop', crop_size=(150, 250), ratio_range=(0.5, 2.0))],
-    'crop': [dict(type='RandomCrop', crop_size=(50, 70), cat_max_ratio=0.75)],
-    'flip': [dict(type='RandomFlip', prob=1.0)],
-    'rotate': [dict(type='RandomRotate', prob=1.0, degree=20)],
-    'pad': [dict(type='PadPanoptic', size=(256, 120))],
-    'all': [
-        dict(type='RandomResize', scale=(192, 96), ratio_range=(0.5, 2.0), keep_ratio=True),
-        dict(type='RandomCrop', crop_size=(90, 150)),
-        dict(type='RandomFlip', prob=0.5),
-        dict(type='PhotoMetricDistortion'),
-        dict(type='PadPanoptic', size=(160, 96)),
-    ],
-}
-
-
-@pytest.mark.parametrize('name', TRANSFORMS)
-def test_transforms_carry_segments_with_the_classes(name: str, streets: Path) -> None:
-    data = DATASETS.build(cityscapes_config(streets, TRANSFORMS[name]))
-    for seed in range(6):
-        np.random.seed(seed)
-        item = data[seed % 3]
-        sample = item['data_samples']
-        assert ids_of(sample).shape == item['inputs'].shape[1:]
-        assert (classes_of_segments(sample) == sample.gt_sem_seg.data[0].numpy()).all()
-        assert {item['id'] for item in sample.segments_info} == set(np.unique(ids_of(sample))) - {0}
-        if name in ('pad', 'rotate'):
-            assert ids_of(sample)[-1, -1] == 0
-        if 'crop' not in name and name != 'all':
-            assert len(sample.segments_info) > 5
-
-
-def test_the_hosts_pad_gets_a_sentence(streets: Path) -> None:
-    data = DATASETS.build(cityscapes_config(streets, [dict(type='Pad', size=(256, 120))]))
-    with pytest.raises(UserError, match='256x120 and the segments 192x96: use PadPanoptic'):
-        data[0]
-
-
-def test_ids_move_with_their_pixels(streets: Path) -> None:
-    plain = DATASETS.build(cityscapes_config(streets))[0]['data_samples']
-    flipped = DATASETS.build(cityscapes_config(streets, TRANSFORMS['flip']))[0]['data_samples']
-    resized = DATASETS.build(cityscapes_config(streets, TRANSFORMS['resize']))[0]['data_samples']
-    assert (ids_of(flipped) == ids_of(plain)[:, ::-1]).all()
-    expected = cv2.resize(
-        ids_of(plain).astype(np.float32), (300, 130), interpolation=cv2.INTER_NEAREST
-    )
-    assert (ids_of(resized) == expected).all()
-
-
-def test_more_segments_than_the_value_of_padding() -> None:
-    class Many:
-        def read(self) -> PanopticLabel:
-            table = table_of_slots(range(400), 0, np.int32)
-            slots = np.resize(slots_of(400), (20, 20))
-            assert (table[slots] == np.resize(np.arange(400), (20, 20))).all()
-            segments = [segment(i + 1, i % 150, thing=True) for i in range(400)]
-            return PanopticLabel(slots, segments)
-
-    results = dict(img=np.zeros((20, 20, 3), np.uint8), seg_fields=[], panoptic=Many())
-    sample = PackPanopticInputs()(LoadPanoptic()(results))['data_samples']
-    assert (ids_of(sample) == np.resize(np.arange(1, 401), (20, 20))).all()
-    assert len(sample.segments_info) == 400
-    with pytest.raises(UserError, match='70000 segments'):
-        slots_of(70000)
-
-
-def test_test_time_augmentation_and_resizing_keep_the_label_of_the_file(streets: Path) -> None:
-    config = cityscapes_config(streets)
-    config['pipeline'] = [
-        dict(type='LoadImage'),
-        dict(type='Resize', scale=(96, 48)),
-        dict(
-            type='TestTimeAug',
-            transforms=[
-                [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-                [dict(type='LoadPanoptic')],
-                [dict(type='PackPanopticInputs')],
-            ],
-        ),
-    ]
-    item = DATASETS.build(config)[0]
-    for sample in item['data_samples']:
-        assert ids_of(sample).shape == SMALL
-
-
-# ---- Cityscapes, streets and ADE20K ----
-
-
-def test_instance_ids_and_cocos_form_of_streets_are_the_same(streets: Path) -> None:
-    cityscapes = DATASETS.build(cityscapes_config(streets))
-    coco = DATASETS.build(
-        dict(
-            type='CocoPanopticDataset',
-            data_root=str(streets),
-            ann_file='annotations/panoptic_train.json',
-            data_prefix=dict(
-                img_path='leftImg8bit/train', seg_map_path='annotations/panoptic_train'
-            ),
-            pipeline=panoptic_config(streets)['pipeline'],
-        )
-    )
-    assert cityscapes.metainfo['classes'] == coco.metainfo['classes']
-    assert (
-        cityscapes.metainfo['thing_classes'] == coco.metainfo['thing_classes'] == (*range(11, 19),)
-    )
-    assert cityscapes.metainfo['palette'] == coco.metainfo['palette']
-    by_path = {item['data_samples'].img_path: item['data_samples'] for item in coco}
-    crowds = things = 0
-    for item in cityscapes:
-        sample = item['data_samples']
-        other = by_path[sample.img_path]
-        assert (ids_of(sample) == ids_of(other)).all()
-        assert (sample.gt_sem_seg.data == other.gt_sem_seg.data).all()
-        assert sample.segments_info == other.segments_info
-        crowds += sum(s['iscrowd'] for s in sample.segments_info)
-        things += sum(s['isthing'] for s in sample.segments_info)
-    assert things > 20
-    assert all(
-        s['isthing'] for item in coco for s in item['data_samples'].segments_info if s['iscrowd']
-    )
-
-
-def test_instance_ids_are_read_as_cityscapes_defines_them(tmp_path: Path) -> None:
-    ids = np.array([[0, 7, 7, 23], [26, 26000, 26001, 4], [24012, 24, 29, 29003]], np.uint16)
-    write(tmp_path / 'gtFine/train/a/a_gtFine_instanceIds.png', ids)
-    write(tmp_path / 'leftImg8bit/train/a/a_leftImg8bit.png', np.zeros((3, 4, 3), np.uint8))
-    sample = DATASETS.build(cityscapes_config(tmp_path))[0]['data_samples']
-    assert ids_of(sample).tolist() == [[0, 7, 7, 23], [26, 26000, 26001, 0], [24012, 24, 0, 0]]
-    assert sample.gt_sem_seg.data[0].tolist() == [
-        [255, 0, 0, 10],
-        [13, 13, 13, 255],
-        [11, 11, 255, 255],
-    ]
-    assert {s['id'] for s in sample.segments_info if s['iscrowd']} == {24, 26}
-    data = DATASETS.build(
-        cityscapes_config(tmp_path, metainfo=dict(classes=('car', 'person', 'sky')))
-    )
-    assert data.metainfo['thing_classes'] == (0, 1)
-    sample = data[0]['data_samples']
-    assert sample.gt_sem_seg.data[0].tolist() == [
-        [255, 255, 255, 2],
-        [0, 0, 0, 255],
-        [1, 1, 255, 255],
-    ]
-
-
-def write_ade(root: Path) -> Path:
-    """A picture of a wall, a bed that is an object, a person without an object, and no class."""
-    label = np.array([[1, 1, 8, 8], [1, 8, 8, 13], [0, 1, 1, 13]], np.uint8)
-    objects = np.zeros((3, 4, 3), np.uint8)
-    objects[0, 2:] = 0, 1, 1  # blue, number, category: bed is category 1
-    objects[1, 1:3] = 0, 2, 1
-    write(root / 'annotations/training/a.png', label)
-    write(root / 'annotations_instance/training/a.png', objects)
-    write(root / 'images/training/a.jpg', np.zeros((3, 4, 3), np.uint8))
-    return root
-
-
-def ade_config(root: Path, **more: Any) -> dict[str, Any]:
-    prefix = dict(
-        img_path='images/training',
-        seg_map_path='annotations/training',
-        instance_path='annotations_instance/training',
-    )
-    pipeline = panoptic_config(root)['pipeline']
-    config = dict(data_root=str(root), data_prefix=prefix, pipeline=pipeline)
-    return dict(type='ADE20KPanopticDataset', serialize_data=False, **config, **more)
-
-
-def test_ade20k_joins_both_downloads(tmp_path: Path) -> None:
-    data = DATASETS.build(ade_config(write_ade(tmp_path)))
-    assert len(STUFF) == 50 and len(THINGS) == 100
-    names = [data.metainfo['classes'][i].strip() for i in THINGS]
-    assert names[:3] + names[-2:] == ['bed', 'windowpane', 'cabinet', 'clock', 'flag']
-    sample = data[0]['data_samples']
-    assert ids_of(sample).tolist() == [[1, 1, 257, 257], [1, 258, 258, 0], [0, 1, 1, 0]]
-    assert sample.gt_sem_seg.data[0].tolist() == [[0, 0, 7, 7], [0, 7, 7, 12], [255, 0, 0, 12]]
-    assert [(s['category_id'], s['isthing']) for s in sample.segments_info] == [
-        (0, False), (7, True), (7, True),
-    ]  # fmt: skip
-    chosen = DATASETS.build(ade_config(tmp_path, metainfo=dict(classes=('person', 'bed '))))
-    assert chosen.metainfo['thing_classes'] == (0, 1)
-    sample = chosen[0]['data_samples']
-    assert sample.gt_sem_seg.data[0].tolist() == [
-        [255, 255, 1, 1], [255, 1, 1, 0], [255, 255, 255, 0],
-    ]  # fmt: skip
-
-
-# ---- the bases of the configs ----
-
-
-def coco_download(root: Path, classes: tuple[str, ...], split: str) -> None:
-    """The picture in the layout of COCO's download, panoptic and instances."""
-    ids, name = ids_of_a_picture(), f'{split}2017'
-    write_ids(root / f'annotations/panoptic_{name}/a.png', ids)
-    write(root / name / 'a.jpg', np.full((*ids.shape, 3), 80, np.uint8))
-    common: dict[str, Any] = dict(
-        images=[dict(id=5, file_name='a.jpg', height=40, width=60)],
-        categories=[
-            dict(id=i + 10, name=c, isthing=int(i < 80), color=[i, i, i])
-            for i, c in enumerate(classes)
-        ],
-    )
-    segments = [
-        dict(id=255, category_id=100, iscrowd=0),
-        dict(id=70000, category_id=10, iscrowd=0),
-        dict(id=70001, category_id=11, iscrowd=0),
-        dict(id=3, category_id=11, iscrowd=1),
-    ]
-    polygon = [[5, 5, 20, 5, 20, 20, 5, 20]]
-    objects = [
-        dict(id=7, image_id=5, category_id=10, segmentation=polygon, area=225, bbox=[5, 5, 15, 15])
-    ]
-    panoptic = [dict(image_id=5, file_name='a.png', segments_info=segments)]
-    for kind, annotations in (('panoptic', panoptic), ('instances', objects)):
-        path = root / f'annotations/{kind}_{name}.json'
-        path.write_text(json.dumps(dict(common, annotations=annotations)))
-
-
-def shrink(pipeline: list[dict], factor: int) -> list[dict]:
-    """A pipeline for pictures of a fraction of the size."""
-    for transform in pipeline:
-        for key in ('scale', 'size', 'crop_size'):
-            if key in transform:
-                transform[key] = tuple(value // factor for value in transform[key])
-        if 'scales' in transform:
-            transform.scales = [value // factor for value in transform.scales]
-            transform.max_size //= factor
-    return pipeline
-
-
-@pytest.mark.parametrize(
-    ('name', 'factor', 'crop', 'classes', 'things'),
-    [
-        ('cityscapes_panoptic', 8, (64, 128), 19, 8),
-        ('cityscapes_instance', 8, None, 8, 8),
-        ('streets_panoptic', 2, (128, 256), 19, 8),
-        ('streets_instance', 2, (128, 256), 8, 8),
-        ('ade20k_panoptic', 8, (64, 64), 150, 100),
-        ('coco_panoptic', 16, (64, 64), 133, 80),
-        ('coco_instance', 20, None, 80, 80),
-    ],
-)
-def test_every_base_reads_its_layout(
-    name: str, factor: int, crop: Any, classes: int, things: int, streets: Path, tmp_path: Path
-) -> None:
-    cfg = Config.fromfile(CONFIG_DIR / f'_base_/datasets/{name}.py')
-    root = streets
-    if 'ade20k' in name:
-        root = write_ade(tmp_path)
-        for folder in ('images', 'annotations', 'annotations_instance'):
-            (root / folder / 'training').rename(root / folder / 'validation')
-        write_ade(tmp_path)
-    if 'coco' in name:
-        root = tmp_path
-        for split in ('train', 'val'):
-            (root / f'annotations/panoptic_{split}2017').mkdir(parents=True)
-            coco_download(root, tuple(cfg.classes), split)
-    assert [e['type'] for e in cfg.val_evaluator] == [
-        'ClassIoUMetric',
-        *(['PanopticQuality'] if 'panoptic' in name else []),
-        'InstanceAP',
-    ]
-    for split in ('train', 'val', 'test'):
-        config = cfg[f'{split}_dataloader'].dataset
-        config.update(data_root=str(root), pipeline=shrink(config.pipeline, factor))
-        np.random.seed(0)
-        item = DATASETS.build(config)[0]
-        sample = item['data_samples']
-        meta = DATASETS.build(config).metainfo
-        assert (len(meta['classes']), len(meta['thing_classes'])) == (classes, things)
-        assert len(meta['palette']) == classes
-        assert ('gt_instances' in sample) == (
-            'instance' in name and (split == 'train' or 'coco' in name)
-        )
-        if split == 'train' and crop:
-            assert item['inputs'].shape[1:] == ids_of(sample).shape == crop
-        if 'coco_instance' not in name:
-            shown = sample.gt_sem_seg.data[0].numpy()
-            assert (classes_of_segments(sample) == shown)[shown != 12].all()  # a person of ADE20K
-        cfg[f'{split}_dataloader'].dataset = config
 
 
 # ---- wrong files ----
@@ -454,6 +139,7 @@ def changed(**changes: Any) -> Any:
 
 NOT_PANOPTIC = [dict(image_id=0, id=1, category_id=7, segmentation=[[0, 0, 9, 0, 9, 9]])]
 ONE_IMAGE = [dict(image_id=0, file_name='a.png', segments_info=SEGMENTS)]
+TWO_IMAGES = [dict(image_id=i, file_name=f'{"ab"[i]}.png') for i in (0, 1)]
 WRONG_CATEGORY = [
     dict(image_id=i, file_name='a.png', segments_info=[dict(id=3, category_id=8)]) for i in (0, 1)
 ]
@@ -466,6 +152,16 @@ WRONG = {
     'no image': (changed(images=[]), 'lists no image'),
     'no annotation': (changed(annotations=ONE_IMAGE), 'has 0 annotations of b.png'),
     'category': (changed(annotations=WRONG_CATEGORY), 'of the category 8, which its categories'),
+    'no id': (changed(annotations=[dict(image_id=0, file_name='a.png', segments_info=[{}])] * 2),
+              'has 2 annotations of a.png'),
+    'no key': (changed(images=[dict(id=0)], annotations=ONE_IMAGE), "lacks the key 'file_name'"),
+    'no segment key': (changed(annotations=[dict(image_id=i, file_name='a.png', segments_info=[{}])
+                                            for i in (0, 1)]), "lacks the key 'category_id'"),
+    'a list': (changed(categories=[7]), "is not in COCO's form"),
+    'twice': (changed(annotations=[dict(a, segments_info=[SEGMENTS[0]] * 2) for a in TWO_IMAGES]),
+              'two segments of the id 255 in a.png'),
+    'void': (changed(annotations=[dict(a, segments_info=[dict(SEGMENTS[0], id=0)])
+                                  for a in TWO_IMAGES]), 'two segments of the id 0 in a.png'),
     'isthing': (changed(categories=[dict(id=7, name='cat')]), "category 'cat' .* has no isthing"),
     'class': (lambda root: dict(panoptic_config(root), metainfo=dict(classes=('bird',))),
               "metainfo.classes has 'bird'.*wall, cat, dog"),
@@ -500,37 +196,26 @@ def test_a_missing_or_wrong_png_gets_a_sentence(tmp_path: Path) -> None:
         data[0]
 
 
-def test_wrong_labels_of_cityscapes_and_ade20k_get_a_sentence(
-    tmp_path: Path, streets: Path
-) -> None:
-    write(tmp_path / 'c/gtFine/train/a/a_gtFine_labelIds.png', np.zeros((3, 4), np.uint8))
-    write(tmp_path / 'c/leftImg8bit/train/a/a_leftImg8bit.png', np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(UserError, match='a_gtFine_instanceIds.png, the instances of the first'):
-        DATASETS.build(cityscapes_config(tmp_path / 'c'))
-    write(tmp_path / 'c/gtFine/train/a/a_gtFine_instanceIds.png', np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(UserError, match='instanceIds.png has colours'):
-        DATASETS.build(cityscapes_config(tmp_path / 'c'))[0]
-    root = write_ade(tmp_path / 'ade')
-    objects = np.zeros((3, 4, 3), np.uint8)
-    objects[..., 2] = 101
-    write(root / 'annotations_instance/training/a.png', objects)
-    with pytest.raises(UserError, match='has the category 101 in red'):
-        DATASETS.build(ade_config(root))[0]
-    write(root / 'annotations_instance/training/a.png', objects[:2])
-    with pytest.raises(UserError, match='both must have the same size'):
-        DATASETS.build(ade_config(root))[0]
-    config = ade_config(root)
-    config['data_prefix']['instance_path'] = 'none'
-    with pytest.raises(UserError, match='none, the folder of the instances, is missing'):
-        DATASETS.build(config)
-
-
 def test_semantic_labels_alone_get_a_sentence(streets: Path) -> None:
     config = dict(cityscapes_config(streets), type='CityscapesIdsDataset')
     data = DATASETS.build(config)
     assert data.metainfo['thing_classes'] == ()
     with pytest.raises(UserError, match='semantic labels only, and LoadPanoptic needs segments'):
         data[0]
+
+
+def test_the_check_of_a_data_set_reads_segments(tmp_path: Path, streets: Path) -> None:
+    report = check_split(cityscapes_config(streets))
+    assert report.problems == [] and report.labels_read == 3
+    assert report.pixels[0] > 0
+    write_panoptic(tmp_path)
+    ids = ids_of_a_picture()
+    ids[0, 0] = 9
+    write_ids(tmp_path / 'labels/a.png', ids)
+    (tmp_path / 'labels/b.png').unlink()
+    first, second = check_split(panoptic_config(tmp_path)).problems
+    assert 'holds the segment id 9, which' in first
+    assert 'b.png does not exist: add it or remove the image' in second
 
 
 # ---- real data ----
@@ -568,28 +253,46 @@ def test_the_real_panoptic_sample_is_read() -> None:
 
 
 def test_masks_need_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmseg_ext.datasets.panoptic.labels import decode_mask
-
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
     monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)
     with pytest.raises(UserError, match='needs pycocotools: pip install pycocotools'):
-        decode_mask([[0, 0, 9, 0, 9, 9]], (20, 20))
+        decode_mask([[0, 0, 9, 0, 9, 9]], (20, 20), 'a.json, annotation 3')
 
 
-def instance_config(root: Path, split: str, pipeline: list[dict] | None = None) -> dict[str, Any]:
-    return dict(
-        type='CocoInstanceDataset',
-        serialize_data=False,
-        data_root=str(root),
-        ann_file=f'annotations/instances_{split}.json',
-        data_prefix=dict(img_path=f'images/{split}'),
-        pipeline=[
-            dict(type='LoadImage'),
-            dict(type='LoadPanoptic'),
-            *(pipeline or []),
-            dict(type='PackPanopticInputs'),
-        ],
-    )
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        ('x', "annotation 3: its segmentation is not in COCO's form"),
+        (dict(size=[20, 20]), "annotation 3: its segmentation is not in COCO's form"),
+        (dict(size=[30, 20], counts=[0, 600]), 'annotation 3: its mask is 20x30, .* is 20x20'),
+    ],
+)
+def test_a_wrong_mask_gets_a_sentence(segmentation: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f'^a.json, {message}'):
+        decode_mask(segmentation, (20, 20), 'a.json, annotation 3')
+
+
+def test_masks_of_polygons_and_run_lengths() -> None:
+    square = np.zeros((20, 20), np.uint8)
+    square[2:8, 4:9] = 1
+    name = 'a.json, annotation 3'
+    assert (decode_mask([[4, 2, 9, 2, 9, 8, 4, 8]], (20, 20), name) == square).all()
+    runs = dict(size=[20, 20], counts=run_lengths(square > 0))
+    assert (decode_mask(runs, (20, 20), name) == square).all()
+    assert (decode_mask([], (20, 20), name) == 0).all()
+    assert (decode_mask([[1, 2, 3, 4]], (20, 20), name) == 0).all()  # no area
+    assert decode_mask([[-9, -9, 99, -9, 99, 99, -9, 99]], (20, 20), name).all()
+
+
+@needs_coco
+def test_real_persons_are_read_with_a_class_list_of_one() -> None:
+    for split, images, persons in (('train2017', 30, 87), ('val2017', 30, 65)):
+        config = instance_config(COCO / 'person', split)
+        config['ann_file'] = f'annotations/person_keypoints_{split}.json'
+        data = DATASETS.build(config)
+        assert len(data) == images and data.metainfo['classes'] == ('person',)
+        sizes = [len(item['data_samples'].gt_instances) for item in data]
+        assert sum(sizes) == persons and min(sizes) == 0  # images without objects are kept
 
 
 @needs_coco
@@ -621,14 +324,7 @@ def test_the_real_instances_are_read() -> None:
 
 
 @needs_coco
-def test_masks_that_overlap_are_transformed_with_the_image() -> None:
-    plain = DATASETS.build(instance_config(COCO / 'tiny', 'val2017'))
-    flipped = DATASETS.build(instance_config(COCO / 'tiny', 'val2017', TRANSFORMS['flip']))
-    padded = DATASETS.build(
-        instance_config(COCO / 'tiny', 'val2017', [dict(type='PadPanoptic', size=(700, 720))])
-    )
-    for a, b, c in zip(plain, flipped, padded, strict=True):
-        masks, mirrored, larger = (x['data_samples'].gt_instances.masks for x in (a, b, c))
-        assert (mirrored == masks.flip(2)).all()
-        h, w = masks.shape[1:]
-        assert (larger[:, :h, :w] == masks).all() and larger.sum() == masks.sum()
+def test_the_check_of_a_data_set_reads_masks() -> None:
+    report = check_split(instance_config(COCO / 'tiny', 'val2017'))
+    assert report.problems == [] and report.labels_read == 6
+    assert report.pixels[0] > 0  # persons

@@ -12,6 +12,7 @@ from mmseg.registry import DATASETS
 from ...errors import UserError
 from ..folder import FolderDataset
 from ..transforms import IGNORE_INDEX, LoadSegMap, class_table
+from .ade20k_names import FULL_NAMES
 from .cityscapes import thing_classes_of
 from .labels import PanopticLabel, decode_colors, label_of_values, segment
 
@@ -78,6 +79,8 @@ class AdeFiles:
 class ADE20KPanopticDataset(FolderDataset):
     """ADE20K's 150 classes, 100 of them things, as downloaded.
 
+    The metainfo also has ``full_names``, the names of the classes with synonyms.
+
     Args:
         data_prefix: Folders by name: ``img_path`` (``images/training``), ``seg_map_path``
             (``annotations/training``) and ``instance_path`` (``annotations_instance/training``,
@@ -89,15 +92,22 @@ class ADE20KPanopticDataset(FolderDataset):
         UserError: See ``FolderDataset``, or the folder of the instances does not exist.
     """
 
-    METAINFO = {**ADE20KDataset.METAINFO, 'thing_classes': THINGS}
+    METAINFO = {
+        **ADE20KDataset.METAINFO,
+        'thing_classes': THINGS,
+        'full_names': FULL_NAMES,
+    }
 
     def __init__(
         self, *, data_prefix: dict[str, str], metainfo: dict | None = None, **kwargs: Any
     ) -> None:
         metainfo = dict(metainfo or {})
         if 'classes' in metainfo:
-            names = [self.METAINFO['classes'][i] for i in THINGS]
-            metainfo['thing_classes'] = thing_classes_of(metainfo['classes'], names)
+            names = self.METAINFO['classes']
+            things = [names[i] for i in THINGS]
+            full = dict(zip(names, FULL_NAMES, strict=True))
+            metainfo['thing_classes'] = thing_classes_of(metainfo['classes'], things)
+            metainfo['full_names'] = tuple(full.get(name, name) for name in metainfo['classes'])
         super().__init__(
             data_prefix=data_prefix,
             metainfo=metainfo,

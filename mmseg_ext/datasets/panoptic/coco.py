@@ -6,7 +6,8 @@ Other data sets in these forms are read too: the classes are those of the json.
 import json
 import os.path as osp
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine import fileio
@@ -17,11 +18,24 @@ from ..folder import FolderDataset
 from .labels import CocoMasks, PanopticPng, PanopticSource, segment
 
 
+@contextmanager
+def _explaining_form(path: str) -> Iterator[None]:
+    """Turns the error of an entry in another form than COCO's into a sentence."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        problem = f'lacks the key {error}' if isinstance(error, KeyError) else f'({error})'
+        raise UserError(
+            f"{path} is not in COCO's form: an entry {problem}; compare it with a json of COCO"
+        ) from error
+
+
 class _CocoDataset(FolderDataset):
     """Images that a json of COCO lists, with a ``PanopticSource`` each.
 
     Args:
-        ann_file: Path of the json. Without ``annotations`` in it, images have no label.
+        ann_file: Path of the json. Without ``annotations`` in it, or without the folder of the png
+            files in ``data_prefix``, images have no label.
         data_root: Folder that ``ann_file`` and the folders of ``data_prefix`` are relative to.
         metainfo: Classes to use, by name and in this order; segments of other classes become void.
             By default all categories of the json. Its palette replaces the colours of the json.
@@ -34,6 +48,7 @@ class _CocoDataset(FolderDataset):
 
     KEY: str  # of an annotation of this form, and not of the other form
     OTHER: str  # data set for the other form
+    FOLDERS: frozenset[str]  # names of the folders with labels in ``data_prefix``
 
     def __init__(
         self,
@@ -43,9 +58,11 @@ class _CocoDataset(FolderDataset):
         metainfo: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        self._content = self._read_json(osp.join(data_root or '', ann_file), kwargs)
-        self._things = {c['id']: self._is_thing(c) for c in self._content['categories']}
-        described = self._describe(dict(metainfo or {}))
+        path = osp.join(data_root or '', ann_file)
+        self._content = self._read_json(path, kwargs)
+        with _explaining_form(path):
+            self._things = {c['id']: self._is_thing(c) for c in self._content['categories']}
+            described = self._describe(dict(metainfo or {}))
         super().__init__(ann_file=ann_file, data_root=data_root, metainfo=described, **kwargs)
 
     def _read_json(self, path: str, kwargs: dict) -> dict[str, Any]:
@@ -90,6 +107,10 @@ class _CocoDataset(FolderDataset):
         return 'name the folders of images and labels in data_prefix and data_root'
 
     def load_data_list(self) -> list[dict]:
+        with _explaining_form(self.ann_file):
+            return self._items()
+
+    def _items(self) -> list[dict]:
         content, self._content = self._content, {}
         for path in self.data_prefix.values():
             if not fileio.exists(path, backend_args=self.backend_args):
@@ -99,7 +120,7 @@ class _CocoDataset(FolderDataset):
         by_image: dict[Any, list[dict]] = defaultdict(list)
         for annotation in content.get('annotations', ()):
             by_image[annotation['image_id']].append(annotation)
-        has_labels = 'annotations' in content
+        has_labels = 'annotations' in content and self.data_prefix.keys() >= self.FOLDERS
         items = []
         for image in content['images']:
             path = osp.join(self.data_prefix['img_path'], image['file_name'])
@@ -156,7 +177,7 @@ class CocoPanopticDataset(_CocoDataset):
             files.
     """
 
-    KEY, OTHER = 'segments_info', 'CocoInstanceDataset'
+    KEY, OTHER, FOLDERS = 'segments_info', 'CocoInstanceDataset', frozenset({'seg_map_path'})
 
     def _is_thing(self, category: dict[str, Any]) -> bool:
         if 'isthing' not in category:
@@ -176,6 +197,13 @@ class CocoPanopticDataset(_CocoDataset):
         path = osp.join(self.data_prefix['seg_map_path'], annotation['file_name'])
         entries = annotation['segments_info']
         segments, chosen = self._segments(entries)
+        ids = [0, *(entry['id'] for entry in entries)]  # 0 is void
+        if len(set(ids)) < len(ids):
+            repeated = next(value for value in ids if ids.count(value) > 1)
+            raise UserError(
+                f'{self.ann_file} has two segments of the id {repeated} in {image["file_name"]} '
+                '(0 is void): give each segment an id of its own'
+            )
         used = {entry['id'] for entry in chosen}
         others = tuple(entry['id'] for entry in entries if entry['id'] not in used)
         source: PanopticSource = PanopticPng(
@@ -195,7 +223,7 @@ class CocoInstanceDataset(_CocoDataset):
             ``data_prefix=dict(img_path=...)``.
     """
 
-    KEY, OTHER = 'segmentation', 'CocoPanopticDataset'
+    KEY, OTHER, FOLDERS = 'segmentation', 'CocoPanopticDataset', frozenset()
 
     def _is_thing(self, category: dict[str, Any]) -> bool:
         return True
@@ -206,4 +234,6 @@ class CocoInstanceDataset(_CocoDataset):
             item['id'] = number  # ids of crowds in COCO exceed 32 bits
             item['coco'] = {key: entry[key] for key in ('area', 'bbox') if key in entry}
         size = image['height'], image['width']
-        return dict(panoptic=CocoMasks(size, segments, [a['segmentation'] for a in chosen]))
+        masks = [annotation['segmentation'] for annotation in chosen]
+        names = [f'{self.ann_file}, annotation {annotation["id"]}' for annotation in chosen]
+        return dict(panoptic=CocoMasks(size, segments, masks, names))

@@ -160,14 +160,19 @@ class CocoMasks:
         size: Size (h, w) of the image.
         segments: A segment for each mask.
         segmentations: Polygons or run lengths of each mask, in COCO's form.
+        names: Names of the annotations, for errors.
     """
 
     size: tuple[int, int]
     segments: list[dict[str, Any]]
     segmentations: list[Any]
+    names: list[str]
 
     def read(self) -> PanopticLabel:
-        masks = [decode_mask(item, self.size) for item in self.segmentations]
+        masks = [
+            decode_mask(item, self.size, name)
+            for item, name in zip(self.segmentations, self.names, strict=True)
+        ]
         slots = np.full(self.size, VOID, np.uint16)
         crowd = [item['iscrowd'] for item in self.segments]
         area = [int(mask.sum()) for mask in masks]
@@ -177,18 +182,36 @@ class CocoMasks:
         return PanopticLabel(slots, self.segments, masks=masks)
 
 
-def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+def decode_mask(segmentation: Any, size: tuple[int, int], name: str) -> np.ndarray:
     """Mask of polygons or run lengths in COCO's form, uint8 (H, W) of 0 and 1.
 
+    Args:
+        segmentation: Polygons or run lengths.
+        size: Size (h, w) of the image.
+        name: Name of the annotation, for errors.
+
     Raises:
-        UserError: pycocotools is not installed.
+        UserError: pycocotools is not installed, or ``segmentation`` has another form or size.
     """
     coco = import_extra('pycocotools.mask', 'pycocotools', 'reading masks of a COCO json')
-    if isinstance(segmentation, list):
-        segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not segmentation:
-            return np.zeros(size, np.uint8)
-        return coco.decode(coco.merge(coco.frPyObjects(segmentation, *size)))
-    if isinstance(segmentation['counts'], list):
-        segmentation = coco.frPyObjects(segmentation, *size)
-    return coco.decode(segmentation)
+    try:
+        if isinstance(segmentation, list):
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return np.zeros(size, np.uint8)
+            mask = coco.decode(coco.merge(coco.frPyObjects(polygons, *size)))
+        elif isinstance(segmentation['counts'], list):
+            mask = coco.decode(coco.frPyObjects(segmentation, *size))
+        else:
+            mask = coco.decode(segmentation)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name}: its segmentation is not in COCO's form ({error}): give polygons or run "
+            'lengths'
+        ) from error
+    if mask.shape != size:
+        raise UserError(
+            f'{name}: its mask is {mask.shape[1]}x{mask.shape[0]}, but its image is '
+            f'{size[1]}x{size[0]}: both must have the same size'
+        )
+    return mask
