@@ -30,13 +30,15 @@ def load_safetensors(path: str | Path) -> dict[str, Tensor]:
     """
     data = bytearray(Path(path).read_bytes())
     start = 8 + int.from_bytes(data[:8], 'little')
-    header: dict[str, Any] = json.loads(data[8:start])
+    header: Any = json.loads(data[8:start])
+    if not isinstance(header, dict):
+        raise ValueError('its header is no dict')
     header.pop('__metadata__', None)
     tensors = {}
     for name, entry in header.items():
         first, last = (start + offset for offset in entry['data_offsets'])
         if last > len(data):
-            raise ValueError(f'{path} ends before the tensor {name}')
+            raise ValueError(f'it ends before the tensor {name}')
         dtype, shape = DTYPES[entry['dtype']], entry['shape']
         empty = torch.empty(0, dtype=dtype)
         values = torch.frombuffer(data[first:last], dtype=dtype) if last > first else empty

@@ -215,7 +215,9 @@ class MaskDecoder(nn.Module):
             levels: Levels (N, C, h, w) of strides 32, 16 and 8.
         """
         token = self.norm(token)
-        position = self.query_embed.weight[:]  # no parameter: PyTorch cannot count operations of one
+        # a copy: PyTorch cannot count the operations of a module that gets a view of a parameter
+        numbers = torch.arange(self.query_embed.num_embeddings, device=token.device)
+        position = self.query_embed(numbers)
         queries = self.query_transformer(token, position[:-1], mask_features)
         queries = torch.cat([queries, token[:, None]], dim=1)
         keys, values = self._memory(levels)
