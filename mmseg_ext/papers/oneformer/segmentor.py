@@ -32,12 +32,11 @@ class OneFormer(WindowedEncoderDecoder):
 
     Args:
         decode_head: Config of the head, ``dict(type='OneFormerHead', ...)``. Another head works
-            too, for the semantic task.
+            too; it gives the semantic result for every task.
         **kwargs: Arguments of ``WindowedEncoderDecoder``.
 
     Raises:
-        UserError: The task is unknown, or it is not 'semantic' in ``slide`` mode or with another
-            head.
+        UserError: The task is unknown, or it is not 'semantic' in ``slide`` mode.
     """
 
     tasks = TASKS
@@ -53,14 +52,8 @@ class OneFormer(WindowedEncoderDecoder):
 
     def _check_task(self) -> str:
         task = check_task(self.settings.task)
-        if task == 'semantic':
-            return task
-        if not isinstance(self.decode_head, OneFormerHead):
-            raise UserError(
-                f'task={task!r} needs OneFormerHead, got {type(self.decode_head).__name__}: choose '
-                'the task semantic'
-            )
-        if (self.test_cfg or {}).get('mode') == 'slide':
+        is_slide = (self.test_cfg or {}).get('mode') == 'slide'
+        if task != 'semantic' and is_slide and isinstance(self.decode_head, OneFormerHead):
             raise UserError(
                 f"test_cfg mode='slide' has the task semantic only, got {task}: choose mode='whole'"
             )
