@@ -640,7 +640,9 @@ def test_impossible_tasks_are_refused() -> None:
 
 def test_another_head_has_the_semantic_result_for_every_task() -> None:
     fcn = dict(type='FCNHead', in_channels=32, in_index=3, channels=8, num_classes=3)
-    other = build(dict(shrink(dict(SEGMENTOR)), decode_head=fcn, test_cfg=dict(task='panoptic')))
+    other = build(
+        dict(shrink(dict(SEGMENTOR)), decode_head=fcn, test_cfg=dict(mode='whole', task='panoptic'))
+    )
     with torch.no_grad():
         (result, _) = other.eval().predict(*make_batch(other))
     assert 'pred_sem_seg' in result and 'pred_panoptic_seg' not in result
