@@ -16,10 +16,10 @@ $(DONE): setup.py constraints.txt
 
 DEMO := work_dirs/demo
 MODEL := configs/hmsa/efflite0_streets
-WEIGHTS := $(DEMO)/epoch_24.pth
+WEIGHTS := $(DEMO)/epoch_11.pth
 
 demo: $(DONE)
-	$(BIN)/python tools/make_streets.py $(DEMO)/streets --train 200 --val 24 --extra 0
+	$(BIN)/python tools/make_streets.py $(DEMO)/streets --train 400 --val 24 --extra 0
 	$(BIN)/python tools/train.py $(MODEL).py --data-root $(DEMO)/streets --work-dir $(DEMO)
 	$(BIN)/python tools/test.py --table $(MODEL)_single.py=$(WEIGHTS) $(MODEL)_averaged.py=$(WEIGHTS) $(MODEL).py=$(WEIGHTS) \
 		--data-root $(DEMO)/streets --out $(DEMO)

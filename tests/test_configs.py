@@ -1,4 +1,4 @@
-"""What holds for the model of every config."""
+"""What holds for the model of every config, tested once for each kind of model."""
 
 import copy
 import functools
@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from mmseg_ext.errors import UserError
-from tests.tiny import CONFIGS, make_batch, tiny, total_loss
+from tests.tiny import distinct_configs, make_batch, tiny, total_loss
 
-pytestmark = pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+pytestmark = pytest.mark.parametrize(
+    'path', distinct_configs(), ids=lambda p: f'{p.parent.name}/{p.stem}'
+)
 
 
 @functools.cache

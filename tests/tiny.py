@@ -69,6 +69,22 @@ def dicts_in(node: Any) -> Iterator[dict]:
             yield from dicts_in(child)
 
 
+@functools.cache
+def nodes(path: Path) -> list[dict]:
+    """Every dict in the model of a config."""
+    return list(dicts_in(Config.fromfile(path).model.to_dict()))
+
+
+@functools.cache
+def distinct_configs() -> list[Path]:
+    """Of the configs whose models have the same types with the same options, the first."""
+    first: dict[tuple, Path] = {}
+    for path in CONFIGS:
+        typed = [node for node in nodes(path) if 'type' in node]
+        first.setdefault(tuple(sorted((str(n['type']), *sorted(n)) for n in typed)), path)
+    return list(first.values())
+
+
 def shrink(model: dict) -> dict:
     """A copy of a model's config with narrow layers and no weights to fetch."""
     model = copy.deepcopy(model)

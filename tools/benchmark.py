@@ -15,9 +15,9 @@ from rich.progress import track
 
 from mmseg_ext.benchmark.model_benchmark import (
     MODES,
-    PHASES,
     benchmark,
     results_table,
+    runs_of,
     write_results,
 )
 from mmseg_ext.errors import errors_in_a_line
@@ -57,7 +57,7 @@ def main() -> None:
         device=args.device,
         repeats=args.repeats,
     )
-    total = len(args.configs) * len(PHASES) * len(args.modes) * len(args.batch_size)
+    total = len(args.configs) * len(runs_of(args.modes)) * len(args.batch_size)
     results = []
     with errors_in_a_line():
         runs = benchmark(args.configs, **options)

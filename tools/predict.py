@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
         help='cpu, cuda or cuda:1 (default: a GPU, or cpu without a GPU)',
     )
     parser.add_argument('--task', choices=TASKS, help='task of OneFormer (that of the config)')
+    parser.add_argument(
+        '--compile', action='store_true', help='compile the network by torch.compile'
+    )
     args = parser.parse_args(arguments)
     with errors_in_a_line():
         find_inputs(args.input)  # finds errors before the model is loaded
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
             args.device,
             explain=args.explain,
             pixel=args.pixel,
+            compiled=args.compile,
         )
         predict(predictor, args.input, args.out.expanduser())
     print(f'The pictures are in {args.out}')

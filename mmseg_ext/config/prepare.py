@@ -120,6 +120,7 @@ def prepare_training(
     init: str = 'config',
     init_classes: Iterable[str] | None = None,
     auto_scale_lr: bool = False,
+    channels_last: bool = False,
     **common: Any,
 ) -> Config:
     """Config of a training command.
@@ -137,6 +138,8 @@ def prepare_training(
         init_classes: Classes of the starting weights, as for ``class_rows.class_names``; None loads
             the classifier only if it fits.
         auto_scale_lr: Whether the learning rate follows the batch of all processes.
+        channels_last: Whether the channels of a pixel lie together in memory; False keeps the
+            config's ``channels_last``.
         **common: Arguments of ``load_config``.
     """
     if init != 'config' and resume not in (None, 'auto'):
@@ -155,14 +158,20 @@ def prepare_training(
         overrides.set_initial_classes(cfg, list(init_classes))
     if auto_scale_lr:
         overrides.scale_learning_rate(cfg)
-    if amp is not None:
-        set_amp(cfg, None if amp == 'auto' else amp)
-    if seed is not None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    _set_computing(cfg, amp, seed, channels_last)
     _set_resume(cfg, resume)
     if cfg.get('resume'):
         cfg.pop('init_classes', None)  # its checkpoint has the classes of the data
     return cfg
+
+
+def _set_computing(cfg: Config, amp: str | None, seed: int | None, channels_last: bool) -> None:
+    if channels_last:
+        cfg.channels_last = True
+    if amp is not None:
+        set_amp(cfg, None if amp == 'auto' else amp)
+    if seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:

@@ -18,6 +18,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
     'initial_weights',
     'model_wrapper_cfg',
     'paper',
+    'channels_last',
     'runner_type',
     'server_prefix',
     'sync_bn',

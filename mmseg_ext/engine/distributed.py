@@ -59,8 +59,8 @@ def leave_process_group() -> None:
     A program that exits with a gloo group alive may abort, and a group that ends before the model
     wrapped for it waits for ever.
     """
-    gc.collect()
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -37,6 +37,7 @@ from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
+from ..segmentors.fast import make_fast
 from ..segmentors.protocols import training_parts_of
 from .checkpoint_hook import AtomicCheckpointHook
 from .distributed import init_dist_for_cpu_or_gpu, leave_process_group
@@ -258,6 +259,7 @@ def run_test(
     *,
     max_labels: int | None = SAMPLED_LABELS,
     before_test: Callable[[Runner], None] | None = None,
+    compiled: bool = False,
 ) -> tuple[Runner, dict[str, float], dict[str, SplitReport]]:
     """Checks the data and the weights of a test, then runs it.
 
@@ -266,6 +268,7 @@ def run_test(
         max_labels: Number of labels to read for the check; None reads all.
         before_test: Function called with the Runner before the test, when the model has its
             weights.
+        compiled: Whether ``torch.compile`` compiles the network.
 
     Returns:
         The Runner, the scores, and the report of each split; other processes than the first have no
@@ -284,19 +287,25 @@ def run_test(
         check_weights(runner, cfg.load_from, strict=True, not_needed=training_parts)
         if before_test is not None:
             before_test(runner)
+        runner.model.eval()
+        make_fast(unwrap(runner.model), compiled=compiled)
         return runner, runner.test(), reports
 
 
-def test(cfg: Config) -> dict[str, float]:
+def test(cfg: Config, *, compiled: bool = False) -> dict[str, float]:
     """Tests a checkpoint, prints its scores and writes them to ``table.md`` in the work directory.
 
     The best constant prediction, one class for all pixels, is scored on the labels as they are on
     disk.
 
+    Args:
+        cfg: Config of ``prepare.prepare_test``.
+        compiled: Whether ``torch.compile`` compiles the network.
+
     Returns:
         Scores of the metrics, and of the best constant prediction as ``constant_mIoU``.
     """
-    runner, metrics, reports = run_test(cfg, max_labels=None)
+    runner, metrics, reports = run_test(cfg, max_labels=None, compiled=compiled)
     _report_test(cfg, runner, metrics, reports)
     leave_process_group()
     return metrics

@@ -8,7 +8,6 @@ workers nor a validation in between changes the training.
 import os
 import signal
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,14 +18,15 @@ from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import RUNNERS
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader
 
 from mmseg_ext.host import seeds_ranks_apart
 
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
-from ..segmentors.protocols import HasLabelLimits, UndoesWrites
+from ..segmentors.protocols import HasLabelLimits
+from .buffers import Buffers
 from .distributed import init_dist_for_cpu_or_gpu
 from .optimizers import keep_settings, require_same_optimizer, settings_of
 from .schedules import resume_schedules
@@ -34,6 +34,7 @@ from .train_data import (
     BadSampleError,
     ResumableSampler,
     SeededDataset,
+    end_workers,
     seed_everything,
     skip_iterations,
 )
@@ -59,7 +60,10 @@ class ResumableRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
         init_dist_for_cpu_or_gpu(cfg, cfg.get('launcher', 'none'))
-        return super().from_cfg(cfg)
+        runner = super().from_cfg(cfg)
+        if cfg.get('channels_last'):
+            unwrap(runner.model).to(memory_format=torch.channels_last)
+        return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         super().setup_env(env_cfg)
@@ -153,6 +157,33 @@ class ResumableRunner(Runner):
         self._describe_data(built.dataloader.dataset)
         return built
 
+    def train(self) -> nn.Module:
+        with self._ending_workers():
+            return super().train()
+
+    def val(self) -> dict[str, float]:
+        with self._ending_workers():
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        with self._ending_workers():
+            return super().test()
+
+    @contextmanager
+    def _ending_workers(self) -> Iterator[None]:
+        """Ends the workers of all loaders, also after an error.
+
+        The garbage collector would close the queues before their owner sends the last message, and
+        each worker would wait 5 s for it.
+        """
+        try:
+            yield
+        finally:
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                end_workers(getattr(loop, 'dataloader', None))
+            if isinstance(self._train_loop, ResumableIterLoop):
+                self._train_loop.dataloader_iterator.batches = None
+
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(*args, **kwargs)
         self._saved_schedules = checkpoint.get('param_schedulers')
@@ -190,36 +221,6 @@ class ResumableRunner(Runner):
                 loader.sampler.set_seed(self.seed)
 
 
-class _Buffers:
-    """The buffers of a model as they were before a step: a forward pass changes them.
-
-    They are copied, except for those of modules that undo their own writes.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.undoing = [m for m in model.modules() if isinstance(m, UndoesWrites)]
-        undone = {id(buffer) for module in self.undoing for buffer in module.buffers()}
-        by_type: dict[tuple, list[Tensor]] = defaultdict(list)
-        for buffer in model.buffers():
-            if id(buffer) not in undone:
-                by_type[buffer.dtype, buffer.device].append(buffer)
-        self.pairs = [(group, [torch.empty_like(b) for b in group]) for group in by_type.values()]
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        for live, copies in self.pairs:
-            torch._foreach_copy_(copies, live)
-        for module in self.undoing:
-            module.record_writes()
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for live, copies in self.pairs:
-            torch._foreach_copy_(live, copies)
-        for module in self.undoing:
-            module.undo_writes()
-
-
 class _Resumable(BaseLoop):
     """Seeds for both loops of the host, and a common stop that leaves a checkpoint.
 
@@ -238,7 +239,7 @@ class _Resumable(BaseLoop):
         self.phase = ''
         self.signal = 0
         self.agreed = False
-        self.buffers = _Buffers(self.runner.model)
+        self.buffers = Buffers(self.runner.model)
         self.runner.message_hub.update_info(SAMPLES, self.runner.samples_per_iteration())
         with self._signals():
             try:

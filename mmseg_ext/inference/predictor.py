@@ -27,6 +27,7 @@ from mmseg_ext.datasets.transforms import read_image
 from mmseg_ext.errors import UserError
 from mmseg_ext.inference.explain import can_explain, can_explain_pixels, explain_batch
 from mmseg_ext.layers.sizes import padding_of
+from mmseg_ext.segmentors.fast import make_fast
 from mmseg_ext.segmentors.protocols import Pixel, training_parts_of
 from mmseg_ext.visualization.pictures import (
     Palette,
@@ -74,6 +75,7 @@ class Predictor:
         device: Device: ``cpu``, ``cuda``, ``cuda:1``, ...
         explain: Whether to return the model's maps too.
         pixel: Pixel (x, y) of the image to explain, for models that explain single pixels.
+        compiled: Whether ``torch.compile`` compiles the network.
 
     Raises:
         UserError: The checkpoint does not exist or is another model's, the device does not exist,
@@ -88,11 +90,13 @@ class Predictor:
         *,
         explain: bool = False,
         pixel: Pixel | None = None,
+        compiled: bool = False,
     ) -> None:
         check_device(device)
         explain = explain or pixel is not None
         self.model, meta = load_model(config, checkpoint, explain=explain)
         self.model.to(device)
+        make_fast(self.model, compiled=compiled)
         self.classes, self.palette = classes_and_palette(config, meta)
         self.model.dataset_meta = dataset_meta(config, meta)
         self.explain, self.pixel = explain, pixel

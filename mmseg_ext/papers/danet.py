@@ -26,7 +26,8 @@ from ..layers.precision import at_least_float32, wide_dtype
 from ..layers.pytorch_init import PyTorchInit
 from ..segmentors.protocols import Maps, Point
 
-BLOCK = 3 * 2**23  # attention weights that exist at a time: 96 MiB in float32
+# Attention weights at a time: 96 MiB in float32; on a CPU 16 MiB, which its cache holds.
+BLOCK, ON_A_CPU = 3 * 2**23, 2**22
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def _weights_by_block(query: Tensor, key: Tensor) -> Iterator[tuple[slice, Tenso
     the energies.
     """
     length = key.shape[1]
-    rows = -(-length // -(-(length**2) // BLOCK))  # all blocks have about the same size
+    block_size = ON_A_CPU if key.is_cpu else BLOCK
+    rows = -(-length // -(-(length**2) // block_size))  # all blocks have about the same size
     query, key = at_least_float32(query).mT.contiguous(), at_least_float32(key)
     buffers = key.new_empty(2, rows, length)
     for start in range(0, length, rows):
@@ -183,17 +185,19 @@ class ChannelAttention(CAM):
         self.sign = sign
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same: ``gamma * attended + x``."""
+        """(N, C, H, W) to the same: ``gamma * attended + x``, in one product."""
         with torch.autocast(x.device.type, enabled=False):
             flat = self._flatten(x)
-            attended = (self.weights(x) @ flat).unflatten(2, x.shape[2:])
-            return (self.gamma(attended) + x).to(x.dtype)
+            weights = self.gamma(self._weights(flat))
+            return torch.baddbmm(flat, weights, flat).unflatten(2, x.shape[2:]).to(x.dtype)
 
     def weights(self, x: Tensor) -> Tensor:
         """Weights (N, C, C) of x (N, C, H, W): each channel (row) over all channels (columns)."""
         with torch.autocast(x.device.type, enabled=False):
-            flat = self._flatten(x)
-            return (self.sign * (flat @ flat.mT)).softmax(dim=-1)
+            return self._weights(self._flatten(x))
+
+    def _weights(self, flat: Tensor) -> Tensor:
+        return (self.sign * (flat @ flat.mT)).softmax(dim=-1)
 
     @staticmethod
     def _flatten(x: Tensor) -> Tensor:

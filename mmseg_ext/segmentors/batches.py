@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mmseg_ext.errors import UserError
+from mmseg_ext.layers.precision import wide_dtype
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite; a finite sum, which is fast, tells so."""
+    x = x.detach()
+    return bool(x.sum(dtype=wide_dtype(x)).isfinite()) or bool(x.isfinite().all())
 
 
 def check_images(inputs: Tensor, channels: int) -> None:
@@ -25,7 +31,7 @@ def check_images(inputs: Tensor, channels: int) -> None:
             f'images have the shape {tuple(inputs.shape)}, the model takes (N, {channels}, H, W): '
             'load them with LoadImage, which gives 3 channels'
         )
-    if not torch.stack(torch.aminmax(inputs.detach())).isfinite().all():
+    if not all_finite(inputs):
         raise UserError(
             'an image has pixels that are NaN or infinite: repair the image, or the mean and std '
             'of the data_preprocessor'
@@ -41,7 +47,7 @@ def check_logits(logits: Tensor) -> None:
     Raises:
         UserError: A value is not finite.
     """
-    if not torch.stack(torch.aminmax(logits.detach())).isfinite().all():
+    if not all_finite(logits):
         raise UserError(
             'the prediction is NaN or infinite: take a checkpoint with finite weights, and bf16 or '
             'float32 where float16 overflows'

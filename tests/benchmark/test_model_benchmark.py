@@ -105,7 +105,9 @@ def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_pa
     broken.write_text("_base_ = './tiny.py'\nmodel = dict(decode_head=dict(in_channels=7))")
     results = list(benchmark([str(config)], against=str(broken), modes=['fp32'], repeats=1))
     assert all(r.error.startswith(f'{broken}: RuntimeError') for r in results)
-    (result, other) = benchmark([str(config)], modes=['fp32'], repeats=1)
+    (result, other, folded) = benchmark([str(config)], modes=['fp32', 'folded'], repeats=1)
+    assert result.eager_seconds is None and folded.eager_seconds > 0
+    assert (folded.setting.phase, folded.setting.mode) == ('inference', 'folded')
     assert (result.setting.phase, other.setting.phase) == ('training', 'inference')
     assert result.setting.size == (32, 32) and result.against == 'host'
     assert all(seconds > 0 for seconds in result.seconds)
@@ -122,7 +124,9 @@ def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_pa
 
 
 def test_mistakes_are_told_before_the_first_measurement(config, tmp_path):
-    with pytest.raises(ValueError, match="'fp8' is none of fp32, bf16, channels_last, compile"):
+    with pytest.raises(
+        ValueError, match="'fp8' is none of fp32, bf16, channels_last, folded, compile"
+    ):
         next(benchmark([str(config)], modes=['fp8+compile']))
     with pytest.raises(ValueError, match='PyTorch sees no device cuda:99 here: --device cpu'):
         next(benchmark([str(config)], device='cuda:99'))

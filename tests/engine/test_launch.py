@@ -470,3 +470,20 @@ def test_the_best_checkpoint_is_the_latest_best_one_else_the_last(tmp_path):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (i, i))
     assert launch.best_checkpoint(tmp_path) == str(tmp_path / 'best_mIoU_epoch_10.pth')
+
+
+@pytest.mark.parametrize('flag', [False, True])
+def test_a_config_may_ask_for_its_augmentation(tmp_path, flag):
+    data = write_folder(tmp_path / 'data')
+    path = write_config(tmp_path / 'tiny.py', data, extra='tta = True\n')
+    weights = save_model(Config.fromfile(path), tmp_path / 'x.pth')
+    cfg = prepare.prepare_test(str(path), weights, tta=flag)
+    assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
+    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
+    assert 'tta' not in cfg  # a test of the config that it leaves augments once too
+
+
+def test_an_augmentation_that_is_no_switch_is_refused(tmp_path):
+    path = write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'), extra='tta = 3\n')
+    with pytest.raises(errors.UserError, match='tta=3: give True or False'):
+        prepare.prepare_training(str(path))

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmseg_ext.checkpoints.safe_load import load_file
@@ -110,11 +111,12 @@ def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(folder, tmp_path):
     assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
 
 
-def test_checkpoints_by_epoch_and_bf16(folder, tmp_path):
+def test_checkpoints_by_epoch_bf16_and_channels_last(folder, tmp_path):
     changes = {
         'default_hooks.checkpoint': dict(type='AtomicCheckpointHook'),
         'optim_wrapper.type': 'Bf16OptimWrapper',
         'train_cfg.val_interval': 1,
+        'channels_last': True,
     }
     whole = config(folder / 'data', tmp_path / 'whole', **changes)
     cut = config(folder / 'data', tmp_path / 'cut', stop={12: 'kill'}, **changes)
@@ -122,6 +124,8 @@ def test_checkpoints_by_epoch_and_bf16(folder, tmp_path):
     assert {p.name for p in (tmp_path / 'cut').glob('*.pth')} == {'epoch_1.pth', 'epoch_2.pth'}
     assert train(resumed(cut)) == [(0, '')]
     assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
+    weight = last_checkpoint(tmp_path / 'cut')['state_dict']['backbone.layer1.0.conv1.weight']
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 @pytest.mark.parametrize('loop', ['epochs', 'iterations'])

@@ -8,6 +8,7 @@ import pytest
 from mmseg_ext.checkpoints.finite import first_not_finite
 from mmseg_ext.checkpoints.safe_load import load_file
 from tests.engine.tiny_run import (
+    LOOPS,
     assert_same,
     config,
     last_checkpoint,
@@ -149,3 +150,11 @@ def test_a_loss_that_is_not_finite_stops_within_an_interval(folder, tmp_path, pr
         assert '.png' in error
     assert last_checkpoint(tmp_path)['meta']['iter'] == 2
     assert {path.name for path in Path(tmp_path).glob('*.pth')} == {'iter_2.pth'}
+
+
+@pytest.mark.parametrize(('loop', 'processes'), [('epochs', 2), ('iterations', 1)])
+def test_the_end_waits_for_no_worker(folder, tmp_path, loop, processes):
+    cfg = with_validation(config(folder / 'data', tmp_path, **LOOPS[loop]), interval=3)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=1, persistent_workers=True)
+    assert train(cfg, processes=processes) == [(0, '')] * processes

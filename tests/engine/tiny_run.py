@@ -2,12 +2,14 @@
 
 import copy
 import errno
+import gc
 import json
 import multiprocessing
 import os
 import signal
 import socket
 from functools import reduce
+from multiprocessing.process import BaseProcess
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from mmengine.hooks import Hook
 import mmseg_ext.engine  # noqa: F401
 from mmseg_ext.checkpoints import write
 from mmseg_ext.engine import ResumableRunner
+from mmseg_ext.engine.distributed import leave_process_group
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -225,12 +228,31 @@ def _train(cfg: dict, env: dict[str, str], report: str, write_to_die_in: int) ->
     HOOKS.register_module(module=StopHook, force=True)
     if write_to_die_in:
         kill_in_write(write_to_die_in)
+    in_vain = joins_in_vain()
     runner = ResumableRunner.from_cfg(Config(cfg))
     try:
         runner.train()
     except BaseException as error:
         Path(report).write_text(f'{type(error).__name__}: {error}')
         raise
+    del runner
+    leave_process_group()
+    gc.collect()
+    if in_vain:
+        Path(report).write_text(f'waited in vain for {in_vain}')
+
+
+def joins_in_vain() -> list[BaseProcess]:
+    """The processes that this one waits for from now on, and that live on after the time limit."""
+    in_vain, join = [], BaseProcess.join
+
+    def recording(process: BaseProcess, timeout: float | None = None) -> None:
+        join(process, timeout)
+        if process.is_alive():
+            in_vain.append(process)
+
+    BaseProcess.join = recording
+    return in_vain
 
 
 def train(cfg: Config, *, processes: int = 1, write_to_die_in: int = 0) -> list[tuple[int, str]]:

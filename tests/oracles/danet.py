@@ -4,11 +4,11 @@ The released attentions and the host's are the same operations.
 """
 
 import torch
-from mmseg.models.decode_heads.da_head import PAM, DAHead
+from mmseg.models.decode_heads.da_head import CAM, PAM, DAHead
 from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
-from mmseg_ext.papers.danet import DANetHead, PositionAttention
+from mmseg_ext.papers.danet import ChannelAttention, DANetHead, PositionAttention
 
 
 def attend_slow(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -74,7 +74,25 @@ def _make_pam(device: torch.device) -> tuple[Run, Run]:
     return _both_ways(PositionAttention(512, 64), PAM(512, 64), x)
 
 
+def _make_cam(device: torch.device) -> tuple[Run, Run]:
+    # Of small numbers, whose energies are small: else their rounding would be all the difference.
+    x = (0.03 * torch.randn(2, 512, 96, 96, device=device)).requires_grad_()
+    return _both_ways(ChannelAttention(), CAM(), x)
+
+
+def _make_small_head(device: torch.device) -> tuple[Run, Run]:
+    shared = dict(in_channels=270, channels=68, num_classes=11, norm_cfg=dict(type='BN'))
+    loss = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+    shared |= dict(pam_channels=8, dropout_ratio=0.0, act_cfg=None, loss_decode=loss)
+    x = torch.randn(8, 270, 45, 60, device=device, requires_grad=True)
+    ours = DANetHead(**shared)
+    nn.init.constant_(ours.cam_in_conv.bn.weight, 0.03)
+    return _both_ways(ours, DAHead(**shared), x)
+
+
 BENCHMARKS = [
     OpBenchmark('danet_head', '2x2048x96x96', _make_head),
+    OpBenchmark('danet_head_narrow', '8x270x45x60', _make_small_head),
+    OpBenchmark('danet_channel_attention', '2x512x96x96', _make_cam),
     OpBenchmark('danet_position_attention', '1x512x96x96', _make_pam),
 ]

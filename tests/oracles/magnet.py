@@ -1,5 +1,7 @@
 """MagNet's inference as released: patch by patch, every map at full size, every pixel sorted."""
 
+import copy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,12 +15,14 @@ from torch import Tensor, nn
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.magnet.patches import crop_patches, crop_windows, patch_corners, resize
 from mmseg_ext.papers.magnet.points import certainty, median_filter, nearest, select_points
+from mmseg_ext.segmentors.fast import make_fast
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'magnet'
 # A CPU gets the network of the streets and a sixteenth of the pixels.
 SIZES = {'cpu': (256, 512), 'cuda': (1024, 2048)}
 NETWORKS = {'cpu': 'hrnet18s_ocr_streets_plain.py', 'cuda': 'hrnet18s_ocr_cityscapes_plain.py'}
 SHAPE = 'four scales to 256x512 (GPU: 1024x2048), 85 patches'
+TWO_SCALES = 'two scales to 256x512 (GPU: 1024x2048), 5 patches'
 
 
 def certainty_released(probs: Tensor) -> Tensor:
@@ -85,11 +89,11 @@ def replaced(
     return known
 
 
-def _make_pipeline(device: torch.device) -> tuple[Run, Run]:
+def _make_pipeline(device: torch.device, num_scales: int = 4) -> tuple[Run, Run]:
     init_default_scope('mmseg')
     height, width = SIZES[device.type]
     cfg = Config.fromfile(CONFIGS / NETWORKS[device.type])
-    scales = [(height >> i, width >> i) for i in (3, 2, 1, 0)]
+    scales = [(height >> i, width >> i) for i in reversed(range(num_scales))]
     model = MODELS.build(
         dict(
             type='MagNet',
@@ -103,10 +107,13 @@ def _make_pipeline(device: torch.device) -> tuple[Run, Run]:
     for module in (model.segmentor.decode_head, model.refiners[0]):
         nn.init.normal_(module.conv_seg.weight)  # certain enough for a ranking
     image = torch.randn(1, 3, height, width, device=device)
+    fast = copy.deepcopy(model)
+    make_fast(fast)
+    fast.predict(image)
 
     def ours() -> list[Tensor]:
         with torch.no_grad():
-            return [model.probabilities(image)]
+            return [fast.probabilities(image)]
 
     def released() -> list[Tensor]:
         return [pipeline_released(model, image)]
@@ -132,5 +139,6 @@ def _make_points(device: torch.device) -> tuple[Run, Run]:
 
 BENCHMARKS = [
     OpBenchmark('magnet', SHAPE, _make_pipeline),
+    OpBenchmark('magnet_two_scales', TWO_SCALES, partial(_make_pipeline, num_scales=2)),
     OpBenchmark('magnet_points', '19x1024x2048, 32768 points', _make_points),
 ]

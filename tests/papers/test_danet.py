@@ -59,7 +59,7 @@ def samples(size: tuple[int, int], count: int = 2) -> list[SegDataSample]:
 
 @pytest.fixture(params=[2**24, 100, 1], ids=['one block', 'some blocks', 'row by row'])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(danet, 'BLOCK', request.param)
+    monkeypatch.setattr(danet, 'ON_A_CPU', request.param)
     return request.param
 
 
@@ -125,7 +125,7 @@ def test_half_precision_differs_by_its_own_rounding(block: int, dtype: torch.dty
 
 
 def test_no_matrix_of_pixels_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(danet, 'BLOCK', 2**14)
+    monkeypatch.setattr(danet, 'ON_A_CPU', 2**14)
     length, largest = 1024, 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

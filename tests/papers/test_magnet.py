@@ -738,3 +738,26 @@ def test_grey_files_are_read_in_three_channels(tmp_path: Path) -> None:
     img = LoadImage()(dict(img_path=str(tmp_path / 'grey.png')))['img']
     found = magnet().predict(torch.from_numpy(img).permute(2, 0, 1)[None].double())
     assert found[0].pred_sem_seg.data.shape == (1, 64, 96)
+
+
+def test_training_runs_a_folded_copy_that_follows_the_segmentor() -> None:
+    model = magnet().train()
+    batch = make_batch(model, size=(64, 96))
+    batch = batch[0].double(), batch[1]
+    names = list(model.state_dict())
+
+    def losses() -> Tensor:
+        torch.manual_seed(0)
+        for refiner in model.refiners:
+            refiner.eval()
+        return model.loss(*batch)['loss_ohem'].detach()
+
+    plain, folded = losses(), losses()  # the first one is that of the segmentor itself
+    torch.testing.assert_close(folded, plain, rtol=1e-9, atol=0)
+    assert model._frozen.copy is not None and list(model.state_dict()) == names
+    with torch.no_grad():
+        for parameter in model.segmentor.parameters():
+            parameter.mul_(1.1)
+    changed, again = losses(), losses()
+    assert changed != plain
+    torch.testing.assert_close(again, changed, rtol=1e-9, atol=0)

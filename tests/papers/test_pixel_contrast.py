@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_ext.config import prepare
 from mmseg_ext.convert import convert
-from mmseg_ext.engine.runner import _Buffers
+from mmseg_ext.engine.buffers import Buffers
 from mmseg_ext.papers.pixel_contrast import MemoryBank, PixelContrastLoss
 from mmseg_ext.papers.pixel_contrast import loss as loss_module
 from mmseg_ext.papers.pixel_contrast.memory import class_means
@@ -183,7 +183,7 @@ def test_contrast_within_a_batch_is_the_slow_formula() -> None:
 def test_contrast_with_a_bank_is_the_slow_formula(
     counts: tuple, queues: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, 'SIMILARITIES_AT_A_TIME', 80)  # two or four anchors
+    monkeypatch.setattr(loss_module, 'ON_A_CPU', 80)  # two or four anchors
     x, own, valid = anchors(0, 0, 1, 2, 1, 2, 2)
     bank = filled_bank(*counts, queues=queues)
     value = PixelContrastLoss(loss_weight=1.0)(x, own, valid, bank)
@@ -350,7 +350,7 @@ def test_writes_are_undone_bit_for_bit(size: Any) -> None:
 def test_a_training_copies_no_bank() -> None:
     model = model_of(memory=dict(size=9)).train()
     bank = model.decode_head.bank
-    buffers = _Buffers(model)
+    buffers = Buffers(model)
     copies = {tuple(x.shape) for _, group in buffers.pairs for x in group}
     assert buffers.undoing == [bank] and copies and tuple(bank.rows.shape) not in copies
     total_loss(model, make_batch(model))

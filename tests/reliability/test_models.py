@@ -27,7 +27,7 @@ import mmseg_ext
 from mmseg_ext.checkpoints.finite import are_finite, float_tensors
 from mmseg_ext.engine.runtime_info_hook import STATE, DeferredRuntimeInfoHook
 from tests.reliability.tally import RIGHT, SENTENCE, Tally
-from tests.tiny import CONFIGS, IGNORE_INDEX, dicts_in, tiny
+from tests.tiny import CONFIGS, IGNORE_INDEX, nodes, tiny
 
 Size = tuple[int, int]
 ORDINARY: Size = (37, 53)
@@ -38,12 +38,6 @@ SMALL: Size = (40, 64)
 
 
 Feature = tuple[str, str, str | None]
-
-
-@functools.cache
-def nodes(path: Path) -> list[dict]:
-    """Every dict in the model of a config."""
-    return list(dicts_in(Config.fromfile(path).model.to_dict()))
 
 
 @functools.cache
@@ -189,19 +183,25 @@ def predicts(model: nn.Module, cell: Cell) -> None:
 
 
 def check_precision(model: nn.Module, cell: Cell, logits: Tensor) -> None:
-    """Compares the error of autocast with the error of weights that are rounded once."""
+    """Compares the error of autocast with the errors of weights that are rounded once.
+
+    A deep network amplifies some roundings more than others, and which ones depends on the CPU: the
+    weights are also shifted at random by as much as rounding does, and the largest error counts.
+    """
     data = make_data(cell, model.num_classes)
 
     def predicted() -> Tensor:
         samples = model.test_step(copy.deepcopy(data))
         return torch.stack([sample.seg_logits.data for sample in samples])
 
-    exact = predicted()
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(cell.dtype))
-    rounding = (predicted() - exact).norm()
-    # The largest ratio of 50 measured is 3.1.
-    assert (logits - exact).norm() <= 6 * rounding
+    exact, weights = predicted(), [parameter.clone() for parameter in model.parameters()]
+    unit, errors = torch.finfo(cell.dtype).eps / 2, []
+    for draw in range(4):
+        for parameter, weight in zip(model.parameters(), weights, strict=True):
+            shifted = weight * (1 + unit * (2 * torch.rand_like(weight) - 1))
+            parameter.copy_(shifted if draw else weight.to(cell.dtype))
+        errors.append((predicted() - exact).norm())
+    assert (logits - exact).norm() <= 6 * max(errors)
 
 
 def check_result(model: nn.Module, size: Size, logits: Tensor, label: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...checkpoints.fit import starts_pretrained
 from ...errors import UserError
+from ...layers.folding import FoldedCopy
 from ...layers.sizes import Size, padding_of, without_padding
 from ...segmentors.batches import check_images, check_logits, check_training_batch
 from ...segmentors.protocols import Maps, Pixel, no_single_pixels
@@ -119,6 +120,7 @@ class MagNet(BaseSegmentor):
         )
         self.loss_refiner: Any = MODELS.build(dict(loss_refiner))
         self._batches = PatchBatches(self.input_size)
+        self._frozen = FoldedCopy()
 
     @property
     def label_limits(self) -> tuple[int, int]:
@@ -152,8 +154,11 @@ class MagNet(BaseSegmentor):
             patch_meta(corner, size, patch=self.patch_size, input_size=self.input_size)
             for corner, size in zip(corners, sizes, strict=True)
         ]
-        logits = self.segmentor.encode_decode(resize(patches, self.input_size), metas)
-        return softmax(logits[:, : self.num_classes])
+        patches = resize(patches, self.input_size)
+        segmentor = self.segmentor
+        if self.training:
+            segmentor = self._frozen.of(segmentor, lambda s: s.encode_decode(patches, metas))
+        return softmax(segmentor.encode_decode(patches, metas)[:, : self.num_classes])
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses of the refiners, each on a random patch of every image (N, 3, H, W).

@@ -68,8 +68,7 @@ class Anchors(NamedTuple):
 
 def pixels_at(maps: Tensor, index: Tensor) -> Tensor:
     """Vectors (S, C) of maps (N, C, h, w) at indices (S,) among the N*h*w pixels."""
-    pixels = maps.flatten(2)
-    return pixels[index // pixels.shape[2], :, index % pixels.shape[2]]
+    return maps.movedim(1, -1).flatten(0, 2).index_select(0, index)
 
 
 def sample_anchors(
