@@ -1,10 +1,8 @@
 """The task of a model that has several, ``--task``."""
 
 from mmengine.config import Config
-from mmseg.registry import MODELS
 
 from ..errors import UserError
-from ..segmentors.protocols import HasTasks
 from . import walk
 
 TASKS = ('semantic', 'instance', 'panoptic')
@@ -12,8 +10,8 @@ SEGMENT_METRICS = ('PanopticQuality', 'InstanceAP')
 
 
 def has_tasks(cfg: Config) -> bool:
-    """Whether the model of a config has several tasks."""
-    return isinstance(MODELS.get(cfg.model.type), HasTasks)
+    """Whether the model of a config has several tasks: its ``test_cfg`` names one."""
+    return 'task' in (cfg.model.get('test_cfg') or {})
 
 
 def set_task(cfg: Config, task: str) -> None:
@@ -28,13 +26,12 @@ def set_task(cfg: Config, task: str) -> None:
     Raises:
         UserError: The model has the semantic task only.
     """
-    cls = MODELS.get(cfg.model.type)
-    if not isinstance(cls, HasTasks):
+    if not has_tasks(cfg):
         raise UserError(
-            f'--task {task}: {cfg.model.type} has the semantic task only: omit --task, or take a '
-            'config of configs/oneformer'
+            f'--task {task}: {cfg.model.type} has no model.test_cfg.task, so it has the semantic '
+            'task only: omit --task, or take a config of configs/oneformer'
         )
-    cfg.model.test_cfg = {**(cfg.model.get('test_cfg') or {}), 'task': task}
+    cfg.model.test_cfg.task = task
     if task == 'semantic' and cfg.get('test_evaluator'):
         metrics = walk.as_list(cfg.test_evaluator)
         cfg.test_evaluator = [m for m in metrics if m.get('type') not in SEGMENT_METRICS]

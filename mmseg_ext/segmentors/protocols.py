@@ -148,15 +148,6 @@ class HasTrainingParts(Protocol):
 
 
 @runtime_checkable
-class HasTasks(Protocol):
-    """A segmentor, or its class, that predicts for one of several tasks, ``test_cfg.task``."""
-
-    @property
-    def tasks(self) -> Sequence[str]:
-        """Names of the tasks."""
-
-
-@runtime_checkable
 class HasDataInfo(Protocol):
     """A data set that names the files of a sample without loading them."""
 

@@ -17,7 +17,7 @@ from ...segmentors.batches import check_images, check_logits
 from .decoder import Decoded, mask_logits
 from .head import OneFormerHead
 from .inference import Settings, instances, panoptic_segments, semantic_scores
-from .text import TASKS, check_task
+from .text import check_task
 
 
 @MODELS.register_module()
@@ -38,8 +38,6 @@ class OneFormer(WindowedEncoderDecoder):
     Raises:
         UserError: The task is unknown, or it is not 'semantic' in ``slide`` mode.
     """
-
-    tasks = TASKS
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
