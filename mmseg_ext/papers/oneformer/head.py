@@ -204,9 +204,9 @@ class OneFormerHead(BaseModule):
         *,
         point: Point | None = None,
         label: Tensor | None = None,
-        task: str = 'semantic',
+        **side_inputs: Any,
     ) -> Maps:
-        """Maps of the queries for levels (N, C_i, H_i, W_i).
+        """Maps of the queries for levels (N, C_i, H_i, W_i) and the ``task`` of the side inputs.
 
         Returns:
             - ``query_<i>`` (N, 1, h, w) in [0, 1]: mask of the query with the i-th best score; for
@@ -216,7 +216,8 @@ class OneFormerHead(BaseModule):
             - ``likeness_to_class_names`` (N, K, M, 1): cosine of the M queries (rows) and the texts
               of the classes (columns), where there is a text branch.
         """
-        return explain_decoded(self, self.run(levels, [task] * len(levels[0])))
+        tasks = [side_inputs.get('task', 'semantic')] * len(levels[0])
+        return explain_decoded(self, self.run(levels, tasks))
 
     def loss(
         self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: Mapping | None = None
