@@ -83,6 +83,7 @@ setup(
             'scikit-learn',
             'setuptools',
             'torchmetrics',
+            'transformers',
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

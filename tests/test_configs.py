@@ -24,6 +24,8 @@ def shared(path: Path) -> nn.Module:
         for parameter in model.parameters():
             if parameter.ndim == 0 and not parameter:  # a gate that starts shut hides all behind it
                 parameter.fill_(0.5)
+            if parameter.ndim > 1 and not parameter.any():  # and so does a matrix of zeros
+                nn.init.normal_(parameter, std=0.02)
         model.train().loss(*make_batch(model))
     return model
 

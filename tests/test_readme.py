@@ -66,6 +66,7 @@ LICENCES = {
     'hanet': '(CC BY-NC 4.0',
     'hmsa': '(BSD-3-Clause style)',
     'magnet': '(AGPL-3.0',
+    'oneformer': '(MIT)',
     'pixel_contrast': '(MIT)',
     'spnet': '(MIT, "for non-commercial use")',
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mmseg_ext.config import prepare
+from mmseg_ext.config.task import TASKS, set_task
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.inference.predict import find_inputs, predict
 from mmseg_ext.inference.predictor import Predictor
@@ -35,14 +36,18 @@ def main(arguments: list[str] | None = None) -> None:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='cpu, cuda or cuda:1 (default: a GPU, or cpu without a GPU)',
     )
+    parser.add_argument('--task', choices=TASKS, help='task of OneFormer (that of the config)')
     parser.add_argument(
         '--compile', action='store_true', help='compile the network by torch.compile'
     )
     args = parser.parse_args(arguments)
     with errors_in_a_line():
         find_inputs(args.input)  # finds errors before the model is loaded
+        config = prepare.load_config(args.config)
+        if args.task:
+            set_task(config, args.task)
         predictor = Predictor(
-            prepare.load_config(args.config),
+            config,
             args.checkpoint,
             args.device,
             explain=args.explain,

@@ -21,12 +21,13 @@ from rich.console import Console
 
 from mmseg_ext.benchmark.table import make_table, rich_table
 from mmseg_ext.config import prepare
+from mmseg_ext.config.task import TASKS
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.evaluation.server_files import write_server_files
 
 CONTINUES = 'stopped: the same command continues the table'
-ONE_MODEL = ('show', 'show_dir', 'work_dir', 'format_only', 'compile')
+ONE_MODEL = ('show', 'show_dir', 'work_dir', 'format_only', 'task', 'compile')
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,14 +63,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='use the test-time augmentation of the config'
     )
+    parser.add_argument('--task', choices=TASKS, help='task of OneFormer (that of the config)')
     parser.add_argument(
         '--compile', action='store_true', help='compile the network by torch.compile'
     )
     args = parser.parse_intermixed_args()
     if args.table and any(getattr(args, name) for name in ONE_MODEL):
         parser.error(
-            '--show, --show-dir, --work-dir, --format-only and --compile are for one model, not '
-            'for --table'
+            '--show, --show-dir, --work-dir, --format-only, --task and --compile are for one '
+            'model, not for --table'
         )
     if not args.table and len(args.checkpoint) != 1:
         parser.error('give a config and a checkpoint, or --table and configs')

@@ -1,5 +1,6 @@
 """Networks that papers build on, in their released form, where it differs from the host's."""
 
+from .convnext import ConvNeXt
 from .dense_deeplab import ASPPNeck, DenseDeepLabHead
 from .efficientnet_lite import EfficientNetLite, EfficientNetLiteClassifier
 from .espnetv2 import ESPNetV2, ESPNetV2Head
@@ -12,6 +13,7 @@ from .wider_resnet import StemResNet, WiderResNetA2
 
 __all__ = [
     'ASPPNeck',
+    'ConvNeXt',
     'DenseDeepLabHead',
     'EfficientNetLite',
     'EfficientNetLiteClassifier',

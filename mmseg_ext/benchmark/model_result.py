@@ -18,6 +18,7 @@ from mmseg_ext.benchmark.measuring import in_fresh_process, machine
 from mmseg_ext.benchmark.model_costs import Costs, measure_costs
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.config import prepare, walk
+from mmseg_ext.config.task import SEGMENT_METRICS
 from mmseg_ext.config.walk import leaf_datasets
 from mmseg_ext.engine import launch
 from mmseg_ext.errors import UserError
@@ -27,7 +28,6 @@ RESULT, LOG = 'result.json', 'log.txt'
 BORDER = 3  # pixels, the radius of the boundary F-score
 IOU_METRICS = ('IoUMetric', 'ClassIoUMetric')
 SEGMENT_SCORES = ('PQ', 'AP', 'box_AP')  # of PanopticQuality and InstanceAP
-SEGMENT_METRICS = ('PanopticQuality', 'InstanceAP')
 
 
 @dataclass(frozen=True)

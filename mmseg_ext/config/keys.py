@@ -60,6 +60,8 @@ PARTS = {
     ('EncoderDecoder', 'test_cfg'): {
         *('mode', 'crop_size', 'stride', 'windows_per_batch', 'full_height'),
         *('subdivision_steps', 'subdivision_num_points', 'scale_factor'),  # PointHead
+        *('task', 'object_mask_threshold', 'overlap_threshold'),  # OneFormer
+        *('max_instances', 'things_only'),
     },
     ('EncoderDecoder', 'train_cfg'): {
         *('num_points', 'oversample_ratio', 'importance_sample_ratio'),  # PointHead

@@ -91,7 +91,7 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
 
     The data preprocessor pads to the new size. The stride of sliding windows, the size of ``Pad``
     and ``PadPanoptic``, and the arguments that a class names in ``follows_crop`` change in
-    proportion. Resizes stay.
+    proportion. Resizes stay, except a random one of the size of the crop.
 
     Raises:
         UserError: A side is below 1, or the training has no crops or crops of several sizes.
@@ -106,14 +106,21 @@ def set_crop_size(cfg: Config, size: tuple[int, int]) -> None:
             node['crop_size'] = size
         if path.endswith('data_preprocessor') and node.get('size') is not None:
             node['size'] = size
-        if node.get('type') in ('Pad', 'PadPanoptic') and node.get('size') is not None:  # (w, h)
-            node['size'] = _in_proportion(node['size'], size[::-1], before[::-1])
+        _set_padding_and_jitter(node, size[::-1], before[::-1])
         cls = MODELS.get(node['type']) if isinstance(node.get('type'), str) else None
         for key in getattr(cls, 'follows_crop', ()):
             if key in node:
                 node[key] = _in_proportion(node[key], size, before)
     if 'crop_size' in cfg:  # a variable of the file, which the config in the work directory shows
         cfg.crop_size = size
+
+
+def _set_padding_and_jitter(node: Any, size: tuple[int, int], before: tuple[int, int]) -> None:
+    """Makes ``Pad``, and a random resize of the size of the crop, follow it; sizes are (w, h)."""
+    if node.get('type') in ('Pad', 'PadPanoptic') and node.get('size') is not None:
+        node['size'] = _in_proportion(node['size'], size, before)
+    if node.get('type') == 'RandomResize' and node.get('scale') == before:
+        node['scale'] = size
 
 
 def _training_crop(cfg: Config) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from .checks import check_writable
 from .keys import check_keys, check_types
 from .paper import drop_inherited_score
 from .reading import read_config
+from .task import has_tasks, set_task
 from .values import check_sections, check_values
 from .walk import leaf_datasets
 
@@ -203,6 +204,15 @@ def _check_outputs(out: str | None, show_dir: str | None, show: bool) -> None:
         raise UserError('--show: there is no display here: write pictures by --show-dir DIR')
 
 
+def _augment(cfg: Config, path: str) -> None:
+    """Sets the test-time augmentation of a config."""
+    if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+        raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
+    for leaf in leaf_datasets(cfg.test_dataloader):
+        leaf['pipeline'] = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+
+
 def prepare_test(
     path: str,
     checkpoint: str,
@@ -212,6 +222,7 @@ def prepare_test(
     show_dir: str | None = None,
     wait_time: float = 2,
     tta: bool = False,
+    task: str | None = None,
     **common: Any,
 ) -> Config:
     """Config of a test command; the arguments are those of ``tools/test.py``."""
@@ -231,12 +242,13 @@ def prepare_test(
     if out:
         for evaluator in walk.as_list(cfg.test_evaluator):
             evaluator['output_dir'] = out
-    if cfg.pop('tta', False) or tta:  # the config that a test leaves is augmented already
-        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-            raise UserError(f'--tta: {path} has no tta_model and tta_pipeline')
-        for leaf in leaf_datasets(cfg.test_dataloader):
-            leaf['pipeline'] = cfg.tta_pipeline
-        cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    tta = cfg.pop('tta', False) or tta  # the config that a test leaves is augmented already
+    if tta and task not in (None, 'semantic'):
+        raise UserError(f'--tta averages scores of classes, not the results of {task}: omit --tta')
+    if task is not None or (tta and has_tasks(cfg)):
+        set_task(cfg, task or 'semantic')
+    if tta:
+        _augment(cfg, path)
     # The Runner dumps the config by this name, which must not replace that of the training.
     set_config_filename(cfg, str(Path(path).with_stem(Path(path).stem + TEST)))
     return cfg

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mmseg_ext.checkpoints.safe_load import UNREADABLE, load_file
+from mmseg_ext.checkpoints.safetensors_file import SUFFIX, load_safetensors
 
 from ..errors import UserError
 from ..layers.feature_tap import plain_state_dict
@@ -19,9 +20,17 @@ __all__ = ['convert', 'converters', 'read_weights']
 
 
 def converters() -> dict[str, Callable[..., dict[str, Tensor]]]:
-    """Converters by paper, and ``plain``, which removes weights of wrapper heads or training."""
+    """Converters by paper, and ``plain``, which removes weights of wrapper heads or training.
+
+    ``<paper>_to_<names>`` goes the other way, where a module has ``OTHER_DIRECTIONS``.
+    """
     papers = {name: module.convert for name, module in _modules().items()}
-    return papers | dict(plain=plain)
+    others = {
+        f'{paper}_to_{name}': function
+        for paper, module in _modules().items()
+        for name, function in getattr(module, 'OTHER_DIRECTIONS', {}).items()
+    }
+    return papers | others | dict(plain=plain)
 
 
 def _modules() -> dict[str, Any]:
@@ -77,7 +86,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise UserError(f'{path} is not a file: give the downloaded checkpoint')
     try:
-        checkpoint: Any = load_file(path)
+        is_safetensors = Path(path).suffix == SUFFIX
+        checkpoint: Any = load_safetensors(path) if is_safetensors else load_file(path)
     except UNREADABLE as error:
         raise UserError(
             f'{path} cannot be read as a checkpoint of tensors: download it again, or save its '

@@ -11,6 +11,7 @@ from .runner import ResumableRunner
 from .runtime_info_hook import DeferredRuntimeInfoHook
 from .schedules import PolyLRToEnd
 from .train_data import BadSampleError
+from .undecayed_norms import UndecayedNormsConstructor
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -20,6 +21,7 @@ __all__ = [
     'EarlyLoggerHook',
     'PolyLRToEnd',
     'ResumableRunner',
+    'UndecayedNormsConstructor',
     'init_dist_for_cpu_or_gpu',
     'set_amp',
 ]

@@ -141,11 +141,21 @@ class ResumableRunner(Runner):
             seed=self.seed,
             diff_rank_seed=seeds_ranks_apart(self),
         )
+        self._describe_data(plain.dataset)
         model = unwrap(self.model)
         limits = model.label_limits if isinstance(model, HasLabelLimits) else None
         cfg['dataset'] = SeededDataset(plain.dataset, self.seed, limits)
         cfg['sampler'] = ResumableSampler(plain.sampler, endless=endless)
         return self.build_dataloader(cfg, seed=self.seed)
+
+    def _describe_data(self, dataset: Any) -> None:
+        """Tells the model the metainfo of a data set, as ``init_model`` of the host does."""
+        unwrap(self.model).dataset_meta = getattr(dataset, 'metainfo', None)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        built = super().build_test_loop(loop)
+        self._describe_data(built.dataloader.dataset)
+        return built
 
     def train(self) -> nn.Module:
         with self._ending_workers():

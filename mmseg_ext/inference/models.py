@@ -12,7 +12,12 @@ from torch import Tensor
 from mmseg_ext.config import prepare
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.errors import UserError
-from mmseg_ext.inference.predictor import classes_and_palette, image_pipelines, load_model
+from mmseg_ext.inference.predictor import (
+    classes_and_palette,
+    dataset_meta,
+    image_pipelines,
+    load_model,
+)
 from mmseg_ext.segmentors.fast import make_fast
 
 PACKAGE = Path(__file__).parents[1]
@@ -55,7 +60,8 @@ def load(
     config = prepare.load_config(str(_config_file(name)))
     model, meta = load_model(config, checkpoint)
     classes, palette = classes_and_palette(config, meta)
-    model.cfg, model.dataset_meta = config, dict(classes=classes, palette=palette)
+    described = dataset_meta(config, meta)
+    model.cfg, model.dataset_meta = config, {**described, 'classes': classes, 'palette': palette}
     model.to(device)
     if fast:
         make_fast(model)

@@ -98,6 +98,7 @@ class Predictor:
         self.model.to(device)
         make_fast(self.model, compiled=compiled)
         self.classes, self.palette = classes_and_palette(config, meta)
+        self.model.dataset_meta = dataset_meta(config, meta)
         self.explain, self.pixel = explain, pixel
         self._check_explain()
         self._from_file, self._from_array = image_pipelines(config)
@@ -225,12 +226,24 @@ def _test_dataset(config: Config) -> dict[str, Any]:
     return next(iter(leaf_datasets(config.test_dataloader)))
 
 
+def dataset_meta(config: Config, meta: dict[str, Any]) -> dict[str, Any]:
+    """Metainfo of the data: that of a checkpoint's meta, else that of the test data set.
+
+    ``thing_classes`` of the test data set are used where a checkpoint of its classes has none.
+    """
+    dataset = _test_dataset(config)
+    described = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
+    trained = meta.get('dataset_meta') or {}
+    if not trained.get('classes'):
+        return described
+    is_same = list(trained['classes']) == list(described.get('classes') or ())
+    things = {'thing_classes': described.get('thing_classes') or ()} if is_same else {}
+    return {**things, **trained}
+
+
 def classes_and_palette(config: Config, meta: dict[str, Any]) -> tuple[Sequence[str], Palette]:
     """Names and colours of the classes: those of a checkpoint's meta, else of the test data set."""
-    meta = meta.get('dataset_meta') or {}
-    if not meta.get('classes'):
-        dataset = _test_dataset(config)
-        meta = {**DATASETS.get(dataset['type']).METAINFO, **dataset.get('metainfo', {})}
+    meta = dataset_meta(config, meta)
     classes = meta['classes']
     # Without a palette of all classes: the random colours that the host uses for such a data set.
     random = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()

@@ -51,6 +51,9 @@ class SegmentsVisualizer(SegLocalVisualizer):
             if drawn is not None
         ]
         picture = np.concatenate(pictures, axis=1)
+        h, w = image.shape[:2]
+        # ``get_image``, which ``MMSegInferencer`` calls, has the size of the image
+        self.set_image(mmcv.imresize(picture, (w * len(pictures), h), interpolation='area'))
         if show:
             self.show(picture, win_name=name, wait_time=wait_time)
         if out_file is not None:

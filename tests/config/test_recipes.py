@@ -167,7 +167,8 @@ def test_all_that_depends_on_a_crop_follows_its_size(path: Path) -> None:
     assert images.shape[2:] == (64, 96)
     images, labels = batch_of(cfg, [(300, 500), (400, 400)])
     assert images.shape[2:] == (64, 96)
-    assert (labels == 255).float().mean() < 0.1
+    if 'coco_panoptic' not in path.stem:  # its jitter shrinks images to a tenth of the crop
+        assert (labels == 255).float().mean() < 0.1
     left = [
         node for _, node in nested_dicts(what_is_read(cfg)) if not crops.isdisjoint(pairs(node))
     ]

@@ -61,13 +61,22 @@ FILES: list[tuple[str, str, Callable[[str], str], dict[str, Tensor]]] = [
         )
         for norm, prefix in (('', ''), ('0.', 'classifier.'))
     ),
+    (
+        'oneformer',
+        'convnext_l_cityscapes',
+        lambda n: n,
+        {'norm.weight': torch.zeros(1), 'head.weight': torch.zeros(1)},
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ('paper', 'config', 'released_name', 'classifier'),
     FILES,
-    ids=['fastfcn', 'spnet', 'hanet', 'pixel_contrast', 'gscnn', 'gscnn with activations'],
+    ids=[
+        *('fastfcn', 'spnet', 'hanet', 'pixel_contrast', 'gscnn', 'gscnn with activations'),
+        'oneformer',
+    ],
 )
 def test_a_file_for_imagenet_fills_the_backbone(
     paper: str,

@@ -11,6 +11,7 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
 
 from mmseg_ext.engine.train_data import ResumableSampler
 from mmseg_ext.layers.feature_tap import WrapperHead
+from mmseg_ext.papers.oneformer import OneFormerHead
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
     ExplainsHead,
@@ -38,7 +39,11 @@ EXPLAINERS = {name: cls for name, cls in OURS.items() if callable(getattr(cls, '
 def protocol_of(cls: type) -> Any:
     if issubclass(cls, BaseSegmentor):
         return ExplainsModel
-    return ExplainsHead if issubclass(cls, BaseDecodeHead | WrapperHead) else ExplainsBackbone
+    return (
+        ExplainsHead
+        if issubclass(cls, BaseDecodeHead | WrapperHead | OneFormerHead)
+        else ExplainsBackbone
+    )
 
 
 def parameters(method: Any) -> list[tuple]:
@@ -56,6 +61,7 @@ def test_the_walk_meets_every_kind_of_part() -> None:
         'FastFCNEncHead',
         'GSCNNHead',
         'HANetHead',
+        'OneFormerHead',
         'PixelContrastHead',
         'SPNetHead',
     }
