@@ -78,7 +78,7 @@ def test_models_of_the_configs(path):
     before = norms(model)
     expected = fold_batch_norm(model, lambda: model.encode_decode(images, metas))
     ours = model.encode_decode(images, metas)
-    assert norms(model) < before
+    assert norms(model) < before or before == 0  # Swin and ConvNeXt have layer norms only
     assert_near(ours, expected)
 
 

@@ -1,0 +1,105 @@
+"""A training step and a prediction against Hugging Face's model, where it is installed."""
+
+import importlib.util
+from typing import Any
+
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
+from mmseg_ext.convert.oneformer import convert
+from mmseg_ext.layers.sizes import Size
+from mmseg_ext.papers.oneformer.targets import Targets, add_targets
+from mmseg_ext.papers.oneformer.text import image_texts, padded_ids, task_ids
+
+K, Q, CONTEXT = 19, 150, 16
+NAMES = [f'name {i}' for i in range(K)]
+STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
+
+
+def models(device: torch.device) -> tuple[Any, Any]:
+    """Both models on ResNet-50, with the same weights and without dropout."""
+    import transformers
+
+    init_default_scope('mmseg')
+    config = transformers.OneFormerConfig(
+        backbone_config=transformers.ResNetConfig(out_features=STAGES),
+        num_labels=K,
+        is_training=True,
+        dropout=0.0,
+    )
+    theirs = transformers.OneFormerForUniversalSegmentation(config).to(device)
+    head = dict(type='OneFormerHead', in_channels=[256, 512, 1024, 2048], num_classes=K)
+    backbone = dict(type='ResNet', depth=50)
+    ours: Any = MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head))
+    ours.load_state_dict(convert(theirs.state_dict()))
+    ours.dataset_meta = dict(classes=NAMES)
+    for module in (*ours.modules(), *theirs.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, 'dropout', None), float):
+            module.dropout = 0.0
+    return ours.to(device), theirs
+
+
+def make_step(device: torch.device, size: Size = (512, 1024)) -> tuple[Run, Run]:
+    """The losses of an image with 20 objects; they differ by the random points of the masks."""
+    ours, theirs = (model.train() for model in models(device))
+    images = torch.randn(1, 3, *size, device=device)
+    h, w = size
+    numbers = torch.arange(20, dtype=torch.int16, device=device).view(4, 5)
+    numbers = numbers.repeat_interleave(h // 4, 0).repeat_interleave(-(-w // 5), 1)[:, :w]
+    targets = Targets('panoptic', [i % K for i in range(20)], numbers)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=numbers[None] % K))
+    add_targets(sample, targets)
+    texts = padded_ids(image_texts('panoptic', targets.labels, NAMES, Q - CONTEXT))[None]
+    labels = torch.tensor(targets.labels, device=device)
+
+    def backward(model: nn.Module, loss: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        loss.backward()
+        return [loss.detach().reshape(())]
+
+    def run_theirs() -> list[Tensor]:
+        result = theirs(
+            images,
+            task_inputs=task_ids(['panoptic']).to(device),
+            text_inputs=texts.to(device),
+            mask_labels=[targets.masks(size).float()],
+            class_labels=[labels],
+        )
+        return backward(theirs, result.loss)
+
+    return lambda: backward(ours, sum(ours.loss(images, [sample]).values())), run_theirs
+
+
+def make_prediction(device: torch.device, size: Size = (512, 1024)) -> tuple[Run, Run]:
+    """The scores of the classes at the size of the image."""
+    ours, theirs = (model.eval() for model in models(device))
+    theirs.model.is_training = False
+    images = torch.randn(1, 3, *size, device=device)
+
+    @torch.no_grad()
+    def run_theirs() -> list[Tensor]:
+        result = theirs(images, task_inputs=task_ids(['semantic']).to(device))
+        probs = result.class_queries_logits.softmax(2)[..., :-1]
+        masks = nn.functional.interpolate(result.masks_queries_logits, size, mode='bilinear')
+        return [torch.einsum('nqk,nqhw->nkhw', probs, masks.sigmoid())[0]]
+
+    @torch.no_grad()
+    def run_ours() -> list[Tensor]:
+        return [ours.predict(images)[0].seg_logits.data.exp()]
+
+    return run_ours, run_theirs
+
+
+BENCHMARKS = []
+if importlib.util.find_spec('transformers') is not None:
+    BENCHMARKS = [
+        OpBenchmark('oneformer_hf_step', 'R50, 1x3x512x1024', make_step),
+        OpBenchmark('oneformer_hf_prediction', 'R50, 1x3x512x1024', make_prediction),
+    ]
