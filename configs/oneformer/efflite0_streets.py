@@ -53,7 +53,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False, begin=100, end=4000),
+    dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=100, end=4000),
 ]
 default_hooks = dict(checkpoint=dict(interval=1000, save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

@@ -23,6 +23,6 @@ train_dataloader = dict(
     batch_size=2, num_workers=4, dataset=dict(pipeline=[*_base_.train_pipeline, targets])
 )
 train_cfg = dict(max_iters=160000)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=160000)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=160000)]
 default_hooks = dict(checkpoint=dict(save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

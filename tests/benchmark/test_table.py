@@ -218,7 +218,7 @@ def test_a_table_that_ctrl_c_stopped_says_that_it_goes_on(
 
 def test_what_the_tool_cannot_do_with_many_models_is_refused(tool: Callable) -> None:
     status, printed = tool('--table', 'first.py', '--show')
-    assert status == 2 and '--format-only and --compile are for one model' in printed
+    assert status == 2 and '--task and --compile are for one model' in printed
     status, printed = tool('first.py')
     assert status == 2 and 'give a config and a checkpoint' in printed
     status, _ = tool('--table', 'first.py', '--launcher', 'slurm')

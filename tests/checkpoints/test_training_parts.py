@@ -26,6 +26,7 @@ PARTS = {
     'hanet/hrnet18s_camvid': [],
     'hmsa/hrnet18s_ocr_camvid': [],
     'magnet/hrnet18s_ocr_camvid': [],
+    'oneformer/efflite0_camvid': ['decode_head.text_branch', 'decode_head.criterion'],
     'pixel_contrast/hrnet18s_camvid_memory': ['decode_head.projection', 'decode_head.bank'],
     'spnet/hrnet18s_camvid': [],
 }

@@ -10,4 +10,4 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=0.01),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
 )
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False, begin=0, end=90000)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=0, end=90000)]

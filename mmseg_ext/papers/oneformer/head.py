@@ -60,7 +60,8 @@ class OneFormerHead(BaseModule):
     """
 
     reads_levels = True
-    training_parts = ('text_branch', 'criterion')
+    # The bias adds the same number to all keys, which softmax cancels: nothing reads it.
+    training_parts = ('text_branch', 'criterion', 'mask_decoder.query_transformer.conv.bias')
     align_corners = False
     explains_pixels = False
 
