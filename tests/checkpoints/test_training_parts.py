@@ -32,6 +32,10 @@ PARTS = {
 }
 
 
+# Softmax cancels this bias of OneFormer's keys; checkpoints have it.
+CANCELLED = 'decode_head.mask_decoder.query_transformer.conv.bias'
+
+
 class HasModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -55,6 +59,7 @@ def test_the_declared_parts_are_those_that_a_prediction_does_not_read(
     trace = trace_operations(lambda: model.predict(torch.zeros(1, 3, 64, 64), [sample]))
     state = dict(model.named_parameters())
     unread = {name for name, parameter in state.items() if not trace.reads(parameter)}
+    unread.discard(CANCELLED)
     assert unread == {name for name in state if name.startswith(declared)}
     assert all(any(n.startswith(f'{part}.') for n in model.state_dict()) for part in PARTS[name])
 

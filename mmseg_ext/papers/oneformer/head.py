@@ -60,8 +60,7 @@ class OneFormerHead(BaseModule):
     """
 
     reads_levels = True
-    # The bias adds the same number to all keys, which softmax cancels: nothing reads it.
-    training_parts = ('text_branch', 'criterion', 'mask_decoder.query_transformer.conv.bias')
+    training_parts = ('text_branch', 'criterion')
     align_corners = False
     explains_pixels = False
 
