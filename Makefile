@@ -16,7 +16,7 @@ $(DONE): setup.py constraints.txt
 
 DEMO := work_dirs/demo
 MODEL := configs/hmsa/efflite0_streets
-WEIGHTS := $(DEMO)/epoch_11.pth
+WEIGHTS := $(DEMO)/epoch_8.pth
 
 demo: $(DONE)
 	$(BIN)/python tools/make_streets.py $(DEMO)/streets --train 400 --val 24 --extra 0

