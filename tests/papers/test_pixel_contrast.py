@@ -183,7 +183,7 @@ def test_contrast_within_a_batch_is_the_slow_formula() -> None:
 def test_contrast_with_a_bank_is_the_slow_formula(
     counts: tuple, queues: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, 'ON_A_CPU', 80)  # two or four anchors
+    monkeypatch.setattr(loss_module, 'SIMILARITIES_AT_A_TIME', 80)  # two or four anchors
     x, own, valid = anchors(0, 0, 1, 2, 1, 2, 2)
     bank = filled_bank(*counts, queues=queues)
     value = PixelContrastLoss(loss_weight=1.0)(x, own, valid, bank)

@@ -12,8 +12,9 @@ from ...layers.precision import at_least_float32
 from .memory import BELOW_ALL, MemoryBank
 from .sampling import Anchors, sample_anchors
 
-# 128 MiB of float32; on a CPU 16 MiB, because memory that is used again is twice as fast.
-SIMILARITIES_AT_A_TIME, ON_A_CPU = 2**25, 2**22
+SIMILARITIES_AT_A_TIME = 2**25  # 128 MiB of float32
+# On a CPU: more anchors leave its cache, fewer read the whole bank too often.
+ANCHORS_AT_A_TIME = 192
 
 
 def positive_terms(positives: Tensor, is_positive: Tensor, negatives: Tensor) -> Tensor:
@@ -151,8 +152,9 @@ class PixelContrastLoss(nn.Module):
             draws = (self.num_positives, self.num_negatives)
             chances = [torch.rand(len(x), number, device=x.device) for number in draws]
         rows_of = self._every_row if self.semi_hard is None else self._semi_hard_rows
-        similarities = ON_A_CPU if x.is_cpu else SIMILARITIES_AT_A_TIME
-        step = max(1, similarities // len(bank.rows))
+        step = max(1, SIMILARITIES_AT_A_TIME // len(bank.rows))
+        if x.is_cpu:
+            step = min(step, ANCHORS_AT_A_TIME)
         with torch.no_grad():
             chunks = zip(*(rows.split(step) for rows in (x, classes, *chances)), strict=True)
             results = [rows_of(bank, *chunk) for chunk in chunks]
