@@ -57,6 +57,7 @@ def test_a_leak_of_more_than_a_hundredth_is_reported() -> None:
 
 def test_descriptors_that_are_not_closed_are_reported() -> None:
     assert result(descriptors=0.01).problems() == ['a/b: descriptors of 53 grew to 59']
+    assert result(descriptors=0.002).problems() == []  # one or two come and go
 
 
 def test_weights_that_differ_are_reported() -> None:
