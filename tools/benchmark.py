@@ -28,7 +28,13 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files')
-    parser.add_argument('--against', metavar='CONFIG', help='config to compare with')
+    parser.add_argument(
+        '--against',
+        nargs='+',
+        default=['host'],
+        metavar='CONFIG',
+        help='configs to compare with; host (default) is the nearest model of MMSegmentation',
+    )
     modes = f'{", ".join(MODES)} (default: each), or a combination joined by +'
     parser.add_argument('--modes', nargs='+', default=MODES, metavar='MODE', help=modes)
     parser.add_argument(
@@ -57,7 +63,7 @@ def main() -> None:
         device=args.device,
         repeats=args.repeats,
     )
-    total = len(args.configs) * len(runs_of(args.modes)) * len(args.batch_size)
+    total = len(args.configs) * len(args.against) * len(runs_of(args.modes)) * len(args.batch_size)
     results = []
     with errors_in_a_line():
         runs = benchmark(args.configs, **options)

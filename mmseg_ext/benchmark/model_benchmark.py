@@ -28,6 +28,7 @@ from mmseg_ext.benchmark.measuring import (
     peak_rise,
     ratio,
 )
+from mmseg_ext.benchmark.model_costs import trace_operations
 from mmseg_ext.checkpoints.write import write_atomically
 from mmseg_ext.config import overrides
 from mmseg_ext.config.checks import check_device
@@ -37,6 +38,7 @@ from mmseg_ext.layers.folding import fold_batch_norm
 
 PHASES = ('training', 'inference')
 MODES = ('fp32', 'bf16', 'channels_last', 'folded', 'compile')
+HOST = 'host'
 BLOCK = 32  # pixels, side of the squares of one class in random labels
 
 
@@ -71,6 +73,8 @@ class Measurement:
         seconds: Median times per image.
         eager_seconds: Median time per image of the model in float32 without any mode, in turn with
             ``seconds``; None if that is the setting itself.
+        multiply_adds: Multiplications with addition per image, of convolutions, matrix products and
+            attention; in training also those of the backward pass.
         peak_bytes: Largest memory until the end of the first step, with weights and optimiser;
             None if it cannot be measured, as with a compiler on a CPU.
         error: Reason for missing numbers.
@@ -81,6 +85,7 @@ class Measurement:
     setting: Setting
     seconds: tuple[float, ...] | None = None
     eager_seconds: float | None = None
+    multiply_adds: tuple[int, ...] | None = None
     peak_bytes: tuple[int | None, ...] = (None, None)
     error: str = ''
 
@@ -103,7 +108,7 @@ def check_modes(modes: Sequence[str]) -> None:
 def benchmark(
     paths: Sequence[str],
     *,
-    against: str | None = None,
+    against: Sequence[str] = (HOST,),
     modes: Sequence[str] = MODES,
     batches: Sequence[int] = (2,),
     size: Sequence[int] | None = None,
@@ -114,7 +119,7 @@ def benchmark(
 
     Args:
         paths: Config files.
-        against: Config of the reference; by default the host's nearest model (``host_model``).
+        against: Configs of the references; 'host' is the host's nearest model (``host_model``).
         modes: Names of ``MODES``; '+' joins several.
         batches: Batch sizes.
         size: Size (h, w) in pixels; by default ``crop_size`` of each config.
@@ -126,21 +131,20 @@ def benchmark(
     """
     check_modes(modes)
     check_device(device)
-    pairs = [
-        _pair(path, against, size) for path in paths
-    ]  # finds errors before the first measurement
-    for path, (cfgs, own_size) in zip(paths, pairs, strict=True):
+    names = list(product(paths, against))
+    pairs = [_pair(*name, size) for name in names]  # finds errors before the first measurement
+    for (path, reference), (cfgs, own_size) in zip(names, pairs, strict=True):
         for (phase, mode), batch in product(runs_of(modes), batches):
             setting = Setting(phase, mode, batch, own_size, device)
-            yield _measure(path, against or 'host', cfgs, setting, repeats)
+            yield _measure(path, reference, cfgs, setting, repeats)
 
 
-def _pair(path: str, against: str | None, size: Sequence[int] | None) -> tuple[list[dict], Any]:
+def _pair(path: str, against: str, size: Sequence[int] | None) -> tuple[list[dict], Any]:
     cfg = load_config(path)
     size = size or cfg.get('crop_size')
     if size is None:
         raise UserError(f'{path} names no crop_size: give --size H W')
-    if against is None:
+    if against == HOST:
         reference = Config({**cfg.to_dict(), 'model': host_model(cfg.model.to_dict())})
     else:
         reference = load_config(against)
@@ -164,12 +168,13 @@ def _measure(
         for cfg in cfgs:
             peaks.append(in_fresh_process(_measure_peak, cfg, setting))
         seconds = in_fresh_process(_measure_time, cfgs, setting, repeats)
+        counts = in_fresh_process(_count, cfgs, setting)
     except Exception as error:  # any error: the table names it, and the next setting runs
         who = (f'{path}: ', f'{against}: ', '')[len(peaks)]
         line = (str(error).strip().splitlines() or [''])[0]
         return Measurement(path, against, setting, error=f'{who}{type(error).__name__}: {line}')
     eager = seconds[2] if len(seconds) > 2 else None
-    return Measurement(path, against, setting, seconds[:2], eager, tuple(peaks))
+    return Measurement(path, against, setting, seconds[:2], eager, counts, tuple(peaks))
 
 
 def _measure_peak(cfg: dict, setting: Setting) -> int | None:
@@ -187,6 +192,11 @@ def _measure_time(cfgs: list[dict], setting: Setting, repeats: int) -> tuple[flo
         step()
     seconds = interleaved_medians(steps, setting.device, repeats)
     return tuple(time / setting.batch for time in seconds)
+
+
+def _count(cfgs: list[dict], setting: Setting) -> tuple[int, ...]:
+    steps = [make_step(cfg, replace(setting, mode='fp32')) for cfg in cfgs]
+    return tuple(trace_operations(step).flops // 2 // setting.batch for step in steps)
 
 
 def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
@@ -249,6 +259,7 @@ def results_table(results: Sequence[Measurement], device: str) -> Group:
         table.add_column(head)
     for head in ('time of an image\nmodel', '\nother', '\nratio', 'to fp32\nratio'):
         table.add_column(head, justify='right')
+    table.add_column('multiply-adds\nratio', justify='right')
     for head in ('peak memory\nmodel', '\nother', '\nratio'):
         table.add_column(head, justify='right')
     names, notes = '', []
@@ -263,6 +274,7 @@ def results_table(results: Sequence[Measurement], device: str) -> Group:
         else:
             row += [*(f'{t * 1e3:.1f} ms' for t in r.seconds), ratio(*r.seconds)]
             row.append(ratio(r.seconds[0], r.eager_seconds) if r.eager_seconds else '')
+            row.append(ratio(*r.multiply_adds) if r.multiply_adds else '')
             row += ['n/a' if b is None else f'{b / 2**20:.0f} MiB' for b in r.peak_bytes]
             row.append(ratio(*r.peak_bytes))
         table.add_row(*row)

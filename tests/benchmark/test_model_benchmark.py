@@ -104,9 +104,11 @@ def test_a_step_trains_or_predicts(config, mode):
 def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_path):
     broken = tmp_path / 'broken.py'
     broken.write_text("_base_ = './tiny.py'\nmodel = dict(decode_head=dict(in_channels=7))")
-    results = list(benchmark([str(config)], against=str(broken), modes=['fp32'], repeats=1))
+    results = list(benchmark([str(config)], against=[str(broken)], modes=['fp32'], repeats=1))
     assert all(r.error.startswith(f'{broken}: RuntimeError') for r in results)
     (result, other, folded) = benchmark([str(config)], modes=['fp32', 'folded'], repeats=1)
+    assert result.multiply_adds[0] == result.multiply_adds[1]  # both are the host's own model
+    assert result.multiply_adds[0] > 2 * other.multiply_adds[0] > 0  # with the backward pass
     assert result.eager_seconds is None and folded.eager_seconds > 0
     assert (folded.setting.phase, folded.setting.mode) == ('inference', 'folded')
     assert (result.setting.phase, other.setting.phase) == ('training', 'inference')

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from mmseg.models.necks import JPU
+from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
-from mmseg_ext.papers.fastfcn import LeanEncoding, class_presence
+from mmseg_ext.papers.fastfcn import FastFCNJPU, LeanEncoding, class_presence
 
 
 def assignment_released(x: Tensor, codewords: Tensor, scale: Tensor) -> Tensor:
@@ -59,7 +60,26 @@ def _make_presence(device: torch.device) -> tuple[Run, Run]:
     )
 
 
+def _make_neck(device: torch.device) -> tuple[Run, Run]:
+    """The neck of ResNet-50 in training, and the host's class, which is the released function."""
+    neck = FastFCNJPU((512, 1024, 2048), 512).train().to(device)
+    released = JPU((512, 1024, 2048), 512, align_corners=True).train().to(device)
+    released.load_state_dict(neck.state_dict())
+    widths = zip((512, 1024, 2048), (32, 16, 8), strict=True)
+    levels = [torch.randn(2, c, s, s, device=device).relu().requires_grad_() for c, s in widths]
+
+    def step(neck: nn.Module) -> Run:
+        def both_ways() -> list[Tensor]:
+            out = neck(levels)[-1]
+            return [out.detach(), *torch.autograd.grad(out.square().mean(), levels)]
+
+        return both_ways
+
+    return step(neck), step(released)
+
+
 BENCHMARKS = [
+    OpBenchmark('jpu', 'levels of 2 images of 256x256, ResNet-50', _make_neck),
     OpBenchmark('encoding', '3600 pixels of 512 channels, 32 codes', _make_encoding),
     OpBenchmark('class_presence', '16x480x480, 150 classes', _make_presence),
 ]

@@ -13,7 +13,7 @@ from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.evaluation.boundary_f_score import borders, boundary_f_scores
 from mmseg_ext.losses import DualTaskLoss, ImageWeightedCELoss
 from mmseg_ext.papers.gscnn import BalancedEdgeLoss, class_edges
-from mmseg_ext.papers.gscnn.head import GSCNNHead
+from mmseg_ext.papers.gscnn.head import GatedConv, GSCNNHead
 
 CLASSES = 19
 IGNORED = 255
@@ -301,10 +301,31 @@ def _make_head(device: torch.device) -> tuple[Run, Run]:
     return ours, released
 
 
+def _make_gate(device: torch.device) -> tuple[Run, Run]:
+    """A gate and its convolution in training, forward and backward."""
+    gated = GatedConv(64, 64, norm_cfg=dict(type='BN')).train().to(device)
+    x = torch.randn(2, 64, 180, 240, device=device).requires_grad_()
+    side = torch.randn(2, 1, 180, 240, device=device).requires_grad_()
+    wanted = [x, side, gated.mix_features.weight, gated.mix_side.weight, gated.conv.weight]
+
+    def step(run: Callable[[], Tensor]) -> Run:
+        def both_ways() -> list[Tensor]:
+            out = run()
+            return [out.detach(), *torch.autograd.grad(out.square().mean(), wanted)]
+
+        return both_ways
+
+    def released() -> Tensor:
+        return gated.conv(x * (gate_released(gated, x, side) + 1))
+
+    return step(lambda: gated(x, gated.gate(x, side))), step(released)
+
+
 BENCHMARKS = [
     OpBenchmark('boundary_f_score', '512x1024, K=19, 4 radii, 2 pixels off', _make_scores),
     OpBenchmark('gscnn', '288x576, 512 channels last, K=19', _make_head),
     OpBenchmark('gscnn_edges', '2 labels of 512x1024, K=19', _make_edges),
+    OpBenchmark('gscnn_gate', '2x64x180x240, training', _make_gate),
     OpBenchmark('gscnn_loss', '2 labels of 256x512, K=19', _make_loss(with_edges=True)),
     OpBenchmark('gscnn_terms', 'the same, edges given', _make_loss(with_edges=False)),
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.papers.hanet import HANetHead, HeightAttention
+from mmseg_ext.papers.hanet.attention import at_height
 
 
 def gate_released(
@@ -122,7 +123,31 @@ def _make_gates(device: torch.device) -> tuple[Run, Run]:
     return _step(gated, gated, levels), _step(plain, plain, levels)
 
 
+def _make_gate(device: torch.device) -> tuple[Run, Run]:
+    """The gate of the widest map, forward and backward."""
+    init_default_scope('mmseg')
+    gate = HeightAttention(1024, 2048).eval().to(device)
+    h, w = (side // 8 for side in LEVELS[device.type])
+    x, feat = (torch.randn(2, c, h, w, device=device).relu().requires_grad_() for c in (1024, 2048))
+    rows = torch.arange(gate.rows, device=device).expand(2, -1)
+    positions = (rows * (128 // gate.rows))[..., None].expand(-1, -1, w)
+
+    def step(run: Callable[[], Tensor]) -> Run:
+        def both_ways() -> list[Tensor]:
+            out = run()
+            grads = torch.autograd.grad(out.square().mean(), (x, feat, gate.conv_gate.weight))
+            return [out.detach(), *grads]
+
+        return both_ways
+
+    def ours() -> Tensor:
+        return feat * at_height(gate(gate.summarise(x), rows), like=feat)
+
+    return step(ours), step(lambda: gate_released(gate, x, feat, positions))
+
+
 BENCHMARKS = [
     OpBenchmark('hanet', SHAPE, _make_head),
+    OpBenchmark('hanet_gate', '2048 channels, stride 8 of the same', _make_gate),
     OpBenchmark('hanet_gates', f'{SHAPE}, against no gates', _make_gates),
 ]
