@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg_ext.datasets.panoptic.ade20k import ADE20KPanopticDataset
 from mmseg_ext.errors import UserError
 from mmseg_ext.papers.oneformer.attention import Attention, sine_map
 from mmseg_ext.papers.oneformer.contrast import ContrastiveLoss
@@ -560,6 +561,15 @@ def test_maps_show_queries_regions_and_likeness(model: nn.Module) -> None:
     assert likeness.shape == (1, K, 6, 1) and likeness.abs().max() <= 1 + 1e-6
     two, more = make_batch(model, size=(64, 96))
     assert 'query_1' in model.explain(two, more)
+
+
+def test_texts_have_the_synonyms_of_a_data_set_that_has_them(model: nn.Module) -> None:
+    meta = dict(ADE20KPanopticDataset.METAINFO)
+    model.dataset_meta = meta
+    assert model.decode_head.class_names[1] == 'building, edifice'
+    del meta['full_names']
+    model.dataset_meta = meta
+    assert model.decode_head.class_names[1] == 'building'
 
 
 # Training and settings

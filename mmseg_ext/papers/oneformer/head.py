@@ -130,8 +130,11 @@ class OneFormerHead(BaseModule):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes of the data set; without one they are numbered, with a warning."""
-        names = self.dataset_meta.get('classes')
+        """Names of the classes of the data set, with synonyms where it has them (ADE20K).
+
+        Without a data set they are numbered, with a warning.
+        """
+        names = self.dataset_meta.get('full_names') or self.dataset_meta.get('classes')
         if names:
             return names
         warnings.warn('the model knows no names of classes: its texts number them', stacklevel=2)
