@@ -2,7 +2,8 @@
 
 Both models get the same random images, in turn. Training includes the losses and the optimiser of
 the config. The nearest model replaces classes of this package by those of MMSegmentation: each
-class declares its host_counterpart. --against names another model.
+class declares its host_counterpart. --against names other models. --profile lists the operations
+that take the most time instead.
 
 Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes fp32 bf16+compile
 """
@@ -20,6 +21,7 @@ from mmseg_ext.benchmark.model_benchmark import (
     runs_of,
     write_results,
 )
+from mmseg_ext.benchmark.profile import profile_models, profile_tables
 from mmseg_ext.errors import errors_in_a_line
 
 
@@ -47,14 +49,24 @@ def parse_args() -> argparse.Namespace:
         metavar=('H', 'W'),
         help="size of the images (default: the config's crop_size)",
     )
+    parser.add_argument('--profile', action='store_true', help='list operations by their time')
     parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
     parser.add_argument('--repeats', type=int, default=5, help='timed steps of each model (5)')
     parser.add_argument('--out', metavar='FILE', help='write all numbers as JSON')
     return parser.parse_args()
 
 
+def print_profiles(args: argparse.Namespace) -> None:
+    options = dict(modes=args.modes, batch=args.batch_size[0], size=args.size, device=args.device)
+    with errors_in_a_line():
+        Console().print(profile_tables(profile_models(args.configs, **options), args.device))
+
+
 def main() -> None:
     args = parse_args()
+    if args.profile:
+        print_profiles(args)
+        return
     options = dict(
         against=args.against,
         modes=args.modes,

@@ -140,19 +140,29 @@ def benchmark(
 
 
 def _pair(path: str, against: str, size: Sequence[int] | None) -> tuple[list[dict], Any]:
+    cfg, own_size = what_runs(path, size)
+    if against != HOST:
+        return [cfg, what_runs(against, own_size)[0]], own_size
+    reference = load_config(path)
+    reference.model = host_model(reference.model.to_dict())
+    return [cfg, _without_start(reference)], own_size
+
+
+def what_runs(path: str, size: Sequence[int] | None) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Model and optimiser of a config, with random weights, and the size (h, w) of its images.
+
+    Raises:
+        UserError: Neither the config nor ``size`` gives a size.
+    """
     cfg = load_config(path)
     size = size or cfg.get('crop_size')
     if size is None:
         raise UserError(f'{path} names no crop_size: give --size H W')
-    if against == HOST:
-        reference = Config({**cfg.to_dict(), 'model': host_model(cfg.model.to_dict())})
-    else:
-        reference = load_config(against)
-    return [_what_runs(cfg), _what_runs(reference)], tuple(size)
+    return _without_start(cfg), (size[0], size[1])
 
 
-def _what_runs(cfg: Config) -> dict[str, Any]:
-    """Configs of model and optimiser, with random weights and without padding."""
+def _without_start(cfg: Config) -> dict[str, Any]:
+    """Configs of model and optimiser, without starting weights and padding."""
     overrides.set_initial_weights(cfg, 'none')
     for key in ('size', 'size_divisor'):
         cfg.model.data_preprocessor.pop(key, None)

@@ -20,6 +20,7 @@ from mmseg_ext.benchmark.model_benchmark import (
     results_table,
     write_results,
 )
+from mmseg_ext.benchmark.profile import profile_models, profile_tables
 from mmseg_ext.config import overrides
 from mmseg_ext.errors import UserError
 from tests.tiny import CONFIG_DIR, CONFIGS, build, dicts_in, make_batch, shrink, total_loss
@@ -124,6 +125,20 @@ def test_what_fails_says_so_in_its_place_and_the_rest_is_measured(config, tmp_pa
     write_results(tmp_path / 'out.json', [result, results[1]], 'cpu')
     written = json.loads((tmp_path / 'out.json').read_text())
     assert written['results'][0]['setting']['mode'] == 'fp32' and 'CPU' in written['machine']
+
+
+def test_a_profile_names_the_operations_with_the_most_time(config):
+    results = profile_models([str(config)], modes=['fp32', 'folded'], batch=2)
+    kinds = [(setting.phase, setting.mode) for _, setting, _ in results]
+    assert kinds == [('training', 'fp32'), ('inference', 'fp32'), ('inference', 'folded')]
+    for path, setting, operations in results:
+        assert path == str(config) and setting.size == (32, 32) and len(operations) == 10
+        shares = [one.share for one in operations]
+        assert shares == sorted(shares, reverse=True) and 0.2 < sum(shares) <= 1
+    assert any('convolution' in one.name and one.calls for one in results[0][2])
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(profile_tables(results, 'cpu'))
+    assert f'{config}, inference, 2 of 32x32, folded' in stream.getvalue()
 
 
 def test_mistakes_are_told_before_the_first_measurement(config, tmp_path):

@@ -14,8 +14,10 @@ Shape = tuple[int, int]
 
 
 def maps(*shapes: Shape) -> list[Tensor]:
-    """Maps of 2, 3, 4, ... channels."""
-    return [torch.randn(2, i, *shape) for i, shape in enumerate(shapes, start=2)]
+    """Maps of 2, 3, 4, ... channels, float64: gradients of float32 differ by their rounding."""
+    return [
+        torch.randn(2, i, *shape, dtype=torch.double) for i, shape in enumerate(shapes, start=2)
+    ]
 
 
 def check_value_and_gradient(conv: nn.Conv2d, value: Tensor, expected: Tensor) -> None:
@@ -39,7 +41,7 @@ def check_value_and_gradient(conv: nn.Conv2d, value: Tensor, expected: Tensor) -
 )
 def test_parts_of_one_row_or_column_count_everywhere(shapes: list[Shape], bias: bool) -> None:
     parts = maps(*shapes)
-    conv = nn.Conv2d(sum(x.shape[1] for x in parts), 6, 1, bias=bias)
+    conv = nn.Conv2d(sum(x.shape[1] for x in parts), 6, 1, bias=bias).double()
     size = max(h for h, _ in shapes), max(w for _, w in shapes)
     together = torch.cat([x.expand(-1, -1, *size) for x in parts], dim=1)
     check_value_and_gradient(conv, pointwise_of_maps(conv, parts), conv(together))
@@ -48,7 +50,7 @@ def test_parts_of_one_row_or_column_count_everywhere(shapes: list[Shape], bias: 
 @pytest.mark.parametrize('align_corners', [True, False])
 def test_levels_are_resized_to_the_first(align_corners: bool) -> None:
     levels = maps((8, 12), (4, 6), (3, 3), (1, 1))
-    conv = nn.Conv2d(sum(x.shape[1] for x in levels), 6, 1)
+    conv = nn.Conv2d(sum(x.shape[1] for x in levels), 6, 1).double()
     resized = [F.interpolate(x, (8, 12), None, 'bilinear', align_corners) for x in levels]
     value = pointwise_of_levels(conv, levels, align_corners)
     check_value_and_gradient(conv, value, conv(torch.cat(resized, dim=1)))
@@ -69,7 +71,7 @@ def test_a_part_is_made_when_its_output_is_asked_for() -> None:
 
 @pytest.mark.parametrize('channels', [6, 4], ids=['too_few', 'too_many'])
 def test_other_channels_are_refused_as_by_any_convolution(channels: int) -> None:
-    conv, parts = nn.Conv2d(channels, 6, 1), maps((4, 4), (4, 4))
+    conv, parts = nn.Conv2d(channels, 6, 1).double(), maps((4, 4), (4, 4))
     with pytest.raises(RuntimeError, match='channels'):
         pointwise_of_maps(conv, parts)
     with pytest.raises(RuntimeError, match='channels'):
