@@ -7,6 +7,7 @@ import torch
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from torch.profiler import ProfilerActivity, profile
 
 from mmseg_ext.benchmark.measuring import in_fresh_process, machine
@@ -82,15 +83,15 @@ def _profile(cfg: dict, setting: Setting) -> list[Operation]:
 
 def profile_tables(results: Sequence[tuple[str, Setting, list[Operation]]], device: str) -> Group:
     """A table for each profile."""
-    tables = []
+    parts: list[Text | Table] = [Text(machine(device))]
     for path, setting, operations in results:
         h, w = setting.size
-        title = f'{path}, {setting.phase}, {setting.batch} of {h}x{w}, {setting.mode}'
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify='left')
+        what = f'{path}, {setting.phase}, {setting.batch} of {h}x{w}, {setting.mode}'
+        table = Table(box=box.SIMPLE_HEAD)
         table.add_column('operation')
         for head in ('time', 'calls'):
             table.add_column(head, justify='right')
         for one in operations:
             table.add_row(one.name, f'{one.share:.1%}', str(one.calls))
-        tables.append(table)
-    return Group(machine(device), *tables)
+        parts += [Text(what), table]
+    return Group(*parts)

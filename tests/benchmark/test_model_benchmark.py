@@ -137,7 +137,7 @@ def test_a_profile_names_the_operations_with_the_most_time(config):
         assert shares == sorted(shares, reverse=True) and 0.2 < sum(shares) <= 1
     assert any('convolution' in one.name and one.calls for one in results[0][2])
     stream = io.StringIO()
-    Console(file=stream, width=200).print(profile_tables(results, 'cpu'))
+    Console(file=stream, width=400).print(profile_tables(results, 'cpu'))
     assert f'{config}, inference, 2 of 32x32, folded' in stream.getvalue()
 
 
