@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from mmseg_ext.errors import UserError
-from tests.tiny import distinct_configs, make_batch, tiny, total_loss
+from tests.tiny import different_configs, make_batch, tiny, total_loss
 
 pytestmark = pytest.mark.parametrize(
-    'path', distinct_configs(), ids=lambda p: f'{p.parent.name}/{p.stem}'
+    'path', different_configs(), ids=lambda p: f'{p.parent.name}/{p.stem}'
 )
 
 

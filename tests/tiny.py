@@ -20,6 +20,7 @@ CONFIG_DIR = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(p for p in CONFIG_DIR.glob('*/*.py') if p.parent.name != '_base_')
 assert CONFIGS, f'no config under {CONFIG_DIR}'
 IGNORE_INDEX = 255
+Feature = tuple[str, str, str | None]
 
 # Smaller arguments by type. What a paper adds declares its own as SMALLER in its test file.
 SMALLER: dict[str, dict[str, Any]] = {
@@ -76,13 +77,38 @@ def nodes(path: Path) -> list[dict]:
 
 
 @functools.cache
-def distinct_configs() -> list[Path]:
-    """Of the configs whose models have the same types with the same options, the first."""
-    first: dict[tuple, Path] = {}
-    for path in CONFIGS:
-        typed = [node for node in nodes(path) if 'type' in node]
-        first.setdefault(tuple(sorted((str(n['type']), *sorted(n)) for n in typed)), path)
-    return list(first.values())
+def features(path: Path) -> frozenset[Feature]:
+    """Types in a config's model, their options that are no numbers, and which head is in which."""
+    options = {
+        (str(node['type']), key, str(value))
+        for node in nodes(path)
+        if 'type' in node
+        for key, value in node.items()
+        if value is None or isinstance(value, str | bool)
+    }
+    heads = {
+        (node['type'], node['decode_head']['type'], node['decode_head'].get('head', {}).get('type'))
+        for node in nodes(path)
+        if 'decode_head' in node
+    }
+    return frozenset(options | heads)
+
+
+def depth(path: Path) -> int:
+    """Depth of a config's backbone, where it has one; a small backbone is taken first."""
+    return max(node.get('depth', 0) for node in nodes(path))
+
+
+@functools.cache
+def different_configs() -> list[Path]:
+    """Configs that have all features together: each adds the most to those before it."""
+    missing = set().union(*map(features, CONFIGS))
+    chosen = []
+    while missing:
+        path = min(CONFIGS, key=lambda path: (-len(features(path) & missing), depth(path), path))
+        missing -= features(path)
+        chosen.append(path)
+    return sorted(chosen)
 
 
 def shrink(model: dict) -> dict:

@@ -12,7 +12,7 @@ from mmengine.runner import save_checkpoint
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
 import mmseg_ext
-from tests.tiny import CONFIGS, build, distinct_configs, shrink
+from tests.tiny import CONFIGS, build, different_configs, shrink
 
 SIZE = (52, 76)
 
@@ -42,7 +42,7 @@ def small_config(path: Path) -> Config:
 
 
 @pytest.mark.parametrize(
-    'path', distinct_configs(), ids=lambda path: f'{path.parent.name}/{path.stem}'
+    'path', different_configs(), ids=lambda path: f'{path.parent.name}/{path.stem}'
 )
 def test_the_host_predicts_with_every_kind_of_model(
     path: Path, files: Path, tmp_path: Path

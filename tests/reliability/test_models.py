@@ -27,7 +27,7 @@ import mmseg_ext
 from mmseg_ext.checkpoints.finite import are_finite, float_tensors
 from mmseg_ext.engine.runtime_info_hook import STATE, DeferredRuntimeInfoHook
 from tests.reliability.tally import RIGHT, SENTENCE, Tally
-from tests.tiny import CONFIGS, IGNORE_INDEX, nodes, tiny
+from tests.tiny import CONFIGS, IGNORE_INDEX, different_configs, nodes, tiny
 
 Size = tuple[int, int]
 ORDINARY: Size = (37, 53)
@@ -37,50 +37,12 @@ PIPELINE = [dict(type='LoadImage'), dict(type='PackSegInputs')]
 SMALL: Size = (40, 64)
 
 
-Feature = tuple[str, str, str | None]
-
-
-@functools.cache
-def features(path: Path) -> frozenset[Feature]:
-    """Types in a config's model, their options that are no numbers, and which head is in which."""
-    options = {
-        (str(node['type']), key, str(value))
-        for node in nodes(path)
-        if 'type' in node
-        for key, value in node.items()
-        if value is None or isinstance(value, str | bool)
-    }
-    heads = {
-        (node['type'], node['decode_head']['type'], node['decode_head'].get('head', {}).get('type'))
-        for node in nodes(path)
-        if 'decode_head' in node
-    }
-    return frozenset(options | heads)
-
-
-def depth(path: Path) -> int:
-    """Depth of a config's backbone, where it has one; a small backbone is taken first."""
-    return max(node.get('depth', 0) for node in nodes(path))
-
-
-@functools.cache
-def different_models() -> list[Path]:
-    """Configs that have all features together: each adds the most to those before it."""
-    missing = set().union(*map(features, CONFIGS))
-    chosen = []
-    while missing:
-        path = min(CONFIGS, key=lambda path: (-len(features(path) & missing), depth(path), path))
-        missing -= features(path)
-        chosen.append(path)
-    return sorted(chosen)
-
-
 def test_every_part_of_every_config_is_in_a_model_of_the_matrix() -> None:
     def parts(paths: list[Path]) -> set[str]:
         return {str(node['type']) for path in paths for node in nodes(path) if 'type' in node}
 
-    assert parts(different_models()) == parts(CONFIGS)
-    assert {path.parent for path in different_models()} == {path.parent for path in CONFIGS}
+    assert parts(different_configs()) == parts(CONFIGS)
+    assert {path.parent for path in different_configs()} == {path.parent for path in CONFIGS}
 
 
 def same(x: Tensor) -> Tensor:
@@ -281,7 +243,7 @@ def restore(model: nn.Module, saved: list[Tensor]) -> None:
     torch._foreach_copy_(state_of(model), saved)
 
 
-@pytest.mark.parametrize('path', different_models(), ids=lambda p: f'{p.parent.name}/{p.stem}')
+@pytest.mark.parametrize('path', different_configs(), ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_a_model_is_right_or_says_what_is_wrong(path: Path, request) -> None:
     tally = Tally('models', request)
     model = calibrated(path)
