@@ -1,0 +1,24 @@
+"""Gated-SCNN (arXiv 1907.05740), narrow, on EfficientNet-Lite0 from ImageNet weights, CamVid.
+
+python tools/train.py configs/gscnn/efflite0_camvid.py
+
+Batch 8, 24 epochs, full images. Results: README.md beside this file.
+"""
+
+_base_ = '../fcn/efflite0_camvid.py'
+levels = dict(in_channels=[16, 24, 40, 112, 320], in_index=[0, 1, 2, 3, 4])
+model = dict(
+    type='GSCNN',
+    levels=levels,
+    backbone=dict(out_indices=levels['in_index'], output_stride=16),
+    decode_head=dict(
+        _delete_=True,
+        type='GSCNNHead',
+        channels=96,
+        shape_channels=(16, 8, 8),
+        dilations=(6, 12, 18),  # output stride 16
+        loss_decode=_base_.ce,
+    ),
+)
+val_evaluator = [_base_.val_evaluator, dict(type='BoundaryFScore')]
+test_evaluator = val_evaluator

@@ -1,0 +1,19 @@
+"""OCRNet's head, narrow, on EfficientNet-Lite0 from ImageNet weights, CamVid: HMSA's baseline.
+
+python tools/train.py configs/hmsa/efflite0_camvid_plain.py
+
+Batch 8, 24 epochs, full images. Results: README.md beside this file.
+"""
+
+_base_ = '../fcn/efflite0_camvid.py'
+bce = dict(type='PixelSumBCELoss')
+model = dict(
+    decode_head=dict(
+        _delete_=True,
+        type='OCRNetHead',
+        channels=64,
+        ocr_channels=32,
+        loss_decode=dict(type='RMILoss'),
+        loss_aux=dict(bce, loss_weight=0.4, loss_name='loss_aux'),
+    )
+)
