@@ -7,6 +7,4 @@ file.
 """
 
 _base_ = '../fcn/efflite0_camvid.py'
-model = dict(
-    decode_head=dict(_delete_=True, type='DANetHead', channels=64, loss_decode=_base_.ce)
-)
+model = dict(decode_head=dict(_delete_=True, type='DANetHead', channels=64, loss_decode=_base_.ce))

@@ -24,7 +24,5 @@ model = dict(
     head_level=dict(
         in_channels=[40, 112, 320], in_index=[1, 2, 3], input_transform='resize_concat'
     ),
-    decode_head=dict(
-        type='FPNHead', feature_strides=[4, 8, 16, 32], channels=96, loss_decode=ce
-    ),
+    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=96, loss_decode=ce),
 )

@@ -11,7 +11,7 @@ model = dict(
     decode_head=dict(
         _delete_=True,
         type='HANetHead',
-        channels=96,
+        channels=64,
         dilations=(6, 12, 18),  # output stride 16
         attention=dict(reduction=16),  # narrow levels
         loss_decode=_base_.ce,
