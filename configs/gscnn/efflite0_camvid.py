@@ -10,13 +10,13 @@ levels = dict(in_channels=[16, 24, 40, 112, 320], in_index=[0, 1, 2, 3, 4])
 model = dict(
     type='GSCNN',
     levels=levels,
-    backbone=dict(out_indices=levels['in_index'], output_stride=16),
+    backbone=dict(out_indices=levels['in_index']),
     decode_head=dict(
         _delete_=True,
         type='GSCNNHead',
-        channels=96,
+        channels=64,
         shape_channels=(16, 8, 8),
-        dilations=(6, 12, 18),  # output stride 16
+        dilations=(3, 6, 9),  # output stride 32
         loss_decode=_base_.ce,
     ),
 )
