@@ -13,5 +13,6 @@ model = dict(
         mid_channels=64,
         norm_cfg=_base_.norm_cfg,
     ),
+    levels=dict(in_channels=[24, 40, 112, 256]),
     head_level=dict(in_channels=256),
 )

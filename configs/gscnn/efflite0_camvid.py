@@ -10,6 +10,7 @@ levels = dict(in_channels=[16, 24, 40, 112, 320], in_index=[0, 1, 2, 3, 4])
 model = dict(
     type='GSCNN',
     levels=levels,
+    head_level=dict(in_index=[2, 3, 4]),
     backbone=dict(out_indices=levels['in_index']),
     decode_head=dict(
         _delete_=True,

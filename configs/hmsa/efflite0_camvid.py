@@ -13,7 +13,7 @@ model = dict(
     decode_head=dict(
         _delete_=True,
         type='HMSAHead',
-        attention_channels=32,
+        attention_channels=16,
         head=_base_.model.decode_head,
     ),
     test_scales=(0.5, 1.0),

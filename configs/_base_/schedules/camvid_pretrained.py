@@ -1,6 +1,6 @@
 """The common CamVid budget from weights for ImageNet: 24 epochs of batch 8, on full images.
 
-For at most 25 minutes per model on one CPU core. The backbone learns at half the rate.
+The plain model takes half an hour on one CPU core. The backbone learns at half the rate.
 """
 
 channels_last = True  # faster on a CPU
