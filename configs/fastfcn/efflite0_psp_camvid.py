@@ -2,8 +2,8 @@
 
 python tools/train.py configs/fastfcn/efflite0_psp_camvid.py
 
-FastFCN replaces this dilated backbone. At output stride 8 a step takes six times as long. Batch 8,
-24 epochs, full images. Results: README.md beside this file.
+FastFCN replaces this dilated backbone. Output stride 8 is too slow for a CPU. Batch 8, 24 epochs,
+full images. Results: README.md beside this file.
 """
 
 _base_ = '../fcn/efflite0_camvid.py'

@@ -19,6 +19,7 @@ from pathlib import Path
 words = sys.argv[1:]
 folder = Path(words[words.index('--work-dir') + 1])
 assert '--resume' in words and os.environ['OMP_NUM_THREADS'] == '1'
+assert os.environ['MALLOC_MMAP_MAX_'] == '0'
 folder.mkdir(exist_ok=True)
 steps = folder / 'steps'
 print('training', words)

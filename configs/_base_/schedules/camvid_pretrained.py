@@ -1,6 +1,6 @@
 """The common CamVid budget from weights for ImageNet: 24 epochs of batch 8, on full images.
 
-The plain model takes half an hour on one CPU core. The backbone learns at half the rate.
+For one CPU core. The backbone learns at half the rate.
 """
 
 channels_last = True  # faster on a CPU
