@@ -10,6 +10,9 @@ A line of the file is a config and options of tools/train.py; # starts a comment
 Each training has a work directory of its own in --out, named after its line, and a log beside it. A
 training that was stopped resumes from its latest checkpoint. One that is finished, which the file
 `finished` in its work directory says, is omitted. A failed training does not stop the others.
+
+An option with a *, such as --init work_dirs/camvid/fcn_efflite0_camvid_seed_0/best_*.pth, is the
+file that it matches. The training starts after that of the folder is finished.
 """
 
 import argparse
@@ -20,8 +23,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 
+FINISHED = 'finished'  # file in the work directory of a finished training
+# Large tensors stay in the process, which is cheaper than getting them anew in every iteration.
+MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**40))
 TRAIN = [sys.executable, str(Path(__file__).parents[1] / 'tools' / 'train.py')]
 
 
@@ -38,9 +45,20 @@ def name_of(words: Sequence[str]) -> str:
     return '_'.join([config.parent.name, config.stem, *options])
 
 
+def needed_folders(words: Sequence[str]) -> list[Path]:
+    """Work directories of the trainings whose checkpoints a training starts from."""
+    return [Path(word).parent for word in words if '*' in word]
+
+
+def is_ready(words: Sequence[str]) -> bool:
+    """Whether the trainings that a training needs are finished."""
+    return all((folder / FINISHED).exists() for folder in needed_folders(words))
+
+
 def start(words: Sequence[str], folder: Path, common: Sequence[str]) -> subprocess.Popen:
     """Starts or resumes a training, which appends to the log beside its work directory."""
-    environment = dict(os.environ, OMP_NUM_THREADS='1')
+    environment = dict(os.environ, OMP_NUM_THREADS='1', **MEMORY)
+    words = [max(glob(word), default=word) if '*' in word else word for word in words]
     command = [*TRAIN, *words, '--work-dir', str(folder), '--resume', *common]
     with open(folder.with_name(f'{folder.name}.log'), 'a') as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -62,20 +80,27 @@ def run_queue(
     """
     Path(out).mkdir(parents=True, exist_ok=True)
     waiting = [(Path(out) / name_of(words), words) for words in queue]
-    waiting = [(folder, words) for folder, words in waiting if not (folder / 'finished').exists()]
+    waiting = [(folder, words) for folder, words in waiting if not (folder / FINISHED).exists()]
     running: dict[Path, subprocess.Popen] = {}
     failed = []
     print(f'{len(waiting)} of {len(queue)} trainings are not finished', flush=True)
     while waiting or running:
-        while waiting and len(running) < workers:
-            folder, words = waiting.pop(0)
+        while ready := [job for job in waiting if is_ready(job[1])][: workers - len(running)]:
+            folder, words = ready[0]
+            waiting.remove(ready[0])
             running[folder] = start(words, folder, common)
             print(f'{time.strftime("%H:%M")} started {folder.name}', flush=True)
+        if not running:
+            for folder, words in waiting:
+                failed.append(folder.name)
+                needed = ', '.join(map(str, needed_folders(words)))
+                print(f'not started, because it needs the finished {needed}: {folder.name}')
+            break
         time.sleep(0.5)
         for folder in [folder for folder, job in running.items() if job.poll() is not None]:
             status = running.pop(folder).returncode
             if status == 0:
-                (folder / 'finished').touch()
+                (folder / FINISHED).touch()
             else:
                 failed.append(folder.name)
             outcome = 'finished' if status == 0 else f'failed, see {folder}.log:'
@@ -93,7 +118,7 @@ def main() -> None:
     args, common = parser.parse_known_args()
     failed = run_queue(read_queue(args.queue), args.out, workers=args.workers, common=common)
     if failed:
-        sys.exit(f'{len(failed)} trainings failed: {", ".join(failed)}')
+        sys.exit(f'{len(failed)} trainings failed or did not start: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

@@ -12,14 +12,17 @@ _base_ = [
     '../_base_/schedules/camvid_pretrained.py',
     '../_base_/default_runtime.py',
 ]
-# median frequency balancing, printed by check_dataset.py
-class_weight = [0.2794, 0.2018, 4.7889, 0.1491, 1.0, 0.4235, 3.8464, 1.9798, 0.789, 6.3847, 8.8193]
+ce = dict(
+    type='WeightedCELoss',
+    # median frequency balancing, printed by check_dataset.py
+    class_weight=[0.2794, 0.2018, 4.7889, 0.1491, 1.0, 0.4235, 3.8464, 1.9798, 0.789]
+    + [6.3847, 8.8193],
+)
 model = dict(
     num_classes=11,
-    decode_head=dict(
-        type='FPNHead',
-        feature_strides=[4, 8, 16, 32],
-        channels=96,
-        loss_decode=dict(type='WeightedCELoss', class_weight=class_weight),
+    # for heads of a single map: levels of strides 8, 16 and 32, at stride 8
+    head_level=dict(
+        in_channels=[40, 112, 320], in_index=[1, 2, 3], input_transform='resize_concat'
     ),
+    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=96, loss_decode=ce),
 )

@@ -13,7 +13,6 @@ _base_ = [
     '../_base_/schedules/camvid_pretrained.py',
     '../_base_/default_runtime.py',
 ]
-channels_last = True  # faster on a CPU
 crop_size = (128, 256)
 train_pipeline = [
     dict(type='LoadImage'),

@@ -19,6 +19,7 @@ from pathlib import Path
 words = sys.argv[1:]
 folder = Path(words[words.index('--work-dir') + 1])
 assert '--resume' in words and os.environ['OMP_NUM_THREADS'] == '1'
+assert os.environ['MALLOC_MMAP_MAX_'] == '0'
 folder.mkdir(exist_ok=True)
 steps = folder / 'steps'
 print('training', words)
@@ -27,6 +28,7 @@ if 'bad' in words[0]:
 while (done := len(steps.read_text()) if steps.exists() else 0) < 3:
     time.sleep(float(os.environ.get('PAUSE', 0)))
     steps.write_text('x' * (done + 1))
+(folder / 'best_epoch_3.pth').touch()
 """
 
 
@@ -57,6 +59,22 @@ def test_every_training_runs_once(queue: ModuleType, tmp_path: Path, capsys) -> 
     assert queue.run_queue(trainings, out) == ['a_bad']
     assert '1 of 3' in capsys.readouterr().out
     assert (out / f'{names[0]}.log').read_text().count('training [') == 1
+
+
+def test_a_training_waits_for_the_weights_of_another(
+    queue: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / 'out'
+    first = ['configs/a/x.py']
+    second = ['configs/a/y.py', '--init', f'{out}/a_x/best_*.pth']
+    never = ['configs/a/z.py', '--init', f'{out}/a_bad/best_*.pth']
+    trainings = [second, never, first, ['configs/a/bad.py']]
+    assert queue.run_queue(trainings, out) == ['a_bad', queue.name_of(never)]
+    assert f"'{out}/a_x/best_epoch_3.pth'" in (out / f'{queue.name_of(second)}.log').read_text()
+    printed = capsys.readouterr().out
+    assert printed.index('finished a_x\n') < printed.index('started a_y')
+    assert f'not started, because it needs the finished {out}/a_bad: a_z' in printed
+    assert not (out / f'{queue.name_of(never)}.log').exists()
 
 
 def test_a_killed_queue_continues(queue: ModuleType, tmp_path: Path) -> None:

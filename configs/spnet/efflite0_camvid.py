@@ -1,0 +1,14 @@
+"""SPNet's head (arXiv 2003.13328), narrow, on EfficientNet-Lite0 from ImageNet weights, CamVid.
+
+python tools/train.py configs/spnet/efflite0_camvid.py
+
+Only the head differs from configs/fcn/efflite0_camvid_stride8.py. Results: README.md beside this
+file.
+"""
+
+_base_ = '../fcn/efflite0_camvid.py'
+model = dict(
+    decode_head=dict(
+        _delete_=True, type='SPNetHead', pool_channels=128, channels=128, loss_decode=_base_.ce
+    )
+)
