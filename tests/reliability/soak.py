@@ -41,6 +41,8 @@ CROP, SCENE, BATCH = (32, 64), (64, 128), 2
 VALIDATIONS = 4
 LIMIT = 0.01  # growth of memory that is none, in parts
 MARGIN = 4  # open files of a process that come and go: queues, locks, the log
+# The C library keeps freed memory. Pages that it gives back and touches again look like growth.
+KEEP_MEMORY = {'MALLOC_TRIM_THRESHOLD_': str(2**40), 'MALLOC_MMAP_THRESHOLD_': str(2**25)}
 SILENCE = 900  # seconds without a logged iteration after which a training counts as hanging
 EXCHANGES = {'all_gather', 'all_reduce', 'all_to_all', 'broadcast', 'reduce_scatter'}
 COLUMNS = (
@@ -182,6 +184,7 @@ class Training:
         cfg = Config.fromfile(config)
         model = shrink(cfg.model.to_dict())
         self.processes = 2 if exchanges_data(MODELS.build(ConfigDict(model))) else 1
+        self.by_epoch = 'max_epochs' in cfg.train_cfg
         self.epochs = VALIDATIONS * max(1, iterations // 400)  # a checkpoint each
         images = iterations // self.epochs * BATCH * self.processes
         assert iterations % self.epochs == 0, f'make iterations a multiple of {self.epochs}'
@@ -193,7 +196,8 @@ class Training:
             torch.save(MODELS.build(ConfigDict(model['segmentor'])).state_dict(), weights)
             model['segmentor']['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights))
         self._write(cfg, model, data, folder / config.name)
-        options = ('--work-dir', self.work_dir, '--max-epochs', self.epochs)
+        length = ('--max-epochs', self.epochs) if self.by_epoch else ('--max-iters', iterations)
+        options = ('--work-dir', self.work_dir, *length)
         if self.processes == 1:
             start = (sys.executable, ROOT / 'tools/train.py', folder / config.name)
         else:
@@ -208,8 +212,9 @@ class Training:
         cfg.train_dataloader.update(batch_size=BATCH, num_workers=1)
         cfg.val_dataloader.update(num_workers=1)
         cfg.optim_wrapper.optimizer.fused = True  # a loop over parameters takes longer than a model
-        cfg.train_cfg.val_interval = self.epochs // VALIDATIONS
-        cfg.default_hooks.checkpoint.interval = 1
+        count = self.epochs if self.by_epoch else self.iterations
+        cfg.train_cfg.val_interval = count // VALIDATIONS
+        cfg.default_hooks.checkpoint.interval = count // self.epochs
         cfg.default_hooks.logger.interval = self._log_interval
         set_data_root(cfg, str(data))
         if any('crop_size' in node for node in dicts_in(cfg.to_dict())):
@@ -227,7 +232,7 @@ class Training:
 
     def start(self, *options: str) -> None:
         env = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
-        env |= {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+        env |= {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)} | KEEP_MEMORY
         with self.log.open('a') as log:
             command = [*self.command, *options]
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
@@ -271,7 +276,8 @@ class Training:
         wait_until_ended(tree)
 
     def last_checkpoint(self) -> dict:
-        checkpoint = load_file(self.work_dir / f'epoch_{self.epochs}.pth')
+        name = f'epoch_{self.epochs}' if self.by_epoch else f'iter_{self.iterations}'
+        checkpoint = load_file(self.work_dir / f'{name}.pth')
         assert checkpoint['meta']['iter'] == self.iterations
         return checkpoint
 
