@@ -237,7 +237,7 @@ class Training:
             command = [*self.command, *options]
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         self.seen = time.monotonic()
-        self.last_size = 0
+        self.last_size = self.last_step = 0
         self.before = set(self.work_dir.glob('*/vis_data/scalars.json'))
 
     def is_running(self) -> bool:
@@ -253,11 +253,12 @@ class Training:
         """Last iteration in the log, from 0; the log of an earlier start does not count."""
         log = next(iter(set(self.work_dir.glob('*/vis_data/scalars.json')) - self.before), None)
         size = log.stat().st_size if log else 0
-        if size != self.last_size:
+        if log and size != self.last_size:
             self.seen, self.last_size = time.monotonic(), size
-        lines = log.read_text().splitlines() if log else []
-        steps = [json.loads(line)['step'] for line in lines[-3:] if line.endswith('}')]
-        return max(steps, default=0)  # the line of a validation counts epochs
+            lines = log.read_text().splitlines()
+            steps = [json.loads(line)['step'] for line in lines[-3:] if line.endswith('}')]
+            self.last_step = max(steps, default=0)  # the line of a validation counts epochs
+        return self.last_step
 
     def tree(self) -> set[int]:
         return descendants(self.process.pid) | {self.process.pid}
@@ -322,7 +323,7 @@ def run_with_kills(training: Training, kills: int) -> int:
         training.start(*['--resume'][: min(number, 1)])
         starts = number % 5 == 4
         while not starts and training.is_running() and training.iteration() < moment:
-            time.sleep(0.05)
+            time.sleep(0.2)
         time.sleep(rng.uniform(0, 10 if starts else training.pace))
         if training.is_running():
             training.kill()
