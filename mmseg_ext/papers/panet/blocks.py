@@ -63,7 +63,7 @@ def check_groups(name: str, channels: int, norm_cfg: Mapping | None) -> None:
         )
 
 
-def init_layers(module: nn.Module, outputs: Sequence[tuple[nn.Module, float]]) -> None:
+def init_layers(module: nn.Module, outputs: Sequence[tuple[nn.Linear, float]]) -> None:
     """Initialises layers as the released code does.
 
     Convolutions are normal with the deviation sqrt(2 / fan_out), fully-connected layers normal with
@@ -82,5 +82,5 @@ def init_layers(module: nn.Module, outputs: Sequence[tuple[nn.Module, float]]) -
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    for layer, deviation in outputs:
-        nn.init.normal_(layer.weight, std=deviation)
+    for output, deviation in outputs:
+        nn.init.normal_(output.weight, std=deviation)

@@ -67,7 +67,13 @@ class PANetFPN(BaseModule):
         def conv(channels: int, size: int, **kwargs: Any) -> ConvModule:
             padding = size // 2
             return ConvModule(
-                channels, out_channels, size, padding=padding, norm_cfg=norm, inplace=False, **kwargs
+                channels,
+                out_channels,
+                size,
+                padding=padding,
+                norm_cfg=norm,
+                inplace=False,
+                **kwargs,
             )
 
         self.lateral_convs = ModuleList(conv(width, 1, act_cfg=None) for width in in_channels)
