@@ -27,7 +27,7 @@ import mmseg_ext
 from mmseg_ext.checkpoints.finite import are_finite, float_tensors
 from mmseg_ext.engine.runtime_info_hook import STATE, DeferredRuntimeInfoHook
 from tests.reliability.tally import RIGHT, SENTENCE, Tally
-from tests.tiny import CONFIGS, IGNORE_INDEX, nodes, tiny
+from tests.tiny import CONFIGS, IGNORE_INDEX, nodes, objects_of_classes, tiny
 
 Size = tuple[int, int]
 ORDINARY: Size = (37, 53)
@@ -163,7 +163,8 @@ def make_data(cell: Cell, classes: int) -> dict[str, list]:
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, img_path='a.png')
         images.append(cell.image(image))
         data = PixelData(data=cell.label(label))
-        samples.append(SegDataSample(gt_sem_seg=data, metainfo=meta))
+        objects = objects_of_classes(data.data[0])
+        samples.append(SegDataSample(gt_sem_seg=data, gt_instances=objects, metainfo=meta))
     return dict(inputs=images, data_samples=samples)
 
 

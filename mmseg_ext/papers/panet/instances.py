@@ -136,7 +136,7 @@ def semantic_scores(detections: Detections, num_classes: int, size: Size) -> Ten
     pasted = paste(detections, size)
     for label, weight, (rows, columns, probs) in zip(labels, weights, pasted, strict=True):
         region = scores[label, rows, columns]
-        torch.maximum(region, weight * probs, out=region)
+        scores[label, rows, columns] = torch.maximum(region, weight * probs)
     return scores
 
 

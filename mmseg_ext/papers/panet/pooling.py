@@ -73,7 +73,7 @@ class AdaptiveFeaturePooling(nn.Module):
         return torch.cat(pooled)[order.argsort()]
 
     def assign(self, rois: Tensor) -> Tensor:
-        """Number of the level of each region (M,) by FPN's rule: 2 + log2(size / 224), rounded down."""
+        """Level of each region (M,) by FPN's rule: 2 + log2(size / 224), rounded down."""
         size = ((rois[:, 3] - rois[:, 1] + 1) * (rois[:, 4] - rois[:, 2] + 1)).clamp(min=1).sqrt()
         level = (CANONICAL_LEVEL + (size / CANONICAL_SIZE).log2() + 1e-6).floor()
         return level.clamp(0, len(self.strides) - 1).long()

@@ -77,7 +77,7 @@ def objects_of(sample: Any, window: Window, num_classes: int, like: Tensor) -> O
             'PackPanopticInputs(instances=True) with a data set of panoptic or instance labels'
         )
     boxes = instances.bboxes.to(like).view(-1, 4)
-    labels, masks = instances.labels.to(like.device), instances.masks.to(like.device)
+    labels, masks = instances.labels.to(like.device).long(), instances.masks.to(like.device)
     _check(boxes, labels, masks, window, num_classes)
     boxes = clip(boxes, window)
     has_area = areas(boxes) > 0
