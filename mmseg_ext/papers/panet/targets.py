@@ -67,8 +67,8 @@ def objects_of(sample: Any, window: Window, num_classes: int, like: Tensor) -> O
         like: Tensor of the device and the float type of the boxes.
 
     Raises:
-        UserError: There are no objects, their parts differ in number, a mask is larger than the
-            image, a box is not finite, or a label is no class.
+        UserError: There are no objects, masks are smaller than the image, a box is not finite, or a
+            label is no class.
     """
     instances = sample.get('gt_instances')
     if instances is None or 'masks' not in instances:
@@ -89,11 +89,6 @@ def objects_of(sample: Any, window: Window, num_classes: int, like: Tensor) -> O
 
 
 def _check(boxes: Tensor, labels: Tensor, masks: Tensor, window: Window, num_classes: int) -> None:
-    if not len(boxes) == len(labels) == len(masks):
-        raise UserError(
-            f'an image has {len(boxes)} boxes, {len(labels)} labels and {len(masks)} masks of '
-            'objects: give one of each for every object'
-        )
     height, width = window[3], window[2]
     if len(masks) and (masks.shape[1] < height or masks.shape[2] < width):
         raise UserError(
