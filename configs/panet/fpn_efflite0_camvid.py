@@ -10,7 +10,9 @@ _base_ = '../fcn/efflite0_camvid.py'
 width = 96
 model = dict(
     levels=dict(in_channels=[width] * 4),
-    head_level=dict(in_channels=width, in_index=0),
+    head_level=dict(
+        in_channels=[width] * 4, in_index=[0, 1, 2, 3], input_transform='resize_concat'
+    ),
     neck=dict(
         type='FPN',
         in_channels=[24, 40, 112, 320],

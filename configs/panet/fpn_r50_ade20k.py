@@ -14,5 +14,6 @@ _base_ = [
 ]
 model = dict(
     num_classes=150,
+    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=128),
     data_preprocessor=dict(size=_base_.crop_size, size_divisor=None),
 )

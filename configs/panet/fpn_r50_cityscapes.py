@@ -11,3 +11,6 @@ _base_ = [
     '../_base_/schedules/80k.py',
     '../_base_/default_runtime.py',
 ]
+model = dict(
+    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=128),
+)

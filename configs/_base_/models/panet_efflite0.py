@@ -6,9 +6,13 @@ model = dict(
     type='PANetInstanceSegmentor',
     data_preprocessor=dict(size_divisor=32, test_cfg=dict(size_divisor=32)),
     levels=dict(in_channels=[width] * 5, in_index=[0, 1, 2, 3, 4]),
-    head_level=dict(in_channels=width, in_index=0),
-    # batches are small
-    backbone=dict(norm_cfg=dict(_delete_=True, type='FrozenBN', eps=1e-3)),
+    head_level=dict(
+        in_channels=[width] * 4, in_index=[0, 1, 2, 3], input_transform='resize_concat'
+    ),
+    backbone=dict(
+        norm_cfg=dict(_delete_=True, type='FrozenBN', eps=1e-3),  # batches are small
+        frozen_stages=2,  # for short steps on a CPU
+    ),
     neck=dict(type='PANetFPN', in_channels=[24, 40, 112, 320], out_channels=width, num_outs=5),
     decode_head=dict(
         type='PANetInstanceHead',

@@ -11,8 +11,9 @@ model = dict(
         test_cfg=dict(size_divisor=32),
     ),
     num_classes=80,
+    norm_cfg=dict(type='SyncBN', requires_grad=True),  # of other heads
     levels=dict(in_channels=[256] * 5, in_index=[0, 1, 2, 3, 4]),
-    head_level=dict(in_channels=256, in_index=0),
+    head_level=dict(in_channels=[256] * 4, in_index=[0, 1, 2, 3], input_transform='resize_concat'),
     backbone=dict(
         type='ResNet',
         depth=50,

@@ -1,4 +1,4 @@
-"""ResNet-50 and an FPN with group norm, and the host's head of FPNs."""
+"""ResNet-50 and an FPN with group norm, for any head."""
 
 _base_ = './encoder_decoder.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -6,7 +6,7 @@ model = dict(
     num_classes=19,
     norm_cfg=norm_cfg,
     levels=dict(in_channels=[256] * 4, in_index=[0, 1, 2, 3]),
-    head_level=dict(in_channels=256, in_index=0),
+    head_level=dict(in_channels=[256] * 4, in_index=[0, 1, 2, 3], input_transform='resize_concat'),
     backbone=dict(
         type='ResNet',
         depth=50,
@@ -23,5 +23,4 @@ model = dict(
         num_outs=4,
         norm_cfg=dict(type='GN', num_groups=32),
     ),
-    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=128),
 )
