@@ -78,8 +78,8 @@ def roi_align_plain(
     for group in groups.unique(dim=0):
         members = (groups == group).all(1).nonzero()[:, 0]
         image, *samples = group.tolist()
-        part = _pool(features[image], corner[members], length[members], size, samples)
-        pooled = pooled.index_copy(0, members, part)
+        grids = _pool(features[image], corner[members], length[members], size, samples)
+        pooled = pooled.index_copy(0, members, grids)
     return pooled
 
 

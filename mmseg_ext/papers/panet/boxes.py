@@ -21,17 +21,17 @@ def areas(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
-def intersections(boxes: Tensor, others: Tensor) -> Tensor:
-    """Areas (M, N) that boxes (M, 4) have in common with ``others`` (N, 4)."""
-    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+def intersections(boxes: Tensor, references: Tensor) -> Tensor:
+    """Areas (M, N) that boxes (M, 4) have in common with ``references`` (N, 4)."""
+    low = torch.maximum(boxes[:, None, :2], references[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], references[None, :, 2:])
     return (high - low).clamp(min=0).prod(-1)
 
 
-def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersections over unions (M, N) of boxes (M, 4) and ``others`` (N, 4); 0 for no area."""
-    common = intersections(boxes, others)
-    union = areas(boxes)[:, None] + areas(others) - common
+def box_iou(boxes: Tensor, references: Tensor) -> Tensor:
+    """Intersections over unions (M, N) of boxes (M, 4) and ``references`` (N, 4); 0 for no area."""
+    common = intersections(boxes, references)
+    union = areas(boxes)[:, None] + areas(references) - common
     return common / union.clamp(min=1e-9)
 
 
@@ -79,22 +79,22 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tens
         groups: (M,), integers: a box suppresses boxes of its group only.
         threshold: IoU above which the box with the lower score is suppressed.
     """
-    kept = [groups.new_zeros(0)]
+    survivors = [groups.new_zeros(0)]
     for group in groups.unique():
         members = (groups == group).nonzero()[:, 0]
         order = members[scores[members].argsort(descending=True, stable=True)]
-        kept.append(order[_survivors(boxes[order], threshold)])
-    survivors = torch.cat(kept)
-    return survivors[scores[survivors].argsort(descending=True, stable=True)]
+        survivors.append(order[_survivors(boxes[order], threshold)])
+    numbers = torch.cat(survivors)
+    return numbers[scores[numbers].argsort(descending=True, stable=True)]
 
 
 def _survivors(boxes: Tensor, threshold: float) -> Tensor:
     """Numbers of the boxes (M, 4), M > 0, that no kept box before them suppresses."""
     suppresses = (box_iou(boxes, boxes) > threshold).cpu().numpy()
     is_suppressed = np.zeros(len(boxes), bool)
-    kept = []
+    survivors = []
     for i in range(len(boxes)):
         if not is_suppressed[i]:
-            kept.append(i)
+            survivors.append(i)
             is_suppressed |= suppresses[i]
-    return torch.tensor(kept, device=boxes.device)
+    return torch.tensor(survivors, device=boxes.device)

@@ -38,7 +38,7 @@ def explain_regions(head: Any, levels: Sequence[Tensor]) -> Maps:
     size = head.input_size(levels)
     detections = head.detect(levels, windows_of([{}] * len(levels[0]), size), settings)
     count = min(len(item.scores) for item in detections)
-    detections = [Detections(*(part[:count] for part in item)) for item in detections]
+    detections = [Detections(*(values[:count] for values in item)) for item in detections]
     read = [levels[i] for i in head.in_index]
     rois = rois_of([item.boxes for item in detections])
     canvas = levels[0].new_zeros(len(detections), 1, *size)
@@ -82,10 +82,10 @@ def _pasted(
     """
     result = canvas.clone()
     count = len(detections[0].scores)
-    for image, item, part in zip(result, detections, values.float().split(count), strict=True):
-        places = list(paste(item._replace(masks=part), (image.shape[1], image.shape[2])))
+    for image, item, cells in zip(result, detections, values.float().split(count), strict=True):
+        pasted = list(paste(item._replace(masks=cells), (image.shape[1], image.shape[2])))
         for i in sorted(chosen, reverse=True):
-            rows, columns, pixels = places[i]
+            rows, columns, pixels = pasted[i]
             image[0, rows, columns] = pixels.to(image)
     return result
 

@@ -108,8 +108,8 @@ class PANetInstanceHead(BaseModule):
         logits, deltas = at_least_float32(output.logits), at_least_float32(output.deltas)
         check_logits(logits)
         check_logits(deltas)
-        parts = zip(proposals, logits.split(counts), deltas.split(counts), windows, strict=True)
-        selected = [select(*part, settings) for part in parts]
+        images = zip(proposals, logits.split(counts), deltas.split(counts), windows, strict=True)
+        selected = [select(*image, settings) for image in images]
         boxes, labels = [item[0] for item in selected], torch.cat([item[2] for item in selected])
         masks = logits.new_zeros(0, self.mask_head.mask_size, self.mask_head.mask_size)
         if len(labels):

@@ -78,8 +78,8 @@ def select(
     region, label = (scores > settings.score_threshold).nonzero().unbind(1)
     scores = scores[region, label]
     boxes = clip(decode(proposals[region], deltas[region, label], BOX_WEIGHTS), window)
-    kept = nms(boxes, scores, label, settings.iou_threshold)[: settings.max_instances]
-    return boxes[kept], scores[kept], label[kept]
+    chosen = nms(boxes, scores, label, settings.iou_threshold)[: settings.max_instances]
+    return boxes[chosen], scores[chosen], label[chosen]
 
 
 def paste(detections: Detections, size: Size) -> Iterator[tuple[slice, slice, Tensor]]:

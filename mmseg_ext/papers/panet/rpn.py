@@ -106,8 +106,8 @@ class RPN(BaseModule):
                 scores.append(top.values)
                 groups.append(torch.full_like(top.indices, number))
             stacked = torch.cat(boxes)
-            kept = nms(stacked, torch.cat(scores), torch.cat(groups), settings.proposal_iou)
-            images.append(stacked[kept[: settings.proposals_per_image]])
+            survivors = nms(stacked, torch.cat(scores), torch.cat(groups), settings.proposal_iou)
+            images.append(stacked[survivors[: settings.proposals_per_image]])
         return images
 
     def loss(

@@ -66,8 +66,8 @@ class PANetInstanceSegmentor(WindowedEncoderDecoder):
         metas = [sample.metainfo for sample in samples]
         size = size_of(inputs)
         windows = windows_of(metas, size)
-        found = self.decode_head.detect(self.extract_feat(inputs), windows, settings)
-        for sample, meta, detections in zip(samples, metas, found, strict=True):
+        results = self.decode_head.detect(self.extract_feat(inputs), windows, settings)
+        for sample, meta, detections in zip(samples, metas, results, strict=True):
             in_file, file = detections.moved(meta, size), file_size(meta, inputs)
             logits = as_logits(semantic_scores(in_file, self.num_classes, file))
             sample.set_data(

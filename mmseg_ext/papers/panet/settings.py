@@ -20,7 +20,7 @@ class Training(NamedTuple):
         foreground_fraction: Largest fraction of these with an object.
         foreground_iou: Least IoU of such a region with its object.
         rpn_beta: Difference at which the smooth L1 loss of the proposals becomes linear.
-        box_beta: That of the box head.
+        box_beta: Difference at which that of the box head becomes linear.
     """
 
     proposals_per_level: int = 2000
