@@ -701,6 +701,10 @@ def test_settings_are_read_and_wrong_ones_refused() -> None:
         (dict(test_cfg=dict(nms=0.5)), "test_cfg has the unknown key 'nms': choose from"),
         (dict(train_cfg=dict(rois_per_image=0)), 'train_cfg.rois_per_image=0 must be a positive'),
         (dict(test_cfg=dict(score_threshold='low')), 'must be a positive number'),
+        (
+            dict(num_classes=1, test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(40, 40))),
+            'which a single class does not have',
+        ),
     ):
         with pytest.raises(UserError, match=sentence):
             tiny(CONFIG, **cfg)

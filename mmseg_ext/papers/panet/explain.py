@@ -35,7 +35,7 @@ def explain_regions(head: Any, levels: Sequence[Tensor]) -> Maps:
         the fully-connected branch.
     """
     settings = Inference(score_threshold=0.0, max_instances=SHOWN)
-    size = head.input_size(levels)
+    size = head.extent(levels)
     detections = head.detect(levels, windows_of([{}] * len(levels[0]), size), settings)
     count = min(len(item.scores) for item in detections)
     detections = [Detections(*(values[:count] for values in item)) for item in detections]

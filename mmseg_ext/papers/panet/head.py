@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...layers.levels import require_levels
 from ...layers.precision import at_least_float32
-from ...layers.sizes import Size, size_of
+from ...layers.sizes import Size, input_size, size_of
 from ...segmentors.batches import check_logits
 from ...segmentors.protocols import Maps, Point
 from ...segmentors.scores import as_logits
@@ -124,8 +124,9 @@ class PANetInstanceHead(BaseModule):
 
         Its values are the logarithms of the scores; a single class has its score.
         """
-        size = size_of(levels[self.in_index[0]])
-        return self._semantic(levels, size, [{}] * len(levels[0]), Inference())
+        size, extent = size_of(levels[self.in_index[0]]), self.extent(levels)
+        detections = self.detect(levels, windows_of([{}] * len(levels[0]), extent), Inference())
+        return self.semantic([scaled(item, extent, size) for item in detections], size)
 
     def predict(
         self, inputs: Sequence[Tensor], batch_img_metas: list[dict], test_cfg: Mapping | None
@@ -137,32 +138,18 @@ class PANetInstanceHead(BaseModule):
             batch_img_metas: Meta of each image.
             test_cfg: Settings of inference.
         """
-        size = self.input_size(inputs)
-        padded = batch_img_metas[0].get('pad_shape', batch_img_metas[0].get('img_shape', size))
-        is_padded_more = any(n > m for n, m in zip(padded[:2], size, strict=True))
-        result = size if is_padded_more else (padded[0], padded[1])
         settings = read_settings(Inference, test_cfg, 'test_cfg')
-        return self._semantic(inputs, result, batch_img_metas, settings, same_scale=True)
+        detections = self.detect(inputs, windows_of(batch_img_metas, self.extent(inputs)), settings)
+        return self.semantic(detections, input_size(batch_img_metas[0]))
 
-    def input_size(self, levels: Sequence[Tensor]) -> Size:
-        """Size (H, W) of the input, or up to a cell more."""
+    def extent(self, levels: Sequence[Tensor]) -> Size:
+        """Size (H, W) of the levels in pixels of the input, up to a cell larger than it."""
         h, w = size_of(levels[self.in_index[0]])
         stride = self.rpn.strides[0]
         return h * stride, w * stride
 
-    def _semantic(
-        self,
-        levels: Sequence[Tensor],
-        size: Size,
-        metas: Sequence[Mapping],
-        settings: Inference,
-        *,
-        same_scale: bool = False,
-    ) -> Tensor:
-        source = self.input_size(levels)
-        detections = self.detect(levels, windows_of(metas, source), settings)
-        if not same_scale:
-            detections = [scaled(item, source, size) for item in detections]
+    def semantic(self, detections: Sequence[Detections], size: Size) -> Tensor:
+        """Semantic result (N, K, H, W) of the instances in images of ``size`` (H, W)."""
         scores = [semantic_scores(item, self.num_classes, size) for item in detections]
         return as_logits(torch.stack(scores))
 
@@ -182,7 +169,7 @@ class PANetInstanceHead(BaseModule):
         settings = read_settings(Training, train_cfg, 'train_cfg')
         levels = [inputs[i] for i in self.in_index]
         candidates = self.rpn(levels)
-        size = self.input_size(inputs)
+        size = self.extent(inputs)
         windows = windows_of([sample.metainfo for sample in batch_data_samples], size)
         like = candidates.anchors[0]
         objects = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmseg_ext.segmentors.windowed import WindowedEncoderDecoder
 
+from ...errors import UserError
 from ...layers.sizes import size_of
 from ...segmentors.batches import check_images
 from ...segmentors.scores import as_logits
@@ -35,7 +36,7 @@ class PANetInstanceSegmentor(WindowedEncoderDecoder):
         **kwargs: Arguments of ``WindowedEncoderDecoder``.
 
     Raises:
-        UserError: A setting is unknown or not positive.
+        UserError: A setting is unknown or not positive, or ``slide`` mode has a single class.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class PANetInstanceSegmentor(WindowedEncoderDecoder):
         if isinstance(self.decode_head, PANetInstanceHead):
             read_settings(Training, train_cfg, 'train_cfg')
             read_settings(Inference, test_cfg, 'test_cfg')
+            if (test_cfg or {}).get('mode') == 'slide' and self.num_classes == 1:
+                raise UserError(
+                    "test_cfg mode='slide' gives the semantic result only, which a single class "
+                    "does not have: choose mode='whole'"
+                )
 
     @property
     def dataset_meta(self) -> Mapping[str, Any]:
