@@ -67,6 +67,7 @@ LICENCES = {
     'hmsa': '(BSD-3-Clause style)',
     'magnet': '(AGPL-3.0',
     'oneformer': '(MIT)',
+    'panet': '(MIT)',
     'pixel_contrast': '(MIT)',
     'spnet': '(MIT, "for non-commercial use")',
 }

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
+
+from mmseg_ext.datasets.panoptic.transforms import boxes_of_masks
 
 CONFIG_DIR = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(p for p in CONFIG_DIR.glob('*/*.py') if p.parent.name != '_base_')
@@ -172,7 +174,19 @@ def make_batch(
     shown = colour[label[:, 0].clamp(max=model.num_classes)].permute(0, 3, 1, 2)
     images = shown + 0.1 * torch.randn(shown.shape, generator=generator)
     meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
-    return images, [SegDataSample(gt_sem_seg=PixelData(data=one), metainfo=meta) for one in label]
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=one), metainfo=meta) for one in label]
+    for sample in samples:
+        sample.gt_instances = objects_of_classes(sample.gt_sem_seg.data[0])
+    return images, samples
+
+
+def objects_of_classes(label: Tensor, most: int = 4) -> InstanceData:
+    """The pixels of each of the first classes of a label (H, W) as an object."""
+    classes = [value for value in label.unique().tolist() if 0 <= value < IGNORE_INDEX][:most]
+    masks = torch.stack([torch.zeros_like(label, dtype=torch.bool), *(label == c for c in classes)])
+    return InstanceData(
+        masks=masks[1:], labels=torch.tensor(classes), bboxes=boxes_of_masks(masks[1:])
+    )
 
 
 def total_loss(model: nn.Module, batch: tuple[Tensor, list[SegDataSample]]) -> Tensor:

@@ -55,6 +55,7 @@ BEFORE_BUILD = {
 }
 CUSTOM_KEYS = 'optim_wrapper.paramwise_cfg.custom_keys.'
 LEVELS = {'in_channels', 'in_index', 'input_transform'}
+PROPOSALS = {'proposals_per_level', 'proposals_per_image', 'proposal_iou'}  # PANet
 # Keys of dicts that are arguments of a class, which reads them by name.
 PARTS = {
     ('EncoderDecoder', 'test_cfg'): {
@@ -62,10 +63,15 @@ PARTS = {
         *('subdivision_steps', 'subdivision_num_points', 'scale_factor'),  # PointHead
         *('task', 'object_mask_threshold', 'overlap_threshold'),  # OneFormer
         *('max_instances', 'things_only'),
+        *PROPOSALS,
+        *('score_threshold', 'iou_threshold', 'mask_threshold'),
     },
     ('EncoderDecoder', 'train_cfg'): {
         *('num_points', 'oversample_ratio', 'importance_sample_ratio'),  # PointHead
         *('assigner', 'sampler', 'work_dir'),
+        *PROPOSALS,
+        *('anchors_per_image', 'anchor_positive', 'anchor_negative', 'rpn_beta', 'box_beta'),
+        *('rois_per_image', 'foreground_fraction', 'foreground_iou'),
     },
     ('BaseSegDataset', 'data_prefix'): {
         *('img_path', 'seg_map_path', 'img_path2', 'depth_map_path'),

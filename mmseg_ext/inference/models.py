@@ -126,6 +126,8 @@ def predict(model: BaseSegmentor, image: str | Path | np.ndarray) -> tuple[Tenso
             'test_cfg.memory_limit'
         )
     scores = sample.seg_logits.data.float()
-    # A single channel holds the probability of class 1.
-    probabilities = scores.softmax(0) if len(scores) > 1 else torch.cat([1 - scores, scores])
+    if len(scores) > 1:
+        probabilities = scores.softmax(0)
+    else:  # the probability of class 1, or of the only class
+        probabilities = scores if model.num_classes == 1 else torch.cat([1 - scores, scores])
     return sample.pred_sem_seg.data[0].long(), probabilities

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Size = tuple[int, int]  # (h, w)
@@ -12,6 +13,13 @@ Padding = Sequence[int]  # left, right, top, bottom, as in torch.nn.functional.p
 def size_of(x: Tensor) -> Size:
     """Height and width of maps (..., H, W)."""
     h, w = x.shape[-2:]
+    return h, w
+
+
+def input_size(meta: Mapping[str, Any]) -> Size:
+    """Size (H, W) of the input that a meta describes, as the host's heads read it."""
+    is_window = isinstance(meta['img_shape'], torch.Size)
+    h, w = meta['img_shape' if is_window else 'pad_shape'][:2]
     return h, w
 
 

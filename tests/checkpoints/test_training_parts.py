@@ -28,6 +28,7 @@ PARTS = {
     'magnet/hrnet18s_ocr_camvid': [],
     'oneformer/efflite0_camvid': ['decode_head.text_branch', 'decode_head.criterion'],
     'pixel_contrast/hrnet18s_camvid_memory': ['decode_head.projection', 'decode_head.bank'],
+    'panet/panet_efflite0_streets_instance': [],
     'spnet/hrnet18s_camvid': [],
 }
 

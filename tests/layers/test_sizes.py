@@ -7,7 +7,7 @@ from mmengine.structures import PixelData
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 
-from mmseg_ext.layers.sizes import padding_of, size_of, unpadded_size, without_padding
+from mmseg_ext.layers.sizes import input_size, padding_of, size_of, unpadded_size, without_padding
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -20,6 +20,7 @@ def test_padding_of_the_hosts_preprocessor_is_taken_off(training: bool) -> None:
     (padded,), meta = data['inputs'], data['data_samples'][0].metainfo
     assert size_of(padded) == (9, 13)
     assert unpadded_size(meta, (9, 13)) == (6, 8)
+    assert input_size(meta) == (9, 13)
     assert torch.equal(without_padding(padded, padding_of(meta)), image)
 
 
@@ -38,3 +39,8 @@ def test_nothing_is_padded_without_a_word_of_it() -> None:
 
 def test_an_image_larger_than_the_input_fills_it() -> None:
     assert unpadded_size(dict(img_shape=(40, 6, 3)), (20, 9)) == (20, 6)
+
+
+def test_the_input_of_a_window_is_the_window() -> None:
+    meta = dict(img_shape=torch.Size((6, 8)), pad_shape=(40, 60))
+    assert input_size(meta) == (6, 8)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...layers.levels import require_levels, resize
 from ...layers.precision import at_least_float32
-from ...layers.sizes import Size, size_of
+from ...layers.sizes import Size, input_size, size_of
 from ...segmentors.protocols import Maps, Point
 from .attention import Mlp
 from .criterion import Criterion, ImageTargets
@@ -253,13 +253,6 @@ class OneFormerHead(BaseModule):
         names = self.class_names
         texts = [image_texts(t.task, t.labels, names, length) for t in targets]
         return self.text_branch(TextBatch.of(texts).to(device))
-
-
-def input_size(meta: Mapping[str, Any]) -> Size:
-    """Size (H, W) of the input that a meta describes, as the host's heads read it."""
-    is_window = isinstance(meta['img_shape'], torch.Size)
-    h, w = meta['img_shape' if is_window else 'pad_shape'][:2]
-    return h, w
 
 
 def _check_sizes(

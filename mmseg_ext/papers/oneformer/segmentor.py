@@ -14,6 +14,7 @@ from ...errors import UserError
 from ...layers.levels import resize
 from ...layers.sizes import padding_of, size_of, without_padding
 from ...segmentors.batches import check_images, check_logits
+from ...segmentors.scores import as_logits
 from .decoder import Decoded, mask_logits
 from .head import OneFormerHead
 from .inference import Settings, instances, panoptic_segments, semantic_scores
@@ -125,16 +126,6 @@ class OneFormer(WindowedEncoderDecoder):
         sample.pred_panoptic_seg.set_metainfo(
             dict(segments_info=[segment._asdict() for segment in segments])
         )
-
-
-def as_logits(scores: Tensor) -> Tensor:
-    """Logarithms of the scores of classes (..., K, H, W), whose softmax is their distribution.
-
-    The score of a single class is its probability, as the host has it for a single channel.
-    """
-    if scores.shape[-3] == 1:
-        return scores.clamp(max=1)
-    return scores.clamp(min=1e-12).log_()
 
 
 def as_file(masks: Tensor, size: tuple[int, int], meta: Mapping[str, Any]) -> Tensor:
