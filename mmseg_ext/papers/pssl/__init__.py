@@ -16,10 +16,13 @@ head. Differs from the released code:
 - The loss never holds the logits of all classes at the size of the image.
 """
 
+from .dataset import LoadPSSLLabel, PSSLDataset
 from .explanations import consensus, explanation_map, smoothgrad
 from .pixel_labels import deciles, labels, top_decile
 
 __all__ = [
+    'LoadPSSLLabel',
+    'PSSLDataset',
     'consensus',
     'deciles',
     'explanation_map',
