@@ -18,6 +18,15 @@ from mmseg_ext.papers.pssl.released_list import image_and_class
 from tests.oracles.pssl import deciles_of_sorted, smoothgrad_loop, smoothgrad_released
 from tests.parity.case import Case, Kind, Results, difference, seeded_state
 
+SMALLER = {
+    'STDCNet': dict(channels=(8, 16, 32, 64, 128)),
+    'STDCContextPathNet': dict(
+        last_in_channels=(128, 64),
+        out_channels=16,
+        ffm_cfg=dict(in_channels=48, out_channels=32, scale_factor=4),
+    ),
+}
+
 
 def classifier(channels: int = 6, classes: int = 5) -> nn.Sequential:
     """The classifier of the recorded cases."""

@@ -35,12 +35,17 @@ class PSSLDataset(FolderDataset):
         synsets_file: File with the name of a class on each line, in the order of the classes.
         top: Lowest decile that gets the class, for labels with all tenths; 9 in the paper.
         ignore_index: Label of padding, no class.
+        metainfo: Classes that the labels must have, background last; None takes any.
         **kwargs: Arguments of ``FolderDataset``.
 
     Raises:
         UserError: A folder, list or summary is missing, labels are missing, a class folder is not
-            among the classes of the labels, or ``ignore_index`` is a class.
+            among the classes of the labels, ``metainfo`` has other classes, or ``ignore_index`` is
+            a class.
     """
+
+    # The labels name the classes; these stand for ImageNet's where there are no labels.
+    METAINFO = dict(classes=(*(f'class_{i}' for i in range(1000)), BACKGROUND))
 
     def __init__(
         self,
@@ -58,6 +63,15 @@ class PSSLDataset(FolderDataset):
             folders = read_summary(osp.join(root, data_prefix['seg_map_path']))['classes']
         else:
             folders = _lines(osp.join(root, synsets_file))
+        classes = (*folders, BACKGROUND)
+        expected = tuple((metainfo or {}).get('classes') or classes)
+        if expected != classes:
+            differing = sorted(set(expected) ^ set(classes)) or ['their order']
+            raise UserError(
+                f'the labels in {data_prefix["seg_map_path"]} have {len(classes)} classes and '
+                f'metainfo has {len(expected)} (different: {", ".join(differing[:3])}): make the '
+                'labels for the same class folders, or correct metainfo.classes'
+            )
         self.released = synsets_file is not None
         self.indices = {name: i for i, name in enumerate(folders)}
         self.top = top
@@ -69,10 +83,14 @@ class PSSLDataset(FolderDataset):
         super().__init__(
             data_prefix=data_prefix,
             data_root=data_root,
-            metainfo=dict(metainfo or {}, classes=(*folders, BACKGROUND)),
+            metainfo=dict(metainfo or {}, classes=classes),
             ignore_index=ignore_index,
             **kwargs,
         )
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence | None = None) -> None:
+        """No map, because the classes are those of the labels."""
 
     def load_data_list(self) -> list[dict]:
         """Items with the class of the image and the values that ``LoadPSSLLabel`` needs."""

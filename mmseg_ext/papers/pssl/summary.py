@@ -24,27 +24,22 @@ def summary_table(written: dict[str, Any]) -> Table:
     """A row for each classifier; the overlap is that of the classifiers up to this row."""
     means = written['statistics']
     table = Table(title='labels')
-    columns = ['classifier', 'predicts the class', 'mean probability']
+    columns = ['classifier', 'predicts class', 'probability']
     if 'iou' in means:
-        columns += ['classifiers so far', 'IoU with the masks', 'labelled pixels on the object']
+        columns += ['first n', 'IoU', 'on object']
     for column in columns:
         table.add_column(column, justify='left' if column == 'classifier' else 'right')
     for i, classifier in enumerate(written['classifiers']):
-        row = [
-            classifier['name'],
-            f'{100 * means["hit"][i]:.1f} %',
-            f'{means["probability"][i]:.3f}',
-        ]
+        hit, probability = means['hit'][i], means['probability'][i]
+        row = [classifier['name'], f'{100 * hit:.1f} %', f'{probability:.3f}']
         if 'iou' in means:
-            row += [
-                str(i + 1),
-                f'{100 * means["iou"][i]:.2f}',
-                f'{100 * means["precision"][i]:.2f} %',
-            ]
+            iou, precision = (100 * means[key][i] for key in ('iou', 'precision'))
+            row += [str(i + 1), f'{iou:.2f}', f'{precision:.2f} %']
         table.add_row(*row)
     if 'iou' in means:
         table.caption = (
-            f'objects cover {100 * means["object_share"]:.2f} % of the images; the largest '
+            f'IoU and share of the labelled pixels on the object: of the first n classifiers; '
+            f'objects cover {100 * means["object_share"]:.2f} % of the images, and the largest '
             f'possible IoU of a tenth is {100 * means["largest_iou"]:.2f}'
         )
     return table
