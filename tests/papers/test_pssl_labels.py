@@ -47,19 +47,19 @@ def color_classifier(classes: int = 2, scale: float = 30.0) -> nn.Module:
 
 
 def edge_classifier(classes: int = 2) -> nn.Module:
-    """The same, of local contrast, so that its gradient lies on the coloured square."""
+    """The same, and its gradient is large on the coloured square alone."""
 
-    class Contrast(nn.Module):
+    class Cube(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.slope = nn.Parameter(torch.ones(classes))
 
         def forward(self, x: Tensor) -> Tensor:
-            redness = (x[:, 0] - x[:, 1]).clamp(-1, 1) ** 3
-            value = redness.mean((1, 2)) * 40
+            redness = (x[:, 0] - x[:, 1]) ** 3
+            value = redness.mean((1, 2)) / 2
             return torch.stack([value, -value, *[value * 0] * (classes - 2)], 1) * self.slope
 
-    return Contrast()
+    return Cube()
 
 
 def write_images(folder: Path, count: int = 3, size: tuple[int, int] = (40, 50)) -> None:
@@ -386,8 +386,9 @@ def test_released_labels_of_class_700_survive_the_training_pipeline(tmp_path):
     stacked = torch.stack([s.gt_sem_seg.data for s in processed['data_samples']])
     assert stacked.dtype == torch.int64 and stacked.shape == (6, 1, 256, 256)
     assert set(stacked.unique().tolist()) == {700, 1000, 1001}
-    padding = stacked[:, 0] == 1001
-    assert processed['inputs'].movedim(1, -1)[padding].abs().max() < 0.01
+    padding = stacked[:, 0] == 1001  # is grey, and the image is black
+    assert processed['inputs'].movedim(1, -1)[padding].abs().max() < 0.4
+    assert processed['inputs'].movedim(1, -1)[~padding].max() < -0.5
 
 
 def test_released_files_that_are_damaged_are_named(tmp_path):
@@ -541,20 +542,18 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch, make, name):
 
 
 def test_a_small_classifier_learns_its_folders(folder):
-    accuracy = train_classifier(
-        folder / 'images', folder / 'c.pth', width=0.25, size=32, epochs=30, batch_size=4
-    )
-    assert accuracy >= 5 / 6
+    write_images(folder, 8)
+    options: dict = dict(width=0.25, size=64, epochs=40, batch_size=8)
+    accuracy = train_classifier(folder / 'images', folder / 'c.pth', **options)
+    assert accuracy >= 0.8
     classifier = trained_classifier(folder / 'c.pth')
-    assert classifier.classes == ['green', 'red'] and classifier.size == 32
-    again = train_classifier(
-        folder / 'images', folder / 'd.pth', width=0.25, size=32, epochs=30, batch_size=4
-    )
-    assert again == accuracy
-    assert (
-        classifier.describe()['weights_sha256']
-        == (trained_classifier(folder / 'd.pth').describe()['weights_sha256'])
-    )
+    assert classifier.classes == ['green', 'red'] and classifier.size == 64
+    hashes = set()
+    for name in 'de':
+        train_classifier(folder / 'images', folder / f'{name}.pth', **{**options, 'epochs': 1})
+        again = trained_classifier(folder / f'{name}.pth').describe()
+        hashes.add(again['weights_sha256'])
+    assert len(hashes) == 1
     (folder / 'images/red').rename(folder / 'images/blue')
     write_images(folder / 'val', 1)
     with pytest.raises(UserError, match='has other class folders than .*: blue, red'):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -79,7 +80,7 @@ def _read_npz(path: str | Path, ignored: Sequence[int]) -> np.ndarray:
     try:
         with np.load(path) as file:
             values = file['arr_0']
-    except (KeyError, ValueError, EOFError, OSError) as error:
+    except (KeyError, ValueError, EOFError, OSError, BadZipFile) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise UserError(

@@ -94,9 +94,13 @@ def make_labels(
             f'{out} lies in {images}, so labels would become images: name another --out'
         )
     maker = _Maker(images, [c.to(device) for c in classifiers], classes, settings, masks, device)
-    maker.check_classifiers(images / names[0])
     written = dict(classes=classes, **maker.description())
-    _start(out, written)
+    is_new = not (out / SUMMARY).exists()
+    if not is_new:
+        _compare(out, written)
+    maker.check_classifiers(images / names[0])
+    if is_new:
+        write_summary(out, written)
     chosen = np.linspace(0, len(names) - 1, min(previews, len(names))).astype(int).tolist()
     pending = [
         (name, out / PREVIEWS / f'{name}.jpg' if i in chosen else None)
@@ -146,11 +150,8 @@ def _label(out: Path, name: str) -> Path:
     return (out / name).with_suffix('.png')
 
 
-def _start(out: Path, written: dict[str, Any]) -> None:
-    """Writes the summary, or compares it with that of the run which is continued."""
-    if not (out / SUMMARY).exists():
-        write_summary(out, written)
-        return
+def _compare(out: Path, written: dict[str, Any]) -> None:
+    """Refuses to continue a run of other classes or settings."""
     earlier = read_summary(out)
     if earlier.get('classes') != written['classes']:
         differing = sorted(set(earlier.get('classes', ())) ^ set(written['classes']))
