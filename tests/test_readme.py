@@ -68,6 +68,7 @@ LICENCES = {
     'magnet': '(AGPL-3.0',
     'oneformer': '(MIT)',
     'pixel_contrast': '(MIT)',
+    'pssl': '(Apache-2.0)',
     'spnet': '(MIT, "for non-commercial use")',
 }
 EXCLUDE_COMMERCIAL_USE = {'gscnn', 'hanet', 'spnet'}

@@ -17,7 +17,7 @@ crop_size = (96, 96)
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='LoadPSSLLabel'),
-    dict(type='RandomResize', scale=(4096, 96), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomResize', scale=(4096, 96), ratio_range=(1.0, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, ignore_index=_base_.ignore_index),
     dict(type='Pad', size=crop_size, pad_val=dict(img=127, seg=_base_.ignore_index)),
     dict(type='RandomFlip', prob=0.5),

@@ -113,12 +113,15 @@ def draw_shape(name: str, seed: str, size: int = 96) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(list(f'{name}/{seed}'.encode()))
     canvas = _Canvas(FINE * size, rng)
     SHAPES[name](canvas)
-    small = dict(dsize=(size, size), interpolation=cv2.INTER_AREA)
-    share = cv2.resize(canvas.mask.astype(np.float32), **small)[..., None]
-    colours = cv2.resize(canvas.image * canvas.mask[..., None], **small).astype(np.float32)
+    share = _shrink(canvas.mask.astype(np.float32), size)[..., None]
+    colours = _shrink(canvas.image * canvas.mask[..., None], size).astype(np.float32)
     image = colours + (1 - share) * _background(size, rng)
     image = image * rng.uniform(0.7, 1.1) + rng.normal(0, 6, image.shape)
     return image.clip(0, 255).astype(np.uint8), (share[..., 0] >= 0.5).astype(np.uint8)
+
+
+def _shrink(array: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -44,7 +44,7 @@ def write_label(path: Path, tenths: np.ndarray, statistics: dict, *, all_tenths:
 
 
 def read_foreground(path: str | Path, top: int, ignored: Sequence[int] = ()) -> np.ndarray:
-    """What a file of a label says of each pixel, int8 (H, W): 1 foreground, 0 not, -1 ignored.
+    """Foreground in the file of a label, int8 (H, W): 1 inside, 0 outside, -1 ignored.
 
     Args:
         path: Path of a PNG of ``write_label``, or of a released ``.npz``, whose value 1 is

@@ -71,8 +71,7 @@ def train_classifier(
         norm_cfg=dict(type='BN', eps=1e-3, momentum=0.1),
     )
     module = MODELS.build(model).to(device, memory_format=torch.channels_last)
-    form = dict(size=size, **CENTRED, classes=classes)
-    classifier = Classifier(module, out.stem, **form)
+    classifier = Classifier(module, out.stem, size, **CENTRED, classes=classes)
     pictures, targets = load_pictures(images, names, classes, classifier)
     steps = epochs * -(-len(names) // batch_size)
     optimizer = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=0.02)
@@ -96,7 +95,8 @@ def train_classifier(
     accuracy = measure_accuracy(module.eval(), pictures, targets, device)
     file = BytesIO()
     state = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
-    torch.save(dict(meta=dict(classifier=dict(model=model, **form)), state_dict=state), file)
+    form = dict(model=model, size=size, **CENTRED, classes=classes)
+    torch.save(dict(meta=dict(classifier=form), state_dict=state), file)
     write_atomically(file.getvalue(), out)
     return accuracy
 
