@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor, nn
 
@@ -18,7 +21,7 @@ from mmseg_ext.convert import convert
 from mmseg_ext.datasets.shapes import SHAPES, draw_shape, make_shapes
 from mmseg_ext.errors import UserError
 from mmseg_ext.papers.pssl import classifiers as of_packages
-from mmseg_ext.papers.pssl import labels, top_decile
+from mmseg_ext.papers.pssl import labels
 from mmseg_ext.papers.pssl.classifiers import (
     Classifier,
     efficientnet_lite,
@@ -402,23 +405,15 @@ def test_released_files_that_are_damaged_are_named(tmp_path):
         dataset(tmp_path, **{**options, 'ann_file': 'nothing.txt'})
 
 
-def thousand_classes() -> nn.Module:
-    model = Config.fromfile(CONFIG_DIR / 'pssl/pspnet_r50_pssl.py').model.to_dict()
-    small = shrink(model)
-    small |= dict(num_classes=1001, ignore_index=1001)
+def thousand_classes(**changes: object) -> nn.Module:
+    """PSPNet of the recipe, with few channels but all classes."""
+    small = shrink(Config.fromfile(CONFIG_DIR / 'pssl/pspnet_r50_pssl.py').model.to_dict())
     torch.manual_seed(0)
-    return MODELS.build(
-        small
-        | dict(
-            norm_cfg=dict(type='BN'), backbone={**small['backbone'], 'norm_cfg': dict(type='BN')}
-        )
-    )
+    model = small | dict(num_classes=1001, ignore_index=1001) | changes
+    return revert_sync_batchnorm(MODELS.build(model))
 
 
-def sample(label: Tensor):
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
+def sample(label: Tensor) -> SegDataSample:
     size = label.shape[1:]
     meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
     return SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=meta)
@@ -441,6 +436,12 @@ def test_a_model_of_a_thousand_classes_learns_class_255_and_ignores_1001():
         UserError, match='a label holds the value 1002, but the classes are 0 to 10'
     ):
         model.loss(images, [sample(label + 1), sample(label)])
+
+
+def test_another_head_ignores_the_same_label():
+    head = dict(type='FCNHead', channels=4, num_convs=1)
+    model = thousand_classes(decode_head=head, auxiliary_head=None)
+    assert (model.decode_head.num_classes, model.decode_head.ignore_index) == (1001, 1001)
 
 
 PAIRS = ['pspnet_r50', 'deeplabv3_r50', 'ocrnet_hrnet18', 'stdc2', 'efflite_fpn']
@@ -606,7 +607,3 @@ def test_the_tools_run_from_the_command_line(folder, monkeypatch, capsys):
     assert json.loads(Path('with_masks/pssl.json').read_text())['images'] == 6
     out = run('make_shapes', 'shapes', '--train', '1', '--val', '1', '--size', '32')
     assert 'shapes: drawn' in out
-
-
-def test_top_of_a_whole_label_is_a_tenth():
-    assert top_decile(torch.rand(40, 50)).sum() == 200
