@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-STRIP_VALUES = 2**24  # logits of a strip; its softmax and gradients take a few times as much
+STRIP_VALUES = 2**23  # logits of a strip; its softmax and gradients take a few times as much
 
 
 def sum_of_terms(
