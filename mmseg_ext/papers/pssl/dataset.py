@@ -98,7 +98,7 @@ class PSSLDataset(FolderDataset):
             return [self._released_item(line) for line in _lines(self.ann_file)]
         items = super().load_data_list()
         labels = self.data_prefix['seg_map_path']
-        existing = set(find_images(labels, ('.png',)))
+        existing = set(map(osp.normpath, find_images(labels, ('.png',))))
         missing = [item for item in items if osp.normpath(item['seg_map_path']) not in existing]
         if missing:
             raise UserError(
@@ -108,29 +108,33 @@ class PSSLDataset(FolderDataset):
         return items
 
     def _item(self, stem: str, name: str, has_labels: bool) -> dict:
-        return super()._item(stem, name, has_labels) | self._values(name.split('/')[0], name)
-
-    def _values(self, folder: str, name: str) -> dict:
+        folder = name.split('/')[0]
         if folder not in self.indices:
             raise UserError(
                 f'{name} is in the class folder {folder}, which the labels do not have: make the '
                 'labels for these folders'
             )
+        return super()._item(stem, name, has_labels) | self._values(self.indices[folder])
+
+    def _values(self, class_index: int) -> dict:
         return dict(
-            class_index=self.indices[folder], background=len(self.indices), top=self.top,
+            class_index=class_index,
+            background=len(self.indices),
+            top=self.top,
             ignore_index=self.ignore_index,
-        )  # fmt: skip
+        )
 
     def _released_item(self, line: str) -> dict:
-        image, index = image_and_class(line, list(self.indices))
-        return dict(
+        image, index = image_and_class(line, self.indices)
+        item = dict(
             img_path=osp.join(self.data_prefix['img_path'], image),
             seg_map_path=osp.join(self.data_prefix['seg_map_path'], line),
             label_map=None,
             reduce_zero_label=False,
             num_classes=len(self._metainfo['classes']),
             seg_fields=[],
-        ) | self._values(list(self.indices)[index], line)
+        )
+        return item | self._values(index)
 
 
 def _lines(path: str) -> list[str]:

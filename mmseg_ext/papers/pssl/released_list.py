@@ -1,6 +1,6 @@
 """Released lists of labels: the image and the class of a line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from ...errors import UserError
@@ -8,7 +8,7 @@ from ...errors import UserError
 IMAGE_SUFFIX = '.JPEG'
 
 
-def image_and_class(line: str, synsets: Sequence[str]) -> tuple[str, int]:
+def image_and_class(line: str, indices: Mapping[str, int]) -> tuple[str, int]:
     """Path of the image and index of the class of a line of a released list.
 
     The line is the path of a label such as ``train/n01443537/n01443537_12.JPEG_eiseg.npz``. The
@@ -16,10 +16,10 @@ def image_and_class(line: str, synsets: Sequence[str]) -> tuple[str, int]:
 
     Args:
         line: Line of the list.
-        synsets: Classes, in the order of the released file.
+        indices: Number of each class, its line in the released file of synsets, from 0.
 
     Raises:
-        UserError: The line names no image, or its class is not among ``synsets``.
+        UserError: The line names no image, or its class is not among ``indices``.
     """
     stem, suffix, _ = line.partition(IMAGE_SUFFIX)
     if not suffix:
@@ -28,9 +28,9 @@ def image_and_class(line: str, synsets: Sequence[str]) -> tuple[str, int]:
             'give lines such as train/n01443537/n01443537_12.JPEG_eiseg.npz'
         )
     name = PurePosixPath(stem).name.partition('_')[0]
-    if name not in synsets:
+    if name not in indices:
         raise UserError(
-            f'{line!r} is of the class {name}, which the file of {len(synsets)} synsets does not '
+            f'{line!r} is of the class {name}, which the file of {len(indices)} synsets does not '
             'list: give the synset file of the list'
         )
-    return stem + suffix, synsets.index(name)
+    return stem + suffix, indices[name]
