@@ -126,7 +126,7 @@ class PSSLDataset(FolderDataset):
 
     def _released_item(self, line: str) -> dict:
         image, index = image_and_class(line, self.indices)
-        item = dict(
+        item: dict = dict(
             img_path=osp.join(self.data_prefix['img_path'], image),
             seg_map_path=osp.join(self.data_prefix['seg_map_path'], line),
             label_map=None,
