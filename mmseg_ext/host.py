@@ -7,7 +7,7 @@ and of what has to be repaired for ours to plug into either.
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -202,6 +202,39 @@ def find_loaders_by_class() -> None:
 
     inference._preprare_data = prepare_data
     mmseg_inferencer.MMSegInferencer._get_transform_idx = find_transform
+
+
+def resizes_logits(loss: Any) -> bool:
+    """Whether a loss resizes logits to the label by itself."""
+    return getattr(loss, 'resizes_logits', False)
+
+
+def hand_logits_to_losses() -> None:
+    """Lets decode heads give logits to losses that resize them, ``resizes_logits``, as they are.
+
+    The host resizes logits to the label before any loss sees them, which needs gigabytes for a
+    thousand classes. A head with such losses alone logs no ``acc_seg``, which needs as much. Safe
+    to call again.
+    """
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    plain = BaseDecodeHead.loss_by_feat
+    if plain.__module__ == __name__:
+        return
+
+    def loss_by_feat(head: Any, seg_logits: 'Tensor', batch_data_samples: list) -> dict:
+        losses = head.loss_decode if isinstance(head.loss_decode, Iterable) else [head.loss_decode]
+        if head.sampler is not None or not all(map(resizes_logits, losses)):
+            return plain(head, seg_logits, batch_data_samples)
+        label = labels_of_batch(head, batch_data_samples)
+        keys = dict(ignore_index=head.ignore_index, align_corners=head.align_corners)
+        values: dict[str, Tensor] = {}
+        for loss in losses:
+            value = loss(seg_logits, label, **keys)
+            values[loss.loss_name] = values.get(loss.loss_name, 0) + value
+        return values
+
+    BaseDecodeHead.loss_by_feat = loss_by_feat
 
 
 def add_locations(registry: Any, locations: Sequence[str]) -> None:

@@ -69,6 +69,7 @@ LICENCES = {
     'oneformer': '(MIT)',
     'panet': '(MIT)',
     'pixel_contrast': '(MIT)',
+    'pssl': '(Apache-2.0)',
     'spnet': '(MIT, "for non-commercial use")',
 }
 EXCLUDE_COMMERCIAL_USE = {'gscnn', 'hanet', 'spnet'}

@@ -121,6 +121,9 @@ def shrink(model: dict) -> dict:
         node.update(smaller().get(node.get('type', ''), {}))
         if node.get('type') == 'HRNetExact':
             node['extra'] = small_hrnet()
+    if 'ignore_index' in model:  # of more classes than 8 bits hold
+        model |= dict(num_classes=7, ignore_index=IGNORE_INDEX)
+        model['data_preprocessor']['seg_pad_val'] = IGNORE_INDEX
     if model.get('test_cfg', {}).get('mode') == 'slide':  # recipes' windows are many times larger
         model['test_cfg'].update(crop_size=(64, 64), stride=(40, 40))
     if 'segmentor' in model:

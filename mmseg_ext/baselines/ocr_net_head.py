@@ -21,6 +21,7 @@ from mmseg.models.decode_heads.ocr_head import ObjectAttentionBlock
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..host import resizes_logits
 from ..layers.head_defaults import CROSS_ENTROPY, released_defaults
 from ..layers.levels import pointwise_of_levels, require_levels, resize
 from ..layers.pytorch_init import PyTorchInit
@@ -133,7 +134,10 @@ class OCRNetHead(PyTorchInit, BaseDecodeHead):
         logits, aux = seg_logits
         losses = super().loss_by_feat(logits, batch_data_samples)
         label = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        losses[self.loss_aux.loss_name] = self.loss_aux(
-            self._to_size(aux, label.shape[1:]), label, ignore_index=self.ignore_index
-        )
+        keys = dict(ignore_index=self.ignore_index)
+        if resizes_logits(self.loss_aux):
+            keys['align_corners'] = self.align_corners
+        else:
+            aux = self._to_size(aux, label.shape[1:])
+        losses[self.loss_aux.loss_name] = self.loss_aux(aux, label, **keys)
         return losses

@@ -294,16 +294,16 @@ def crop_window(
 
 @TRANSFORMS.register_module()
 class ColorJitter(BaseTransform):
-    """Changes brightness, contrast, saturation and hue, always all four, in random order.
+    """Changes brightness, contrast, saturation and hue in random order.
 
-    Differs from the host's ``PhotoMetricDistortion``, which changes each with probability 0.5 and
-    in other ranges.
+    Differs from the host's ``PhotoMetricDistortion``, which has other ranges.
 
     Args:
         brightness: Range b of the factor of each pixel, which is uniform in [1 - b, 1 + b].
         contrast: Range of the factor for the distance to the mean grey of the image.
         saturation: Range of the factor for the distance to the grey of the pixel.
         hue: Range h of the shift, which is uniform in [-h, h]; a full circle is 1.
+        prob: Probability of each change.
     """
 
     def __init__(
@@ -312,7 +312,9 @@ class ColorJitter(BaseTransform):
         contrast: float = 0.25,
         saturation: float = 0.25,
         hue: float = 0.25,
+        prob: float = 1.0,
     ) -> None:
+        self.prob = prob
         self.steps = (
             (_brighten, 1, brightness),
             (_change_contrast, 1, contrast),
@@ -322,6 +324,8 @@ class ColorJitter(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         for i in np.random.permutation(len(self.steps)):
+            if self.prob < 1 and np.random.uniform() >= self.prob:
+                continue
             change, middle, spread = self.steps[i]
             amount = middle + np.random.uniform(-spread, spread)
             results['img'] = change(results['img'], amount)
@@ -329,7 +333,8 @@ class ColorJitter(BaseTransform):
 
     def __repr__(self) -> str:
         brightness, contrast, saturation, hue = (spread for _, _, spread in self.steps)
-        return f'ColorJitter({brightness=}, {contrast=}, {saturation=}, {hue=})'
+        values = f'{brightness=}, {contrast=}, {saturation=}, {hue=}'
+        return f'ColorJitter({values}, prob={self.prob})'
 
 
 def _brighten(img: np.ndarray, factor: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Losses that any head can name in ``loss_decode``."""
 
+from ..host import hand_logits_to_losses
 from .dual_task import DualTaskLoss
 from .image_weighted_ce import ImageWeightedCELoss
 from .pixel_sum_bce_loss import PixelSumBCELoss, pixel_sum_bce
@@ -15,3 +16,5 @@ __all__ = [
     'pixel_sum_bce',
     'region_mutual_information',
 ]
+
+hand_logits_to_losses()

@@ -9,18 +9,22 @@ from ..errors import UserError
 from ..layers.precision import at_least_float32
 
 
-def valid_pixels(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
+def valid_pixels(
+    logits: Tensor, label: Tensor, ignore_index: int, *, any_size: bool = False
+) -> Tensor:
     """Mask (N, H, W), bool, of pixels with a class: labels in [0, K) except ``ignore_index``.
 
     Args:
         logits: Logits, (N, K, H, W).
         label: Labels, (N, H, W), any integers.
         ignore_index: Label to ignore; labels outside [0, K) are always ignored.
+        any_size: Whether height and width of the logits may differ from those of the label.
 
     Raises:
         UserError: Logits and label differ in size.
     """
-    expected = (logits.shape[0], *logits.shape[2:])
+    size = label.shape[1:] if any_size else logits.shape[2:]
+    expected = (logits.shape[0], *size)
     if logits.ndim != 4 or label.shape != expected:
         raise UserError(
             f'logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in size: '
@@ -38,6 +42,10 @@ class PixelLoss(nn.Module, ABC):
         loss_weight: Factor of the loss.
         loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
     """
+
+    # Whether the loss takes logits of any size and resizes them itself. It gets them from every
+    # decode head as they are, and the head's ``align_corners`` with them.
+    resizes_logits = False
 
     def __init__(self, loss_weight: float, loss_name: str) -> None:
         super().__init__()
@@ -57,7 +65,7 @@ class PixelLoss(nn.Module, ABC):
         """The loss of a batch; with ignored pixels only it is finite and has a gradient too.
 
         Args:
-            cls_score: Logits, (N, K, H, W), any float type.
+            cls_score: Logits, (N, K, H, W), any float type; of any size if ``resizes_logits``.
             label: Labels, (N, H, W), integers; ``ignore_index`` and values outside [0, K) are
                 ignored.
             weight: Factors of the pixels' losses, (N, H, W), for example from a head's ``sampler``.
@@ -78,7 +86,8 @@ class PixelLoss(nn.Module, ABC):
                 f'{type(self).__name__} got avg_factor={avg_factor}, '
                 f'reduction_override={reduction_override!r}, but has a fixed divisor: remove both'
             )
-        valid = valid_pixels(cls_score, label, ignore_index)
+        any_size = self.resizes_logits
+        valid = valid_pixels(cls_score, label, ignore_index, any_size=any_size)
         logits = at_least_float32(cls_score)
         return self.loss_weight * self.value(logits, label, valid, weight, **kwargs)
 

@@ -5,6 +5,8 @@ The hard pixels are chosen as in SPNet's released code (CVPR 2020, arXiv 2003.13
 both: hard pixels are found on the device without synchronisation. A batch without labels gives a
 connected 0; SPNet's code gives NaN and the host's loss has no graph. A batch without hard pixels
 gives 0; the host's loss gives NaN.
+
+With ``background_weight`` and ``eps`` it is the loss of PSSL's released code (arXiv 2207.03335).
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .pixel_loss import PixelLoss
+from .strips import sum_of_terms
 
 IGNORED = -1
 
@@ -57,15 +60,21 @@ class WeightedCELoss(PixelLoss):
 
     Args:
         class_weight: Factor of each class; None gives all classes the same weight.
+        background_weight: Factor of the last class, in place of ``class_weight``; all other classes
+            have the factor 1.
         threshold: Largest probability of the labelled class at which a pixel counts (0.7 in the
             released code of SPNet and MagNet); None counts all pixels.
         min_kept: Smallest number of pixels that count, per batch on a device.
         strict: Whether a pixel at the threshold itself does not count; see ``hard_pixels``.
+        eps: Number that is added to the mean weight of all pixels, ignored ones too (1e-8 in PSSL).
+        in_strips: Whether the loss resizes the logits itself, a strip at a time, so that those of
+            all classes are never in memory at the size of the label.
         loss_weight: Factor of the loss.
         loss_name: Key in the log; it has to contain "loss", or the loss is not trained.
 
     Raises:
-        UserError: ``min_kept`` is below 1.
+        UserError: ``min_kept`` is below 1, two options give the weights of the classes, or hard
+            pixels are wanted of strips.
     """
 
     class_weight: Tensor | None
@@ -74,37 +83,69 @@ class WeightedCELoss(PixelLoss):
         self,
         *,
         class_weight: Sequence[float] | None = None,
+        background_weight: float | None = None,
         threshold: float | None = None,
         min_kept: int = 100_000,
         strict: bool = False,
+        eps: float = 0.0,
+        in_strips: bool = False,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
         super().__init__(loss_weight, loss_name)
+        if class_weight is not None and background_weight is not None:
+            raise UserError(
+                'WeightedCELoss got class_weight and background_weight: give only one of them'
+            )
+        if in_strips and threshold is not None:
+            raise UserError(
+                'WeightedCELoss cannot rank the pixels of a batch for threshold while it sees a '
+                'strip at a time: remove threshold or in_strips'
+            )
         if min_kept < 1:
             raise UserError(f'WeightedCELoss got min_kept={min_kept}: it must be at least 1')
         weights = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer('class_weight', weights, persistent=False)  # no key in checkpoints
+        self.background_weight = background_weight
         self.threshold = threshold
         self.min_kept = min_kept
         self.strict = strict
+        self.eps = eps
+        self.resizes_logits = in_strips
 
     def value(
         self, logits: Tensor, label: Tensor, valid: Tensor, weight: Tensor | None, **kwargs: Any
     ) -> Tensor:
         target = label.long().masked_fill(~valid, IGNORED)
+        if self.resizes_logits:
+            factors = self._factors(logits, target, valid, weight)
+            align_corners = kwargs.get('align_corners', False)
+            total = sum_of_terms(logits, target, factors, IGNORED, align_corners)
+            return total / self._divisor(factors)
         terms = F.cross_entropy(logits, target, reduction='none', ignore_index=IGNORED)  # (N, H, W)
         if self.threshold is not None:
             probs = torch.exp(-terms.detach())
             valid = hard_pixels(probs, valid, self.threshold, self.min_kept, strict=self.strict)
-        factors = valid.to(terms.dtype) * self._weights_of(target, logits.shape[1])
-        if weight is not None:
-            factors = factors * weight
-        # The smallest positive number replaces a sum of 0.
-        divisor = factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
-        return (terms * factors).sum() / divisor
+        factors = self._factors(logits, target, valid, weight)
+        return (terms * factors).sum() / self._divisor(factors)
 
-    def _weights_of(self, target: Tensor, num_classes: int) -> Tensor | float:
+    def _factors(
+        self, logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Weight of each pixel, (N, H, W), in the type of the logits."""
+        factors = valid.to(logits.dtype) * self._weights_of(target, logits)
+        return factors if weight is None else factors * weight
+
+    def _divisor(self, factors: Tensor) -> Tensor:
+        total = factors.sum() + self.eps * factors.numel()
+        # The smallest positive number replaces a sum of 0.
+        return total.clamp(min=torch.finfo(factors.dtype).tiny)
+
+    def _weights_of(self, target: Tensor, logits: Tensor) -> Tensor | float:
+        num_classes = logits.shape[1]
+        if self.background_weight is not None:
+            weights = torch.ones_like(target, dtype=logits.dtype)
+            return weights.masked_fill(target == num_classes - 1, self.background_weight)
         if self.class_weight is None:
             return 1.0
         if len(self.class_weight) != num_classes:

@@ -1,7 +1,7 @@
 """Keys that all heads of a model need, written once beside ``decode_head``.
 
 A swap of the head (``decode_head=dict(_delete_=True, type='SPNetHead')``) deletes everything in
-``decode_head``. Classes, norms and levels stand beside it, so they stay.
+``decode_head``. Classes, norms, levels and the ignored label stand beside it, so they stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from mmseg_ext.errors import UserError
 from mmseg_ext.host import HEADS_OF_LEVELS
 
-SHARED = ('num_classes', 'norm_cfg', 'levels', 'head_level')
+SHARED = ('num_classes', 'norm_cfg', 'ignore_index', 'levels', 'head_level')
 
 
 def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
@@ -37,7 +37,7 @@ def with_shared_keys(head: Any, shared: Mapping[str, Any]) -> Any:
     if isinstance(written.get('in_channels'), int) or _class_of(head).__name__ in HEADS_OF_LEVELS:
         # one level needs none, and heads in HEADS_OF_LEVELS set it themselves
         read.pop('input_transform', None)
-    keys = dict(num_classes=shared['num_classes'], norm_cfg=shared['norm_cfg'], **read)
+    keys = {key: shared[key] for key in ('num_classes', 'norm_cfg', 'ignore_index')} | read
     return {key: value for key, value in keys.items() if value is not None} | head
 
 

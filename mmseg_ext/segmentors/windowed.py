@@ -67,6 +67,7 @@ class WindowedEncoderDecoder(EncoderDecoder):
         auxiliary_head: Config of an auxiliary head, or a list of them; None for none.
         num_classes: Number of classes of all heads.
         norm_cfg: Norm of all heads.
+        ignore_index: Label that the losses of all heads ignore; the default of a head is 255.
         levels: ``dict(in_channels=[...], in_index=[...])`` of all levels, for heads that read
             several of them.
         head_level: Input of a head that reads a single map: one level as
@@ -74,8 +75,8 @@ class WindowedEncoderDecoder(EncoderDecoder):
             ``input_transform='resize_concat'``.
         **kwargs: Arguments of the host's ``EncoderDecoder``.
 
-    ``num_classes``, ``norm_cfg``, ``levels`` and ``head_level`` stand in a config beside
-    ``decode_head``, where a swap of the head keeps them. A key that is written in a head has
+    ``num_classes``, ``norm_cfg``, ``ignore_index``, ``levels`` and ``head_level`` stand in a config
+    beside ``decode_head``, where a swap of the head keeps them. A key that is written in a head has
     priority.
 
     Raises:
@@ -93,11 +94,12 @@ class WindowedEncoderDecoder(EncoderDecoder):
         auxiliary_head: Any = None,
         num_classes: int | None = None,
         norm_cfg: Mapping | None = None,
+        ignore_index: int | None = None,
         levels: Mapping | None = None,
         head_level: Mapping | None = None,
         **kwargs: Any,
     ) -> None:
-        values = (num_classes, norm_cfg, levels, head_level)
+        values = (num_classes, norm_cfg, ignore_index, levels, head_level)
         shared = dict(zip(SHARED, values, strict=True))
         if auxiliary_head is not None:
             auxiliary_head = with_shared_keys(auxiliary_head, shared)

@@ -259,9 +259,10 @@ def test_another_batch_is_warned_of_unless_the_rate_is_scaled() -> None:
 
 @ALL
 def test_a_recipe_has_its_starting_weights_or_describes_them(path: Path) -> None:
-    """Only small networks on CamVid and on the drawn streets start from random weights."""
+    """Only small networks on CamVid and on drawn pictures start from random weights."""
     cfg = prepare.prepare_training(str(path))
-    from_scratch = path.stem.partition('_')[2].count('camvid') or 'streets' in path.stem
+    drawn = path.stem.endswith('shapes') or 'streets' in path.stem
+    from_scratch = path.stem.partition('_')[2].count('camvid') or drawn
     named = bool(starting_weights(cfg) or cfg.get('initial_weights'))
     needs_segmentor = cfg.model.type == 'MagNet'  # refused without it
     assert named or from_scratch or needs_segmentor

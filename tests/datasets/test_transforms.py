@@ -9,6 +9,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_ext.datasets.transforms import (
+    ColorJitter,
     LoadSegMap,
     RandomScaleCrop,
     crop_start,
@@ -343,3 +344,15 @@ def test_a_prediction_is_scored_at_the_size_that_is_set(tmp_path):
     types = [transform['type'] for transform in bare]
     assert types == ['LoadImage', 'Resize', 'SetOriginalSize', 'PackSegInputs']
     assert Compose(bare)(info)['data_samples'].ori_shape == (30, 40)
+
+
+def test_a_change_of_colours_has_its_probability():
+    image = np.full((6, 7, 3), 100, np.uint8)  # grey, so that brightness alone changes it
+    np.random.seed(0)
+    jitter = ColorJitter(brightness=0.5, contrast=0, saturation=0, hue=0, prob=0.25)
+    changed = [(jitter(dict(img=image))['img'] != image).any() for _ in range(400)]
+    assert 0.15 < np.mean(changed) < 0.35
+    always = ColorJitter(brightness=0.5, contrast=0, saturation=0, hue=0)
+    assert np.mean([(always(dict(img=image))['img'] != image).any() for _ in range(50)]) > 0.9
+    never = ColorJitter(prob=0.0)
+    assert (never(dict(img=image))['img'] == image).all() and 'prob=0.0' in repr(never)
