@@ -41,8 +41,6 @@ CROP, SCENE, BATCH = (32, 64), (64, 128), 2
 VALIDATIONS = 4
 LIMIT = 0.01  # growth of memory that is none, in parts
 MARGIN = 4  # open files of a process that come and go: queues, locks, the log
-# The C library keeps freed memory. Pages that it gives back and touches again look like growth.
-KEEP_MEMORY = {'MALLOC_TRIM_THRESHOLD_': str(2**40), 'MALLOC_MMAP_THRESHOLD_': str(2**25)}
 SILENCE = 900  # seconds without a logged iteration after which a training counts as hanging
 EXCHANGES = {'all_gather', 'all_reduce', 'all_to_all', 'broadcast', 'reduce_scatter'}
 COLUMNS = (
@@ -232,7 +230,7 @@ class Training:
 
     def start(self, *options: str) -> None:
         env = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
-        env |= {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)} | KEEP_MEMORY
+        env |= {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
         with self.log.open('a') as log:
             command = [*self.command, *options]
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
@@ -286,18 +284,19 @@ class Training:
 def memory_and_descriptors(pid: int) -> tuple[int, int]:
     """Memory in bytes and number of open files of a process; 0 for a process that has ended.
 
-    Memory is what belongs to the processes: anonymous and shared pages, each page counted once.
+    Memory is what belongs to the process: anonymous and shared pages, in memory or swapped out.
     Pages of files, such as libraries, are left out. The kernel drops and reads them as it likes,
-    and other programs use them too.
+    and other programs use them too. A page that a forked worker shares with its parent counts for
+    both. If it counted once, each page that the parent writes afterwards would look like growth.
     """
     try:
-        lines = Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()[1:]
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
         descriptors = len(os.listdir(f'/proc/{pid}/fd'))
     except OSError:
         return 0, 0
-    sizes = {name: int(size.split()[0]) for name, size in (line.split(':') for line in lines)}
-    kilobytes = sizes['Pss_Anon'] + sizes['Pss_Shmem'] + sizes['SwapPss']
-    return kilobytes * 1024, descriptors
+    values = dict(line.split(':', 1) for line in lines)
+    sizes = (values.get(name, '0').split()[0] for name in ('RssAnon', 'RssShmem', 'VmSwap'))
+    return sum(map(int, sizes)) * 1024, descriptors
 
 
 def run_in_peace(training: Training) -> list[Sample]:

@@ -31,7 +31,7 @@ for line in sys.stdin:
     print(flush=True)
 """
 
-linux = pytest.mark.skipif(not Path('/proc/self/smaps_rollup').exists(), reason='needs Linux')
+linux = pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='needs Linux')
 
 
 def result(memory: float = 0, descriptors: float = 0, differing: tuple[str, ...] = ()) -> Result:
