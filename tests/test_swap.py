@@ -18,6 +18,7 @@ from tests.tiny_run import forget_visualizers
 
 BASES = sorted((CONFIG_DIR / '_base_' / 'models').glob('*.py'))
 WITHOUT = ('encoder_decoder', 'oneformer_r50', 'panet_efflite0', 'panet_r50')  # see FINISHED
+WITHOUT += ('stdc2',)  # a single level for heads, and auxiliary heads that log as well
 BASES = [p for p in BASES if p.stem not in WITHOUT]
 HRNET = CONFIG_DIR / '_base_' / 'models' / 'hrnet.py'  # where a single base is enough
 PLAIN = {'loss_ce', 'acc_seg'}
@@ -69,9 +70,12 @@ def trains_predicts_and_explains(model: nn.Module, keys: set[str]) -> None:
         assert values.isfinite().all(), name
 
 
-@pytest.mark.parametrize('base', BASES, ids=lambda path: path.stem)
-@pytest.mark.parametrize('head', HEADS)
-def test_head_on_base(base: Path, head: str, tmp_path: Path) -> None:
+# HANet leaves out a level, whose convolution in an FPN has no gradient then.
+PAIRS = [(h, b) for h in HEADS for b in BASES if (h, b.stem) != ('HANetHead', 'r50-fpn')]
+
+
+@pytest.mark.parametrize(('head', 'base'), PAIRS, ids=lambda x: getattr(x, 'stem', x))
+def test_head_on_base(head: str, base: Path, tmp_path: Path) -> None:
     line, keys = HEADS[head]
     trains_predicts_and_explains(build(shrunk(base, f'dict(decode_head={line})', tmp_path)), keys)
 

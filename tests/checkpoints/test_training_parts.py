@@ -29,6 +29,7 @@ PARTS = {
     'oneformer/efflite0_camvid': ['decode_head.text_branch', 'decode_head.criterion'],
     'pixel_contrast/hrnet18s_camvid_memory': ['decode_head.projection', 'decode_head.bank'],
     'panet/panet_efflite0_streets_instance': [],
+    'pssl/efflite_fpn_camvid': [],
     'spnet/hrnet18s_camvid': [],
 }
 

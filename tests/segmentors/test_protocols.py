@@ -12,6 +12,7 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
 from mmseg_ext.engine.train_data import ResumableSampler
 from mmseg_ext.layers.feature_tap import WrapperHead
 from mmseg_ext.papers.oneformer import OneFormerHead
+from mmseg_ext.papers.panet.head import PANetInstanceHead
 from mmseg_ext.segmentors.protocols import (
     ExplainsBackbone,
     ExplainsHead,
@@ -33,17 +34,14 @@ OURS = {
     for name, cls in registry.module_dict.items()
     if cls.__module__.startswith('mmseg_ext.')
 }
+HEADS = BaseDecodeHead | WrapperHead | OneFormerHead | PANetInstanceHead
 EXPLAINERS = {name: cls for name, cls in OURS.items() if callable(getattr(cls, 'explain', None))}
 
 
 def protocol_of(cls: type) -> Any:
     if issubclass(cls, BaseSegmentor):
         return ExplainsModel
-    return (
-        ExplainsHead
-        if issubclass(cls, BaseDecodeHead | WrapperHead | OneFormerHead)
-        else ExplainsBackbone
-    )
+    return ExplainsHead if issubclass(cls, HEADS) else ExplainsBackbone
 
 
 def parameters(method: Any) -> list[tuple]:
