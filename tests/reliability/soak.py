@@ -88,7 +88,7 @@ class Result:
             f'{last_memory / memory - 1:+.2%}',
             f'{descriptors:.0f}, {last_descriptors:.0f}',
             self.kills,
-            'no' if self.differing else 'yes',
+            ('no' if self.differing else 'yes') if self.kills else '',
         )
         return f'| {" | ".join(map(str, cells))} |'
 
@@ -335,8 +335,12 @@ def run_with_kills(training: Training, kills: int) -> int:
 
 
 def soak(config: Path, out: Path, *, iterations: int, kills: int) -> Result:
-    """Trains a config twice at the same time, once with kills."""
+    """Trains a config twice at the same time, once with kills; without kills it trains once."""
     folder = out / config.parent.name
+    name = f'{config.parent.name}/{config.stem}'
+    if not kills:
+        whole = Training(config, folder / 'whole', iterations)
+        return Result(name, iterations, whole.processes, run_in_peace(whole), 0, [])
     whole, cut = (Training(config, folder / name, iterations) for name in ('whole', 'cut'))
     with ThreadPoolExecutor() as pool:
         sampled = pool.submit(run_in_peace, whole)
@@ -344,7 +348,6 @@ def soak(config: Path, out: Path, *, iterations: int, kills: int) -> Result:
         samples, done = sampled.result(), killed.result()
     keys = ('state_dict', 'optimizer', 'param_schedulers')
     a, b = ({k: t.last_checkpoint()[k] for k in keys} for t in (whole, cut))
-    name = f'{config.parent.name}/{config.stem}'
     differing = list(itertools.islice(find_differences(a, b), 100))
     return Result(name, iterations, whole.processes, samples, done, differing)
 
@@ -356,7 +359,9 @@ def main() -> None:
     )
     parser.add_argument('--papers', nargs='+', choices=papers, default=papers, metavar='PAPER')
     parser.add_argument('--iterations', type=int, default=2000, help='of each training (2000)')
-    parser.add_argument('--kills', type=int, default=10, help='of the second training (10)')
+    parser.add_argument(
+        '--kills', type=int, default=10, help='of the second training (10); 0: none'
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/soak'), help='results')
     args = parser.parse_args()
     init_default_scope('mmseg')
