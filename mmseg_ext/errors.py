@@ -1,5 +1,6 @@
 """Mistakes of a user, and the line that a program prints of one; bugs keep their traceback."""
 
+import gc
 import importlib
 import signal
 import sys
@@ -35,6 +36,9 @@ def errors_in_a_line(*, stopped: str = 'stopped') -> Iterator[None]:
     Args:
         stopped: Line to print after Ctrl-C.
     """
+    if not gc.isenabled():  # quick_imports
+        gc.enable()
+        gc.freeze()  # what is imported stays
     try:
         yield
     except KeyboardInterrupt as error:

@@ -17,7 +17,7 @@ FLOORS = (  # from the ground up
     {'benchmark', 'inference', 'engine'},
 )
 FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
-FLOOR['host'] = FLOOR['processes'] = 0
+FLOOR['host'] = FLOOR['processes'] = FLOOR['quick_imports'] = 0
 
 
 def module_of(path: Path) -> str:

@@ -14,6 +14,7 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
+import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.benchmark.model_benchmark import (
     MODES,
     benchmark,

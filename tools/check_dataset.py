@@ -8,6 +8,7 @@ import sys
 
 from rich.console import Console
 
+import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.config import prepare
 from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.errors import errors_in_a_line

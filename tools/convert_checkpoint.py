@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.convert import convert, converters, read_weights
 from mmseg_ext.errors import errors_in_a_line
 

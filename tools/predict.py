@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.config import prepare
 from mmseg_ext.config.task import TASKS, set_task
 from mmseg_ext.errors import errors_in_a_line

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.papers.pssl.train_classifier import train_classifier
 

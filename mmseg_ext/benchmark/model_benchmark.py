@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -238,6 +239,7 @@ def make_step(cfg: dict[str, Any], setting: Setting) -> Callable[[], Any]:
     _compile(model, mode)
     wrapper = {k: v for k, v in cfg['optim_wrapper'].items() if k not in ('loss_scale', 'dtype')}
     wrapper['type'] = 'Bf16OptimWrapper' if 'bf16' in mode else 'OptimWrapper'
+    MMLogger.get_current_instance().setLevel('WARNING')  # without a line for each parameter
     optim_wrapper = build_optim_wrapper(model.train(), wrapper)
     return lambda: model.train_step(batch, optim_wrapper)
 

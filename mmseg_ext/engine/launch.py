@@ -37,6 +37,7 @@ from ..config.overrides import starting_weights
 from ..config.prepare import TEST
 from ..errors import UserError
 from ..layers.unwrapping import unwrap
+from ..processes import keep_freed_memory
 from ..segmentors.fast import make_fast
 from ..segmentors.protocols import training_parts_of
 from .checkpoint_hook import AtomicCheckpointHook
@@ -116,6 +117,8 @@ def train(cfg: Config) -> None:
 
 def _train(cfg: Config) -> None:
     overrides.set_cache_dir(cfg, str(Path(cfg.work_dir).parent))
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     runner = build_runner(cfg)
     _warn_of_another_recipe(cfg, runner)
     _take_rows_by_name(cfg, runner)

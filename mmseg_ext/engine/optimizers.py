@@ -1,5 +1,8 @@
-"""The optimizer of a training that resumes: its state is checked, the config's settings hold."""
+"""The optimizer of a training: what it prints, and what holds when a training resumes."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -102,3 +105,20 @@ def _lengths(groups: Any) -> list[int]:
     """Number of parameters of each group; none where the groups are of another form."""
     groups = groups if isinstance(groups, list) else []
     return [len(group['params']) for group in groups if isinstance(group, dict)]
+
+
+@contextmanager
+def options_only_in_the_file(logger: logging.Logger) -> Iterator[None]:
+    """Does not print the host's hundreds of lines with the options of each parameter."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith('paramwise_options')
+
+    printing = [h for h in logger.handlers if not isinstance(h, logging.FileHandler)]
+    for handler in printing:
+        handler.addFilter(is_other)
+    try:
+        yield
+    finally:
+        for handler in printing:
+            handler.removeFilter(is_other)

@@ -28,7 +28,12 @@ from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasLabelLimits
 from .buffers import Buffers
 from .distributed import init_dist_for_cpu_or_gpu
-from .optimizers import keep_settings, require_same_optimizer, settings_of
+from .optimizers import (
+    keep_settings,
+    options_only_in_the_file,
+    require_same_optimizer,
+    settings_of,
+)
 from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
@@ -84,7 +89,8 @@ class ResumableRunner(Runner):
                 self.failure = self.failure or error
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        built = super().build_optim_wrapper(optim_wrapper)
+        with options_only_in_the_file(self.logger):
+            built = super().build_optim_wrapper(optim_wrapper)
         if isinstance(optim_wrapper, dict):
             keys = (optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
             names = [name for name, _ in self.model.named_parameters()]

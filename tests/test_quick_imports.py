@@ -1,0 +1,29 @@
+"""Commands collect no garbage while they import, and do when they run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = sorted((Path(__file__).parents[1] / 'tools').glob('*.py'))
+LINE = 'import mmseg_ext.quick_imports  # noqa: F401\nfrom mmseg_ext'
+# They import neither PyTorch nor the host.
+LIGHT = {'make_shapes', 'make_streets'}
+CHECK = """
+import mmseg_ext.quick_imports
+import gc
+from mmseg_ext.errors import errors_in_a_line
+assert not gc.isenabled() and not gc.get_freeze_count()
+with errors_in_a_line():
+    assert gc.isenabled() and gc.get_freeze_count() > 1000
+"""
+
+
+def test_garbage_is_collected_from_the_start_of_the_command() -> None:
+    subprocess.run([sys.executable, '-c', CHECK], check=True, timeout=60)
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.stem)
+def test_a_tool_imports_it_before_the_package(path: Path) -> None:
+    assert (LINE in path.read_text()) == (path.stem not in LIGHT)
