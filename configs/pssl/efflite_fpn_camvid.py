@@ -8,28 +8,12 @@ Batch 8, 6 epochs, half-size images, for one CPU core. Results: README.md beside
 """
 
 _base_ = [
-    '../_base_/models/efficientnet_lite0.py',
+    '../_base_/models/efficientnet_lite_half.py',
     '../_base_/datasets/camvid_half.py',
     '../_base_/schedules/camvid_cpu.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(
-    num_classes=11,
-    levels=dict(in_channels=[16, 24, 56, 160]),
-    head_level=dict(in_channels=160),
-    backbone=dict(
-        widen_factor=0.5,
-        deepen_factor=0.5,
-        norm_cfg=dict(momentum=0.1),  # few steps
-        init_cfg=None,
-    ),
-    decode_head=dict(
-        type='FPNHead',
-        feature_strides=[4, 8, 16, 32],
-        channels=48,
-        loss_decode=dict(type='WeightedCELoss'),
-    ),
-)
+model = dict(num_classes=11)
 train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),

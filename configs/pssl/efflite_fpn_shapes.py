@@ -8,7 +8,7 @@ The labels are made first; README.md beside this file has all commands. Batch 16
 """
 
 _base_ = [
-    '../_base_/models/efficientnet_lite0.py',
+    '../_base_/models/efficientnet_lite_half.py',
     '../_base_/datasets/pssl.py',
     '../_base_/schedules/camvid_cpu.py',
     '../_base_/default_runtime.py',
@@ -29,15 +29,7 @@ model = dict(
     num_classes=6,
     ignore_index=_base_.ignore_index,
     data_preprocessor=dict(seg_pad_val=_base_.ignore_index),
-    levels=dict(in_channels=[16, 24, 56, 160]),
-    head_level=dict(in_channels=160),
-    backbone=dict(
-        widen_factor=0.5,
-        deepen_factor=0.5,
-        norm_cfg=dict(momentum=0.1),  # few steps
-        init_cfg=None,
-    ),
-    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=48, loss_decode=ce),
+    decode_head=dict(loss_decode=ce),
 )
 metainfo = dict(classes=('car', 'house', 'person', 'sign', 'tree', 'background'))
 shapes = dict(data_root='data/shapes', metainfo=metainfo)
