@@ -2,7 +2,7 @@
 
 python tools/train.py configs/fastfcn/efflite0_psp_camvid.py
 
-FastFCN replaces this dilated backbone. Output stride 8 is too slow for a CPU. Batch 8, 24 epochs,
+FastFCN replaces this dilated backbone. Output stride 8 is too slow for a CPU. Batch 8, 12 epochs,
 full images. Results: README.md beside this file.
 """
 

