@@ -29,7 +29,7 @@ model = dict(
     num_classes=6,
     ignore_index=_base_.ignore_index,
     data_preprocessor=dict(seg_pad_val=_base_.ignore_index),
-    decode_head=dict(loss_decode=ce),
+    decode_head=dict(type='FPNHead', feature_strides=[4, 8, 16, 32], channels=48, loss_decode=ce),
 )
 metainfo = dict(classes=('car', 'house', 'person', 'sign', 'tree', 'background'))
 shapes = dict(data_root='data/shapes', metainfo=metainfo)

@@ -13,7 +13,15 @@ _base_ = [
     '../_base_/schedules/camvid_cpu.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(num_classes=19)
+model = dict(
+    num_classes=19,
+    decode_head=dict(
+        type='FPNHead',
+        feature_strides=[4, 8, 16, 32],
+        channels=48,
+        loss_decode=dict(type='WeightedCELoss'),
+    ),
+)
 train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=1, **_base_.per_iter),

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite of half the width and depth, and a narrow FPN head, from random weights."""
+"""EfficientNet-Lite of half the width and depth, output stride 32, from random weights."""
 
 _base_ = './efficientnet_lite0.py'
 model = dict(
@@ -9,11 +9,5 @@ model = dict(
         deepen_factor=0.5,
         norm_cfg=dict(momentum=0.1),  # few steps
         init_cfg=None,
-    ),
-    decode_head=dict(
-        type='FPNHead',
-        feature_strides=[4, 8, 16, 32],
-        channels=48,
-        loss_decode=dict(type='WeightedCELoss'),
     ),
 )
