@@ -9,7 +9,8 @@ A line of the file is a config and options of tools/train.py; # starts a comment
 
 Each training has a work directory of its own in --out, named after its line, and a log beside it. A
 training that was stopped resumes from its latest checkpoint. One that is finished, which the file
-`finished` in its work directory says, is omitted. A failed training does not stop the others.
+`finished` in its work directory says, is omitted. A failed training does not stop the others. When
+the queue is stopped, its trainings save a checkpoint and stop too.
 
 An option with a *, such as --init work_dirs/camvid/fcn_efflite0_camvid_seed_0/best_*.pth, is the
 file that it matches. The training starts after that of the folder is finished.
@@ -19,6 +20,7 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -27,8 +29,6 @@ from glob import glob
 from pathlib import Path
 
 FINISHED = 'finished'  # file in the work directory of a finished training
-# Large tensors stay in the process, which is cheaper than getting them anew in every iteration.
-MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**40))
 TRAIN = [sys.executable, str(Path(__file__).parents[1] / 'tools' / 'train.py')]
 
 
@@ -57,7 +57,7 @@ def is_ready(words: Sequence[str]) -> bool:
 
 def start(words: Sequence[str], folder: Path, common: Sequence[str]) -> subprocess.Popen:
     """Starts or resumes a training, which appends to the log beside its work directory."""
-    environment = dict(os.environ, OMP_NUM_THREADS='1', **MEMORY)
+    environment = dict(os.environ, OMP_NUM_THREADS='1')
     words = [max(glob(word), default=word) if '*' in word else word for word in words]
     command = [*TRAIN, *words, '--work-dir', str(folder), '--resume', *common]
     with open(folder.with_name(f'{folder.name}.log'), 'a') as log:
@@ -84,27 +84,33 @@ def run_queue(
     running: dict[Path, subprocess.Popen] = {}
     failed = []
     print(f'{len(waiting)} of {len(queue)} trainings are not finished', flush=True)
-    while waiting or running:
-        while ready := [job for job in waiting if is_ready(job[1])][: workers - len(running)]:
-            folder, words = ready[0]
-            waiting.remove(ready[0])
-            running[folder] = start(words, folder, common)
-            print(f'{time.strftime("%H:%M")} started {folder.name}', flush=True)
-        if not running:
-            for folder, words in waiting:
-                failed.append(folder.name)
-                needed = ', '.join(map(str, needed_folders(words)))
-                print(f'not started, because it needs the finished {needed}: {folder.name}')
-            break
-        time.sleep(0.5)
-        for folder in [folder for folder, job in running.items() if job.poll() is not None]:
-            status = running.pop(folder).returncode
-            if status == 0:
-                (folder / FINISHED).touch()
-            else:
-                failed.append(folder.name)
-            outcome = 'finished' if status == 0 else f'failed, see {folder}.log:'
-            print(f'{time.strftime("%H:%M")} {outcome} {folder.name}', flush=True)
+    try:
+        while waiting or running:
+            while ready := [job for job in waiting if is_ready(job[1])][: workers - len(running)]:
+                folder, words = ready[0]
+                waiting.remove(ready[0])
+                running[folder] = start(words, folder, common)
+                print(f'{time.strftime("%H:%M")} started {folder.name}', flush=True)
+            if not running:
+                for folder, words in waiting:
+                    failed.append(folder.name)
+                    needed = ', '.join(map(str, needed_folders(words)))
+                    print(f'not started, because it needs the finished {needed}: {folder.name}')
+                break
+            time.sleep(0.5)
+            for folder in [folder for folder, job in running.items() if job.poll() is not None]:
+                status = running.pop(folder).returncode
+                if status == 0:
+                    (folder / FINISHED).touch()
+                else:
+                    failed.append(folder.name)
+                outcome = 'finished' if status == 0 else f'failed, see {folder}.log:'
+                print(f'{time.strftime("%H:%M")} {outcome} {folder.name}', flush=True)
+    finally:
+        for job in running.values():
+            job.terminate()
+        for job in running.values():
+            job.wait()
     return failed
 
 
@@ -116,6 +122,7 @@ def main() -> None:
     parser.add_argument('--out', default='work_dirs/queue', help='folder (work_dirs/queue)')
     parser.add_argument('--workers', type=int, default=2, help='trainings at a time (2)')
     args, common = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped: the same command continues'))
     failed = run_queue(read_queue(args.queue), args.out, workers=args.workers, common=common)
     if failed:
         sys.exit(f'{len(failed)} trainings failed or did not start: {", ".join(failed)}')

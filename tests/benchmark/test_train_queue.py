@@ -19,7 +19,6 @@ from pathlib import Path
 words = sys.argv[1:]
 folder = Path(words[words.index('--work-dir') + 1])
 assert '--resume' in words and os.environ['OMP_NUM_THREADS'] == '1'
-assert os.environ['MALLOC_MMAP_MAX_'] == '0'
 folder.mkdir(exist_ok=True)
 steps = folder / 'steps'
 print('training', words)
@@ -77,7 +76,8 @@ def test_a_training_waits_for_the_weights_of_another(
     assert not (out / f'{queue.name_of(never)}.log').exists()
 
 
-def test_a_killed_queue_continues(queue: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize('stop', [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_queue_continues(stop: signal.Signals, queue: ModuleType, tmp_path: Path) -> None:
     source = SCRIPT.read_text().replace("'tools' / 'train.py'", "'train.py'")
     folder = tmp_path / 'benchmarks'
     folder.mkdir()
@@ -89,7 +89,14 @@ def test_a_killed_queue_continues(queue: ModuleType, tmp_path: Path) -> None:
         steps = tmp_path / 'out' / 'a_x' / 'steps'
         while not steps.exists():
             time.sleep(0.05)
-        os.killpg(run.pid, signal.SIGKILL)
+        if stop == signal.SIGKILL:
+            os.killpg(run.pid, stop)  # its training too
+        else:
+            run.send_signal(stop)  # the queue stops its training
+    if stop == signal.SIGTERM:
+        before = steps.read_text()
+        time.sleep(1.5)
+        assert steps.read_text() == before
     assert not (tmp_path / 'out/a_x/finished').exists()
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / 'out/a_x/finished').exists() and steps.read_text() == 'xxx'
