@@ -31,7 +31,7 @@ test: $(DONE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mmseg_ext
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # For an hour: trains a small model of each paper, measures growth and kills; prints a table.
 soak: $(DONE)
