@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from train_queue import FINISHED, name_of, read_queue
@@ -95,12 +95,12 @@ def best_on_val(folder: Path) -> float:
 
 
 def minutes_of(folder: Path) -> float:
-    """Minutes of all iterations, from the mean time of those in the logs of all resumed runs."""
+    """Minutes of all iterations, from the median time in the logs of all resumed runs."""
     logs = folder.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     times = [record['time'] for record in records if 'loss' in record]
     points = json.loads((folder / 'curves.json').read_text())
-    return mean(times) * max(point['iter'] for point in points) / 60
+    return median(times) * max(point['iter'] for point in points) / 60
 
 
 def test_model(model: str, out: Path, **options: Any) -> Any:
