@@ -1,6 +1,7 @@
-"""Commands import this module first: PyTorch and the host then import in a sixth less time.
+"""Commands import this module first, which makes their other imports faster.
 
-Until the command begins (``errors.errors_in_a_line``), nothing looks for unreachable objects.
+While PyTorch and the host are imported, searching for unreachable objects takes much of the
+time. Nothing is searched until the command begins (``errors.errors_in_a_line``).
 """
 
 import gc

@@ -10,10 +10,11 @@ import argparse
 import os
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 import torch
 from rich.console import Console
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.config import prepare
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.inference.auto_label import auto_label

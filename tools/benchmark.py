@@ -11,10 +11,11 @@ Example: python tools/benchmark.py configs/hmsa/hrnet18s_ocr_streets.py --modes 
 import argparse
 import sys
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from rich.console import Console
 from rich.progress import track
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.benchmark.model_benchmark import (
     MODES,
     benchmark,

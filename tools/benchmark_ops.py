@@ -7,10 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from rich.console import Console
 from rich.progress import track
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.benchmark.op_benchmark import find_benchmarks, results_table, run_benchmark
 from mmseg_ext.config.checks import check_device
 from mmseg_ext.errors import errors_in_a_line

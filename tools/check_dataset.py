@@ -6,9 +6,10 @@ Example: python tools/check_dataset.py configs/hmsa/hrnet18s_ocr_camvid.py --dat
 import argparse
 import sys
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from rich.console import Console
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.config import prepare
 from mmseg_ext.datasets.checks import check_splits
 from mmseg_ext.errors import errors_in_a_line

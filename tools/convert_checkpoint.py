@@ -6,9 +6,10 @@ Example: python tools/convert_checkpoint.py hmsa cityscapes_ocrnet.HRNet_Mscale.
 import argparse
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 import torch
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.convert import convert, converters, read_weights
 from mmseg_ext.errors import errors_in_a_line
 

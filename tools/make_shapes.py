@@ -2,6 +2,8 @@
 
 import argparse
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from mmseg_ext.datasets.shapes import make_shapes
 from mmseg_ext.errors import errors_in_a_line
 

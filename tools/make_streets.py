@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from mmseg_ext.datasets.streets import make_streets
 from mmseg_ext.errors import errors_in_a_line
 

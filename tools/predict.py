@@ -6,9 +6,10 @@ Example: python tools/predict.py CONFIG CHECKPOINT street.jpg --out pictures --e
 import argparse
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 import torch
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.config import prepare
 from mmseg_ext.config.task import TASKS, set_task
 from mmseg_ext.errors import errors_in_a_line

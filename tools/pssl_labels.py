@@ -13,10 +13,11 @@ import argparse
 import os
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 import torch
 from rich.console import Console
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.papers.pssl.classifiers import read_classifiers
 from mmseg_ext.papers.pssl.explanations import SIZES

@@ -17,9 +17,10 @@ import argparse
 import sys
 from os.path import expanduser
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 from rich.console import Console
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.benchmark.table import make_table, rich_table
 from mmseg_ext.config import prepare
 from mmseg_ext.config.task import TASKS

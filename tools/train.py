@@ -7,6 +7,7 @@ import argparse
 from os.path import expanduser
 
 import mmseg_ext.quick_imports  # noqa: F401
+
 from mmseg_ext.checkpoints.read import reading_once
 from mmseg_ext.config import prepare
 from mmseg_ext.engine import launch

@@ -6,9 +6,10 @@ Example: python tools/train_classifier.py --images data/shapes/train --out work_
 import argparse
 from pathlib import Path
 
+import mmseg_ext.quick_imports  # noqa: F401
+
 import torch
 
-import mmseg_ext.quick_imports  # noqa: F401
 from mmseg_ext.errors import errors_in_a_line
 from mmseg_ext.papers.pssl.train_classifier import train_classifier
 

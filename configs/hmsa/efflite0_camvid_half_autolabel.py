@@ -24,6 +24,5 @@ train_dataloader = dict(
         _delete_=True,
         type='ConcatDataset',
         datasets=[labelled, auto_labelled],
-        ignore_keys='reduce_zero_label',
     )
 )

@@ -10,7 +10,7 @@ Batch 8, 6 epochs, half-size images, for one CPU core. Results: README.md beside
 _base_ = [
     '../_base_/models/efficientnet_lite_half.py',
     '../_base_/datasets/camvid_half.py',
-    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/schedules/camvid.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

@@ -10,7 +10,7 @@ The labels are made first; README.md beside this file has all commands. Batch 16
 _base_ = [
     '../_base_/models/efficientnet_lite_half.py',
     '../_base_/datasets/pssl.py',
-    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/schedules/camvid.py',
     '../_base_/default_runtime.py',
 ]
 crop_size = (96, 96)

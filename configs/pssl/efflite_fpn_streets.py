@@ -10,7 +10,7 @@ Batch 8, 6 epochs, crop 256x512, for one CPU core. Results: README.md beside thi
 _base_ = [
     '../_base_/models/efficientnet_lite_half.py',
     '../_base_/datasets/streets.py',
-    '../_base_/schedules/camvid_cpu.py',
+    '../_base_/schedules/camvid.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(

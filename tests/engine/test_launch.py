@@ -487,3 +487,18 @@ def test_an_augmentation_that_is_no_switch_is_refused(tmp_path):
     path = write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'), extra='tta = 3\n')
     with pytest.raises(errors.UserError, match='tta=3: give True or False'):
         prepare.prepare_training(str(path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='for trainings on a CPU')
+def test_a_training_on_a_cpu_keeps_freed_memory(tmp_path, monkeypatch):
+    class KeptError(Exception):
+        pass
+
+    def keep():
+        raise KeptError
+
+    config = write_config(tmp_path / 'tiny.py', write_folder(tmp_path / 'data'))
+    cfg = prepare.prepare_training(str(config), work_dir=str(tmp_path / 'run'))
+    monkeypatch.setattr(launch, 'keep_freed_memory', keep)
+    with pytest.raises(KeptError):
+        launch.train(cfg)
