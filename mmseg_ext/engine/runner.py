@@ -28,12 +28,7 @@ from ..layers.unwrapping import unwrap
 from ..segmentors.protocols import HasLabelLimits
 from .buffers import Buffers
 from .distributed import init_dist_for_cpu_or_gpu
-from .optimizers import (
-    keep_settings,
-    options_only_in_the_file,
-    require_same_optimizer,
-    settings_of,
-)
+from .optimizers import keep_settings, options_only_in_the_file, require_same_optimizer, settings_of
 from .schedules import resume_schedules
 from .train_data import (
     BadSampleError,
@@ -65,10 +60,12 @@ class ResumableRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
         init_dist_for_cpu_or_gpu(cfg, cfg.get('launcher', 'none'))
-        runner = super().from_cfg(cfg)
-        if cfg.get('channels_last'):
-            unwrap(runner.model).to(memory_format=torch.channels_last)
-        return runner
+        return super().from_cfg(cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: Any) -> nn.Module:
+        if self.cfg.get('channels_last'):  # before DDP takes over the layout of the parameters
+            model.to(memory_format=torch.channels_last)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def setup_env(self, env_cfg: dict) -> None:
         super().setup_env(env_cfg)

@@ -111,7 +111,8 @@ def test_a_run_without_a_seed_goes_on_with_the_one_it_drew(folder, tmp_path):
     assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
 
 
-def test_checkpoints_by_epoch_bf16_and_channels_last(folder, tmp_path):
+@pytest.mark.parametrize(('processes', 'stop'), [(1, 12), (2, 7)])  # in the third epoch
+def test_checkpoints_by_epoch_bf16_and_channels_last(folder, tmp_path, processes, stop):
     changes = {
         'default_hooks.checkpoint': dict(type='AtomicCheckpointHook'),
         'optim_wrapper.type': 'Bf16OptimWrapper',
@@ -119,10 +120,11 @@ def test_checkpoints_by_epoch_bf16_and_channels_last(folder, tmp_path):
         'channels_last': True,
     }
     whole = config(folder / 'data', tmp_path / 'whole', **changes)
-    cut = config(folder / 'data', tmp_path / 'cut', stop={12: 'kill'}, **changes)
-    assert train(whole) == [(0, '')] and train(cut) == [(KILLED, '')]
+    cut = config(folder / 'data', tmp_path / 'cut', stop={stop: 'kill'}, **changes)
+    assert train(whole, processes=processes) == [(0, '')] * processes
+    assert train(cut, processes=processes) == [(KILLED, '')] * processes
     assert {p.name for p in (tmp_path / 'cut').glob('*.pth')} == {'epoch_1.pth', 'epoch_2.pth'}
-    assert train(resumed(cut)) == [(0, '')]
+    assert train(resumed(cut), processes=processes) == [(0, '')] * processes
     assert_same(last_checkpoint(tmp_path / 'cut'), last_checkpoint(tmp_path / 'whole'))
     weight = last_checkpoint(tmp_path / 'cut')['state_dict']['backbone.layer1.0.conv1.weight']
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
