@@ -2,7 +2,7 @@
 
 python tools/train.py configs/dsrl/efflite0_camvid_plain.py
 
-The network of configs/fcn/efflite0_camvid.py. Batch 8, 12 epochs. Results: README.md beside this
+The network of configs/fcn/efflite0_camvid.py. Batch 8, 16 epochs. Results: README.md beside this
 file.
 """
 

@@ -3,7 +3,7 @@
 python tools/train.py configs/dsrl/espnetv2_camvid.py --init WEIGHTS --init-classes cityscapes
 
 The network and the WEIGHTS of configs/fcn/espnetv2_camvid.py. It sees 240x180 and predicts 480x360.
-Batch 8, 12 epochs. Results: README.md beside this file.
+Batch 8, 16 epochs. Results: README.md beside this file.
 """
 
 _base_ = '../fcn/espnetv2_camvid.py'

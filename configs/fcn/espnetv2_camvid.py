@@ -3,7 +3,7 @@
 python tools/convert_checkpoint.py dsrl espnetv2_s_2.0_city_1024x512.pth espnetv2.pth
 python tools/train.py configs/fcn/espnetv2_camvid.py --init espnetv2.pth --init-classes cityscapes
 
-Batch 8, 12 epochs, full images. Results: README.md beside this file.
+Batch 8, 16 epochs, full images. Results: README.md beside this file.
 """
 
 _base_ = [

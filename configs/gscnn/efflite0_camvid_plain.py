@@ -2,7 +2,7 @@
 
 python tools/train.py configs/gscnn/efflite0_camvid_plain.py
 
-Batch 8, 12 epochs, full images. Results: README.md beside this file.
+Batch 8, 16 epochs, full images. Results: README.md beside this file.
 """
 
 _base_ = './efflite0_camvid.py'

@@ -4,7 +4,7 @@ python tools/train.py configs/hmsa/efflite0_camvid.py
 python tools/test.py configs/hmsa/efflite0_camvid.py CHECKPOINT --cfg-options
     "model.test_scales=(0.5, 1.0, 2.0)"
 
-Batch 8, 12 epochs, full images. Results: README.md beside this file.
+Batch 8, 16 epochs, full images. Results: README.md beside this file.
 """
 
 _base_ = './efflite0_camvid_plain.py'

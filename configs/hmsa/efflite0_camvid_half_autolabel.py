@@ -3,7 +3,7 @@
 The commands of efflite0_camvid_half.py, and then
 python tools/train.py configs/hmsa/efflite0_camvid_half_autolabel.py
 
-Batch 8, 12 epochs, full images, for one CPU core. Results: README.md beside this file.
+Batch 8, 16 epochs, full images, for one CPU core. Results: README.md beside this file.
 """
 
 _base_ = '../fcn/efflite0_camvid.py'

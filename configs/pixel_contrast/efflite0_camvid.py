@@ -13,8 +13,8 @@ model = dict(
         head=_base_.model.decode_head,
         proj_channels=64,
         proj_index=[1, 2, 3],  # stride 8
-        # 0.07 as released for CamVid; warm-up is an eighth of the 1080 iterations
-        loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=135),
+        # 0.07 as released for CamVid; warm-up is an eighth of the 720 iterations
+        loss_contrast=dict(type='PixelContrastLoss', temperature=0.07, warmup_iters=90),
     )
 )
 custom_hooks = [*_base_.custom_hooks, dict(type='EmbeddingsHook')]

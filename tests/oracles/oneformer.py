@@ -1,26 +1,39 @@
 """OneFormer's operations: slow, obvious formulas, and the released forms for measuring."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
-from mmseg_ext.layers.sizes import Size
+from mmseg_ext.layers.sizes import Size, size_of
+from mmseg_ext.papers.oneformer import decoder, deformable
 from mmseg_ext.papers.oneformer.attention import Attention, sine_map
 from mmseg_ext.papers.oneformer.criterion import Criterion, ImageTargets
 from mmseg_ext.papers.oneformer.decoder import (
+    Decoded,
+    MaskDecoder,
     Prediction,
     QueryLayer,
     attention_region,
     mask_logits,
 )
 from mmseg_ext.papers.oneformer.deformable import sample_levels
+from mmseg_ext.papers.oneformer.head import OneFormerHead
 from mmseg_ext.papers.oneformer.matching import Weights
+from mmseg_ext.papers.oneformer.targets import Targets, add_targets
 from mmseg_ext.papers.oneformer.text import TextBatch, TextBranch, image_texts, padded_ids
+
+NAMES = [f'name {i}' for i in range(19)]
 
 
 def sine_slow(size: Size, channels: int) -> Tensor:
@@ -69,8 +82,12 @@ def query_layer_released(
 
 def region_released(embedding: Tensor, features: Tensor, size: Size) -> Tensor:
     """``attention_region``: masks at stride 4, then resized."""
-    masks = mask_logits(embedding, features)
-    masks = F.interpolate(masks, size, mode='bilinear', align_corners=False)
+    return region_of_masks(mask_logits(embedding, features), size)
+
+
+def region_of_masks(masks: Tensor, size: Size) -> Tensor:
+    """Pixels that each query sees, bool (N, Q, h, w), from its logits at stride 4."""
+    masks = F.interpolate(masks.detach(), size, mode='bilinear', align_corners=False)
     blocked = masks.sigmoid() < 0.5
     for image in blocked:
         for query in image:
@@ -145,13 +162,18 @@ def losses_released(
     predictions: Sequence[Prediction],
     features: Tensor,
     targets: Sequence[ImageTargets],
+    known_masks: Sequence[Tensor] = (),
 ) -> list[Tensor]:
-    """Losses of classes, masks and dice of each prediction, from the masks of all queries."""
+    """Losses of classes, masks and dice of each prediction, from the masks of all queries.
+
+    ``known_masks`` are the mask logits (N, Q, h, w) of the first predictions.
+    """
     weights, losses = criterion.weights, []
     count = max(sum(len(t.labels) for t in targets), 1)
     names = [*(f'd{i}.' for i in range(len(predictions) - 1)), '']
-    for name, prediction in zip(names, predictions, strict=True):
-        masks = mask_logits(prediction.embedding, features)
+    rest = predictions[len(known_masks) :]
+    all_masks = [*known_masks, *(mask_logits(p.embedding, features) for p in rest)]
+    for name, prediction, masks in zip(names, predictions, all_masks, strict=True):
         classes = torch.full(prediction.logits.shape[:2], prediction.logits.shape[2] - 1)
         classes = classes.to(masks.device)
         matched, truth = [], []
@@ -196,6 +218,108 @@ def cost_of_pairs(
     bce = F.softplus(-masks) @ truth.T + F.softplus(masks) @ (1 - truth).T
     score = logits.softmax(1)[:, labels]
     return weights.mask * bce / masks.shape[1] - weights.ce * score + weights.dice * dice
+
+
+def attention_released(
+    attention: Attention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """``Attention.forward`` by ``attend_released``."""
+    shape = len(query), query.shape[1], key.shape[1]
+    blocked = None
+    if is_causal:
+        blocked = torch.ones(shape[1:], dtype=torch.bool, device=query.device).triu(1).expand(shape)
+    elif allowed is not None:
+        blocked = ~allowed[:, 0].expand(shape)
+    return attend_released(attention, query, key, value, blocked)
+
+
+@contextmanager
+def released_forms() -> Iterator[None]:
+    """Every fast form of the model in training is the released one; one step within it."""
+    kept: list[Tensor] = []  # mask logits at stride 4, which the losses use again
+
+    def decode(module: MaskDecoder, token: Tensor, features: Tensor, levels: Any) -> Decoded:
+        def region(embedding: Tensor, level: Tensor) -> Tensor:
+            kept.append(mask_logits(embedding, features))
+            return region_of_masks(kept[-1], size_of(level))
+
+        with patch.object(decoder, 'attention_region', region):
+            return forward(module, token, features, levels)
+
+    def losses(
+        criterion: Criterion,
+        predictions: Sequence[Prediction],
+        features: Tensor,
+        targets: Sequence[ImageTargets],
+        queries: Tensor,
+        texts: Tensor,
+    ) -> dict[str, Tensor]:
+        values = losses_released(criterion, predictions, features, targets, kept)
+        assert criterion.contrastive is not None
+        values.append(criterion.weights.contrastive * criterion.contrastive(queries, texts))
+        return {f'loss_{i}': value for i, value in enumerate(values)}
+
+    def texts_of(head: OneFormerHead, targets: Sequence[Targets], device: Any) -> Tensor:
+        length = head.num_queries - head.num_context
+        assert head.text_branch is not None
+        return text_vectors_released(
+            head.text_branch,
+            [image_texts(t.task, t.labels, head.class_names, length) for t in targets],
+        )
+
+    def keep_size(x: Tensor, size: Size) -> Tensor:
+        return x.new_empty(*x.shape[:2], *size)
+
+    forward = MaskDecoder.forward
+    with ExitStack() as stack:
+        for owner, name, form in (
+            (Attention, 'forward', attention_released),
+            (QueryLayer, 'forward', query_layer_released),
+            (MaskDecoder, 'forward', decode),
+            (decoder, '_resize', keep_size),
+            (deformable, 'sample_levels', sample_levels_released),
+            (Criterion, 'forward', losses),
+            (OneFormerHead, 'text_vectors', texts_of),
+        ):
+            stack.enter_context(patch.object(owner, name, form))
+        yield
+
+
+def recorded_points(device: torch.device) -> Any:
+    """Random points that are the same for each call with the same name and kind."""
+    recorded: dict[tuple, Tensor] = {}
+
+    def points(name: str, kind: str, shape: tuple[int, int], like: Tensor) -> Tensor:
+        if (name, kind) not in recorded:
+            recorded[name, kind] = torch.rand(*shape, 2, device=device)
+        return recorded[name, kind]
+
+    return points
+
+
+def image_of_blocks(size: Size, device: torch.device) -> SegDataSample:
+    """Data sample of an image that 20 objects tile, for the panoptic task."""
+    h, w = size
+    numbers = torch.arange(20, dtype=torch.int16, device=device).view(4, 5)
+    numbers = numbers.repeat_interleave(h // 4, 0).repeat_interleave(-(-w // 5), 1)[:, :w]
+    sample = SegDataSample(gt_sem_seg=PixelData(data=numbers[None] % len(NAMES)))
+    add_targets(sample, Targets('panoptic', [i % len(NAMES) for i in range(20)], numbers))
+    return sample
+
+
+def without_dropout(module: nn.Module) -> nn.Module:
+    """The module, whose dropout never drops."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(getattr(part, 'dropout', None), float):
+            part.dropout = 0.0
+    return module
 
 
 def blocks(size: Size, rows: int, columns: int, device: Any = None) -> ImageTargets:
@@ -277,14 +401,7 @@ def _make_deformable(device: torch.device) -> tuple[Run, Run]:
 
 def _make_losses(device: torch.device) -> tuple[Run, Run]:
     criterion = Criterion(19).to(device)
-    recorded: dict[tuple, Tensor] = {}
-
-    def points(name: str, kind: str, shape: tuple[int, int], like: Tensor) -> Tensor:
-        if (name, kind) not in recorded:
-            recorded[name, kind] = torch.rand(*shape, 2, device=device)
-        return recorded[name, kind]
-
-    criterion.points = points
+    criterion.points = recorded_points(device)
     features = torch.randn(2, 256, 128, 256, device=device, requires_grad=True)
     predictions = [
         Prediction(
@@ -306,10 +423,35 @@ def _make_losses(device: torch.device) -> tuple[Run, Run]:
     )
 
 
+def make_step(device: torch.device, size: Size = (512, 1024)) -> tuple[Run, Run]:
+    init_default_scope('mmseg')
+    head = dict(type='OneFormerHead', in_channels=[256, 512, 1024, 2048], num_classes=19)
+    backbone = dict(type='ResNet', depth=50)
+    model: Any = MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head))
+    model.dataset_meta = dict(classes=NAMES)
+    without_dropout(model.to(device).train())
+    model.decode_head.criterion.points = recorded_points(device)
+    images = torch.randn(1, 3, *size, device=device)
+    sample = image_of_blocks(size, device)
+
+    def step() -> list[Tensor]:
+        model.zero_grad()
+        loss: Any = sum(model.loss(images, [sample]).values())
+        loss.backward()
+        return [loss.detach().reshape(()), model.decode_head.mask_decoder.query_embed.weight.grad]
+
+    def released() -> list[Tensor]:
+        with released_forms():
+            return step()
+
+    return step, released
+
+
 BENCHMARKS = [
     OpBenchmark('oneformer_text', '16 images x 134 texts', _make_text),
     OpBenchmark('oneformer_regions', '9 x 150 x 128x256', _make_regions),
     OpBenchmark('oneformer_query_attention', '1x149x(128x256)', _make_query_layer),
     OpBenchmark('oneformer_deformable', '1x256, 10752 pixels', _make_deformable),
     OpBenchmark('oneformer_losses', '2x512x1024, 3 predictions', _make_losses),
+    OpBenchmark('oneformer_step', 'R50, 1x3x512x1024', make_step),
 ]

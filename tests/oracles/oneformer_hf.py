@@ -5,19 +5,17 @@ from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmseg_ext.benchmark.op_benchmark import OpBenchmark, Run
 from mmseg_ext.convert.oneformer import convert
 from mmseg_ext.layers.sizes import Size
-from mmseg_ext.papers.oneformer.targets import Targets, add_targets
+from mmseg_ext.papers.oneformer.targets import targets_of
 from mmseg_ext.papers.oneformer.text import image_texts, padded_ids, task_ids
+from tests.oracles.oneformer import NAMES, image_of_blocks, without_dropout
 
-K, Q, CONTEXT = 19, 150, 16
-NAMES = [f'name {i}' for i in range(K)]
+K, Q, CONTEXT = len(NAMES), 150, 16
 STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
 
 
@@ -38,24 +36,15 @@ def models(device: torch.device) -> tuple[Any, Any]:
     ours: Any = MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head))
     ours.load_state_dict(convert(theirs.state_dict()))
     ours.dataset_meta = dict(classes=NAMES)
-    for module in (*ours.modules(), *theirs.modules()):
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, 'dropout', None), float):
-            module.dropout = 0.0
-    return ours.to(device), theirs
+    return without_dropout(ours.to(device)), without_dropout(theirs)
 
 
 def make_step(device: torch.device, size: Size = (512, 1024)) -> tuple[Run, Run]:
     """The losses of an image with 20 objects; they differ by the random points of the masks."""
     ours, theirs = (model.train() for model in models(device))
     images = torch.randn(1, 3, *size, device=device)
-    h, w = size
-    numbers = torch.arange(20, dtype=torch.int16, device=device).view(4, 5)
-    numbers = numbers.repeat_interleave(h // 4, 0).repeat_interleave(-(-w // 5), 1)[:, :w]
-    targets = Targets('panoptic', [i % K for i in range(20)], numbers)
-    sample = SegDataSample(gt_sem_seg=PixelData(data=numbers[None] % K))
-    add_targets(sample, targets)
+    sample = image_of_blocks(size, device)
+    targets = targets_of(sample, ours.decode_head.draws)
     texts = padded_ids(image_texts('panoptic', targets.labels, NAMES, Q - CONTEXT))[None]
     labels = torch.tensor(targets.labels, device=device)
 

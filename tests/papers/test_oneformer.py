@@ -322,6 +322,11 @@ def test_losses_are_those_of_the_masks_of_all_queries() -> None:
     close(both(ours, inputs), both(released, inputs), 1e-4)
 
 
+def test_a_step_of_the_released_forms_is_equal() -> None:
+    ours, released = oracles.make_step(torch.device('cpu'), (64, 128))
+    close([x.clone() for x in ours()], [x.clone() for x in released()], 1e-3)
+
+
 def empty_image(size: tuple[int, int] = (64, 96)) -> ImageTargets:
     return ImageTargets(torch.zeros(0, dtype=torch.long), torch.zeros(0, *size, dtype=torch.bool))
 
