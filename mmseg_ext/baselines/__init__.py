@@ -9,6 +9,7 @@ from .magnet import MagNetFPNHead, MagNetOCRHead
 from .mobilenet_v2 import FullMobileNetV2
 from .ocr_net_head import OCRNetHead
 from .openseg import OpensegASPPHead, OpensegOCRHead, OpensegResNet
+from .pp_liteseg import PPLiteSegHead
 from .wider_resnet import StemResNet, WiderResNetA2
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     'OpensegASPPHead',
     'OpensegOCRHead',
     'OpensegResNet',
+    'PPLiteSegHead',
     'StemResNet',
     'WiderResNetA2',
 ]

@@ -65,6 +65,7 @@ NUMBERS = {
     'pixel_contrast/r101_deeplabv3_cityscapes': 77.67,
     'pixel_contrast/r101_deeplabv3_cityscapes_memory_paper': 79.2,
     'pixel_contrast/r101_deeplabv3_cityscapes_plain': 72.75,
+    'pssl/pp_liteseg_cityscapes': 79.06,
     'pssl/stdc2_voc12aug': 74.49,
     'spnet/r101_ade20k': 45.6,
     'spnet/r101_cityscapes': 81.9,

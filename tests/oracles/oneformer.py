@@ -423,9 +423,17 @@ def _make_losses(device: torch.device) -> tuple[Run, Run]:
     )
 
 
-def make_step(device: torch.device, size: Size = (512, 1024)) -> tuple[Run, Run]:
+def make_step(
+    device: torch.device, size: Size = (512, 1024), num_queries: int = 150
+) -> tuple[Run, Run]:
+    """Losses and a gradient of a step on one image, both forms."""
     init_default_scope('mmseg')
-    head = dict(type='OneFormerHead', in_channels=[256, 512, 1024, 2048], num_classes=19)
+    head = dict(
+        type='OneFormerHead',
+        in_channels=[256, 512, 1024, 2048],
+        num_classes=19,
+        num_queries=num_queries,
+    )
     backbone = dict(type='ResNet', depth=50)
     model: Any = MODELS.build(dict(type='OneFormer', backbone=backbone, decode_head=head))
     model.dataset_meta = dict(classes=NAMES)

@@ -444,7 +444,7 @@ def test_another_head_ignores_the_same_label():
     assert (model.decode_head.num_classes, model.decode_head.ignore_index) == (1001, 1001)
 
 
-PAIRS = ['pspnet_r50', 'deeplabv3_r50', 'ocrnet_hrnet18', 'stdc2', 'efflite_fpn']
+PAIRS = ['pspnet_r50', 'deeplabv3_r50', 'ocrnet_hrnet18', 'stdc2', 'pp_liteseg', 'efflite_fpn']
 
 
 @pytest.mark.parametrize('network', PAIRS)
