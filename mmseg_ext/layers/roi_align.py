@@ -1,6 +1,6 @@
 """RoIAlign of many small regions: a compiled operator where there is one, else plain PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 
@@ -66,49 +66,74 @@ def _with_keywords(function: Operator, keywords: dict) -> Operator:
 def roi_align_plain(
     features: Tensor, rois: Tensor, size: int, stride: float, sampling_ratio: int = 2
 ) -> Tensor:
-    """``roi_align`` by ``grid_sample``; arguments and result as there."""
+    """``roi_align`` as weighted sums of cells; arguments and result as there."""
     corner, far = (rois[:, 1:] / stride).split(2, 1)  # (M, 2) each, x and y
     length = (far - corner).clamp(min=1)
+    cells = features.permute(0, 2, 3, 1)  # (N, H, W, C)
+    images = rois[:, 0].long()
     if sampling_ratio:
-        counts = rois.new_full((len(rois), 2), sampling_ratio, dtype=torch.long)
-    else:
-        counts = (length / size).ceil().long()
-    pooled = features.new_zeros(len(rois), features.shape[1], size, size)
-    groups = torch.stack([rois[:, 0].long(), counts[:, 0], counts[:, 1]], 1)
-    for group in groups.unique(dim=0):
-        members = (groups == group).all(1).nonzero()[:, 0]
-        image, *samples = group.tolist()
-        grids = _pool(features[image], corner[members], length[members], size, samples)
-        pooled = pooled.index_copy(0, members, grids)
-    return pooled
+        samples = [sampling_ratio, sampling_ratio]
+        return _pool(cells, images, corner, length, size, samples).permute(0, 3, 1, 2)
+    counts = (length / size).ceil().long()
+    pooled = [cells.new_zeros(0, size, size, cells.shape[3])]
+    members = []
+    for group in counts.unique(dim=0):
+        chosen = (counts == group).all(1).nonzero()[:, 0]
+        members.append(chosen)
+        where = images[chosen], corner[chosen], length[chosen]
+        pooled.append(_pool(cells, *where, size=size, samples=group.tolist()))
+    order = torch.cat([images.new_zeros(0), *members]).argsort()
+    return torch.cat(pooled)[order].permute(0, 3, 1, 2)
 
 
-def _pool(features: Tensor, corner: Tensor, length: Tensor, size: int, samples: list) -> Tensor:
-    """Regions of one image with the same numbers of samples, (m, C, R, R).
+def _pool(
+    cells: Tensor, images: Tensor, corner: Tensor, length: Tensor, size: int, samples: Sequence[int]
+) -> Tensor:
+    """Regions with the same numbers of samples, (m, R, R, C).
 
     Args:
-        features: (C, H, W).
+        cells: Features (N, H, W, C).
+        images: Number of the image of each region, (m,).
         corner: Upper left corners (m, 2) as x and y, in cells.
         length: Widths and heights (m, 2), in cells.
         size: Number of bins.
         samples: Numbers of samples of a bin on the axes x and y.
     """
-    channels, height, width = features.shape
-    axes, masks = [], []
-    for axis, (count, cells) in enumerate(zip(samples, (width, height), strict=True)):
-        steps = torch.arange(size * count, device=corner.device).to(corner) + 0.5
-        position = corner[:, axis, None] + steps * (length[:, axis, None] / (size * count))
-        masks.append((position >= -1) & (position <= cells))
-        position = position.clamp(0, cells - 1)
-        # the cell ``position`` in the coordinates of grid_sample, where a single cell is at 0
-        axes.append(2 * position / max(cells - 1, 1) - int(cells > 1))
-    x, y = axes
-    grid = torch.stack(
-        [x[:, None].expand(-1, y.shape[1], -1), y[:, :, None].expand(-1, -1, x.shape[1])], 3
+    count, height, width, channels = cells.shape
+    columns, column_weights = _axis(corner[:, 0], length[:, 0], width, size, samples[0])
+    rows, row_weights = _axis(corner[:, 1], length[:, 1], height, size, samples[1])
+    rows = rows + (images * height)[:, None, None]
+    # all pairs of a row and a column of a bin: (m, R, R, rows, columns), then a bin in each row
+    numbers = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    sums = F.embedding_bag(
+        numbers.flatten(0, 2).flatten(1),
+        cells.reshape(count * height * width, channels),
+        per_sample_weights=weights.flatten(0, 2).flatten(1),
+        mode='sum',
     )
-    sampled = F.grid_sample(
-        features[None], grid.flatten(0, 1)[None], padding_mode='border', align_corners=True
-    )  # (1, C, m * R * samples, R * samples)
-    sampled = sampled.view(channels, len(corner), y.shape[1], x.shape[1]).transpose(0, 1)
-    inside = (masks[1][:, :, None] & masks[0][:, None])[:, None]  # (m, 1, ...)
-    return F.avg_pool2d(sampled * inside, (samples[1], samples[0]))
+    return sums.view(-1, size, size, channels)
+
+
+def _axis(
+    first: Tensor, length: Tensor, cells: int, size: int, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Cells that each bin of an axis reads and their weights, (m, R, 2 * samples) each.
+
+    Args:
+        first: Where the regions begin, (m,), in cells.
+        length: Their lengths (m,), in cells.
+        cells: Number of cells.
+        size: Number of bins R.
+        samples: Number of samples of a bin.
+    """
+    steps = torch.arange(size * samples, device=first.device).to(first) + 0.5
+    position = first[:, None] + steps * (length[:, None] / (size * samples))
+    share = ((position >= -1) & (position <= cells)).to(first) / samples
+    position = position.clamp(0, cells - 1)
+    low = position.floor()
+    part = position - low
+    numbers = torch.stack([low, (low + 1).clamp(max=cells - 1)], 2).long()
+    weights = torch.stack([share * (1 - part), share * part], 2)
+    numbers, weights = numbers.flatten(1), weights.flatten(1)
+    return numbers.unflatten(1, (size, -1)), weights.unflatten(1, (size, -1))
