@@ -15,17 +15,25 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 channels_last = True  # faster on a CPU
-# half of the objects are smaller than 22 pixels: anchors of 16 to 256 pixels
-model = dict(num_classes=8, decode_head=dict(anchor_scale=4))
+model = dict(num_classes=8)
+# images of twice the size, because half of the objects are smaller than 22 pixels
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='LoadPanoptic'),
-    dict(type='RandomScaleCrop', crop_size=_base_.crop_size, ratio_range=(0.75, 1.5)),
+    dict(type='RandomScaleCrop', crop_size=_base_.crop_size, ratio_range=(1.25, 2.5)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackPanopticInputs', instances=True),
 ]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='Resize', scale_factor=2.0),
+    dict(type='LoadPanoptic'),  # after the resize: labels keep their size
+    dict(type='PackPanopticInputs'),
+]
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=2)
 train_cfg = dict(max_iters=1500, val_interval=750)
 optim_wrapper = dict(

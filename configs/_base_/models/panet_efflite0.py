@@ -9,10 +9,7 @@ model = dict(
     head_level=dict(
         in_channels=[width] * 4, in_index=[0, 1, 2, 3], input_transform='resize_concat'
     ),
-    backbone=dict(
-        norm_cfg=dict(_delete_=True, type='FrozenBN', eps=1e-3),  # batches are small
-        frozen_stages=2,  # for short steps on a CPU
-    ),
+    backbone=dict(frozen_stages=2),  # for short steps on a CPU
     neck=dict(type='PANetFPN', in_channels=[24, 40, 112, 320], out_channels=width, num_outs=5),
     decode_head=dict(
         type='PANetInstanceHead',
