@@ -5,7 +5,7 @@ python tools/make_streets.py data/streets
 python tools/train.py configs/panet/panet_efflite0_streets_instance.py
 python tools/test.py configs/panet/panet_efflite0_streets_instance.py CHECKPOINT
 
-Batch 2, 1500 iterations, crop 256x512, for CPU cores. Results: README.md beside this file.
+Batch 2, 3000 iterations, crop 256x512, for CPU cores. Results: README.md beside this file.
 """
 
 _base_ = [
@@ -35,17 +35,17 @@ train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=2)
-train_cfg = dict(max_iters=1500, val_interval=750)
+train_cfg = dict(max_iters=3000, val_interval=1500)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-2),
     paramwise_cfg=dict(_delete_=True, custom_keys=dict(backbone=dict(lr_mult=0.5))),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=100, end=1500),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='PolyLRToEnd', power=0.9, by_epoch=False, begin=200, end=3000),
 ]
 default_hooks = dict(
-    checkpoint=dict(interval=750, save_best='AP', rule='greater'), logger=dict(interval=20)
+    checkpoint=dict(interval=1500, save_best='AP', rule='greater'), logger=dict(interval=20)
 )
 tta_model = dict(type='SegTTAModel')  # of the semantic result
