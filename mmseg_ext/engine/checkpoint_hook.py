@@ -130,7 +130,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _validation_is_missing(self, runner: Runner) -> bool:
         loop = runner.train_loop
-        if runner.val_loop is None or runner.message_hub.get_info('iter_of_validation') == runner.iter:
+        if (
+            runner.val_loop is None
+            or runner.message_hub.get_info('newest_validation') == runner.iter
+        ):
             return False
         if isinstance(loop, EpochBasedTrainLoop):
             if loop.iter != loop.epoch * len(loop.dataloader):
@@ -146,7 +149,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._require_finite(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        runner.message_hub.update_info('iter_of_validation', runner.iter)
+        runner.message_hub.update_info('newest_validation', runner.iter)
         super().after_val_epoch(runner, metrics or {})
 
     def _share_buffers(self, runner: Runner) -> None:

@@ -620,6 +620,9 @@ def trained() -> tuple[nn.Module, Any]:
     samples[0].gt_instances = InstanceData(
         bboxes=label.boxes, labels=label.labels, masks=label.masks
     )
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.1  # 0.01 needs more iterations
     optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3)
     for _ in range(200):
         optimizer.zero_grad()

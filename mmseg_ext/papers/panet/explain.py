@@ -28,8 +28,8 @@ def explain_regions(head: Any, levels: Sequence[Tensor]) -> Maps:
         - ``share_of_levels`` (N, S, M, 1): fraction of the features of each of M regions (rows)
           that each of S levels (columns) wins.
         - ``mask_<i>_main``, ``mask_<i>_fc`` (N, 1, H, W): logits of the branches for the i-th
-          region, 0 outside of it; ``mask_<i>_sum``: the probability of their sum. For a single
-          image the names also have the class and the score.
+          region; ``mask_<i>_sum``: the probability of their sum. Outside of the region they have
+          its smallest value. For a single image the names also have the class and the score.
 
         Where regions are pooled from one level, the first two are omitted; without fusion, those of
         the fully-connected branch.
@@ -62,7 +62,9 @@ def explain_regions(head: Any, levels: Sequence[Tensor]) -> Maps:
     for i in range(min(SHOWN_MASKS, count)):
         title = _title(head.dataset_meta, detections, i)
         for name, values in branches.items():
-            maps[f'mask_{i + 1}_{name}{title}'] = _pasted(canvas, detections, values, [i])
+            lowest = values.unflatten(0, (-1, count))[:, i].flatten(1).amin(1)
+            outside = canvas + lowest.to(canvas)[:, None, None, None]
+            maps[f'mask_{i + 1}_{name}{title}'] = _pasted(outside, detections, values, [i])
     return maps
 
 
