@@ -131,7 +131,7 @@ def _axis(
     position = first[:, None] + steps * (length[:, None] / (size * samples))
     share = ((position >= -1) & (position <= cells)).to(first) / samples
     position = position.clamp(0, cells - 1)
-    low = position.floor()
+    low = position.nan_to_num().floor()  # a region that is NaN reads a cell and gives NaN
     part = position - low
     numbers = torch.stack([low, (low + 1).clamp(max=cells - 1)], 2).long()
     weights = torch.stack([share * (1 - part), share * part], 2)

@@ -177,6 +177,12 @@ def test_roi_align_keeps_constants_and_ramps() -> None:
     torch.testing.assert_close(roi_align(ramp, roi, 7, 4)[0, 0, 0], centres)
 
 
+def test_a_region_that_is_nan_gives_nan() -> None:
+    rois = torch.tensor([[0, 8.0, 8, 36, 36], [0, float('nan'), 8, 36, 36]])
+    good, bad = roi_align(torch.randn(1, 2, 20, 20), rois, 3, 4)
+    assert good.isfinite().all() and bad.isnan().all()
+
+
 def test_roi_align_of_no_region_and_of_half_precision() -> None:
     features = torch.randn(2, 3, 8, 8)
     assert roi_align(features, torch.zeros(0, 5), 7, 4).shape == (0, 3, 7, 7)
