@@ -1,4 +1,7 @@
-"""160k iterations of SGD with a warm-up and a polynomial decay, as PP-LiteSeg trains."""
+"""160k iterations of SGD with a warm-up and a polynomial decay, as PP-LiteSeg trains.
+
+Its paper (arXiv 2204.02681) does not say how long the warm-up is.
+"""
 
 _base_ = './80k.py'
 train_cfg = dict(max_iters=160000, val_interval=16000)
