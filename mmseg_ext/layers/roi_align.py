@@ -121,7 +121,7 @@ def _axis(
     """Cells that each bin of an axis reads and their weights, (m, R, 2 * samples) each.
 
     Args:
-        first: Where the regions begin, (m,), in cells.
+        first: Left or upper edge of each region, (m,), in cells.
         length: Their lengths (m,), in cells.
         cells: Number of cells.
         size: Number of bins R.
