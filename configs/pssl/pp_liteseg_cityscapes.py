@@ -5,6 +5,7 @@ bash tools/dist_train.sh configs/pssl/pp_liteseg_cityscapes.py 4 --init START.pt
 
 Released: 79.06 mIoU on val, one scale; 79.04 without PSSL (its README). Ours: not measured.
 Batch 16 (4 GPUs x 4), 160k iterations, crop 512x1024 of images at 0.125 to 1.5.
+Rate, warm-up and scales are not checked against the paper of PP-LiteSeg (arXiv 2204.02681).
 """
 
 _base_ = [

@@ -1,8 +1,7 @@
 """PP-LiteSeg: A Superior Real-Time Semantic Segmentation Model.
 
-Peng, Liu, Tang, Hao, Chu, Chen, Wu, Chen, Yu, Du, Dang, Lai, Liu, Hu, Yu, Ma, arXiv 2204.02681.
-Written from the paper. It goes on the host's ``STDCNet``. Kernel sizes that the paper does not name
-are 3x3.
+Peng et al., arXiv 2204.02681. It goes on the host's ``STDCNet``. Written from what is known of the
+paper, whose text was not at hand: widths and kernel sizes are not checked against it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from ..layers.levels import require_levels, resize
 
 
 class SimplePyramidPooling(nn.Module):
-    """Sum of a map's averages over bins, each after a 1x1 convolution (Sec. 3.4).
+    """Sum of a map's averages over bins, each after a 1x1 convolution.
 
     Args:
         in_channels: Width of the map.
@@ -58,7 +57,7 @@ class SimplePyramidPooling(nn.Module):
 
 
 class AttentionFusion(nn.Module):
-    """Mixture of a coarse and a fine map by a weight for each pixel (Eq. 1 to 3).
+    """Mixture of a coarse and a fine map by a weight for each pixel.
 
     Args:
         in_channels: Width of the fine map.

@@ -1,6 +1,6 @@
-"""160k iterations of SGD with a warm-up and a polynomial decay, as PP-LiteSeg trains.
+"""160k iterations of SGD with a warm-up and a polynomial decay, for PP-LiteSeg.
 
-Its paper (arXiv 2204.02681) does not say how long the warm-up is.
+The text of its paper (arXiv 2204.02681) was not at hand: rate and warm-up are not checked.
 """
 
 _base_ = './80k.py'
